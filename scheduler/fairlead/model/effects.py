@@ -1,0 +1,74 @@
+"""Things we may do. The core proposes them, `verify` checks them, a shell performs them and reports back as facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fairlead.model.gang import GangId, Placement, Tier
+from fairlead.model.reasons import Refusal
+
+
+class Phase(StrEnum):
+    """Where a gang is in its life; the table of changes is `fairlead.world.lifecycle`."""
+
+    REFUSED = "Refused"
+    SUSPENDED = "Suspended"
+    PENDING = "Pending"
+    PLACING = "Placing"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    STOPPING = "Stopping"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Create pods and claims of this attempt, allocate every claim, then bind; undo all on failure."""
+
+    gang: GangId
+    attempt: int
+    placement: Placement
+    tier: Tier
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End every pod of this attempt. `by` names the gang that gains, "" where none does."""
+
+    gang: GangId
+    attempt: int
+    cause: Refusal
+    requeue: bool
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nominate:
+    """Keep `placement` for the gang while `victims` (gang, attempt) stop; lapses at `until_ms`."""
+
+    gang: GangId
+    placement: Placement
+    victims: tuple[tuple[GangId, int], ...]
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndNomination:
+    """Give up the room that was kept for the gang."""
+
+    gang: GangId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Say why the gang does not start now. `final` marks a spec that must change first."""
+
+    gang: GangId
+    refusal: Refusal
+
+
+Effect = Place | Stop | Nominate | EndNomination | Refuse
+"""`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

@@ -1,0 +1,252 @@
+"""Facts that happened. State changes by these and by nothing else; the journal keeps them all.
+
+Times are UTC ms. `at_ms` is when the fact became true; `estimated_ms` the width of the interval it is known to lie in,
+0 where the time is the fact's own. Facts repeat: applying one twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.model.gang import Gang, GangId, Placement, Tier
+from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.reasons import Refusal
+from fairlead.model.tenancy import Pool, Queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSeen:
+    """A node is there, like this. Replaces whatever was known of it."""
+
+    node: Node
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGone:
+    """The Node object was deleted, or its out-of-service taint says that nothing on it runs any more."""
+
+    name: NodeName
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUsed:
+    """What pods that are not ours take on a node, all of them together; `host_ports` likewise."""
+
+    name: NodeName
+    taken: Resources
+    at_ms: int
+    host_ports: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignDevices:
+    """All devices of a node that allocations other than ours hold now; empty when there are none."""
+
+    name: NodeName
+    devices: tuple[str, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSeen:
+    """A queue is there, like this."""
+
+    queue: Queue
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueGone:
+    """A queue was deleted."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSeen:
+    """A pool is there, like this."""
+
+    pool: Pool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolGone:
+    """A pool was deleted."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangSeen:
+    """A GangJob is there, its template accepted by the API server's dry run. Also a change of it."""
+
+    gang: Gang
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangRefused:
+    """A GangJob is there and cannot be scheduled as it is written."""
+
+    gang: GangId
+    namespace: str
+    name: str
+    queue: str
+    refusal: Refusal
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangGone:
+    """A GangJob's deletion was asked for (or has happened); what it holds must be released."""
+
+    gang: GangId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intended:
+    """An accepted plan: these devices are this attempt's from `at_ms` on, before the first write leaves.
+
+    If nothing has come back by `deadline_ms`, the shell must undo it and say so with `PlaceFailed`.
+    """
+
+    gang: GangId
+    attempt: int
+    placement: Placement
+    tier: Tier
+    at_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nominated:
+    """Room is being made for a gang: nobody else may have `placement` until it is used or `until_ms` has passed."""
+
+    gang: GangId
+    placement: Placement
+    victims: tuple[tuple[GangId, int], ...]
+    at_ms: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NominationEnded:
+    """The room is no longer kept for the gang."""
+
+    gang: GangId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopIntended:
+    """An attempt is to end whole. `by` is the gang that gains, "" where none does."""
+
+    gang: GangId
+    attempt: int
+    cause: Refusal
+    requeue: bool
+    at_ms: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Every member of the attempt is bound to its node."""
+
+    gang: GangId
+    attempt: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceFailed:
+    """The attempt could not be bound whole; whatever had been written is being undone.
+
+    `released` are the ranks that hold nothing any more; the others follow as `MemberReleased`.
+    """
+
+    gang: GangId
+    attempt: int
+    cause: Refusal
+    released: tuple[int, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRunning:
+    """A member's pod is Running."""
+
+    gang: GangId
+    attempt: int
+    rank: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEnded:
+    """A member's pod came to its end by itself (or was taken away by somebody else: then not succeeded)."""
+
+    gang: GangId
+    attempt: int
+    rank: int
+    succeeded: bool
+    at_ms: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberReleased:
+    """A member's devices are free: its claim was emptied, or nothing had been written for it."""
+
+    gang: GangId
+    attempt: int
+    rank: int
+    at_ms: int
+    estimated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """At start: an attempt found in claims and pods. `holding`, `running`, `ended` are ranks."""
+
+    gang: GangId
+    attempt: int
+    placement: Placement
+    tier: Tier
+    since_ms: int
+    bound: bool
+    holding: tuple[int, ...]
+    running: tuple[int, ...]
+    at_ms: int
+    restarts: int = 0
+
+
+Event = (
+    NodeSeen
+    | NodeGone
+    | NodeUsed
+    | ForeignDevices
+    | QueueSeen
+    | QueueGone
+    | PoolSeen
+    | PoolGone
+    | GangSeen
+    | GangRefused
+    | GangGone
+    | Intended
+    | Nominated
+    | NominationEnded
+    | StopIntended
+    | Bound
+    | PlaceFailed
+    | MemberRunning
+    | MemberEnded
+    | MemberReleased
+    | Recovered
+)

@@ -1,0 +1,174 @@
+"""What a tenant asks for: a gang of roles that start together or not at all, and where it was put."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+from fairlead.model.hardware import NodeName, Resources
+
+GangId = NewType("GangId", str)
+"""The uid of a GangJob; names are for people and may be used again."""
+
+
+class ServiceClass(StrEnum):
+    """What kind of work a gang is; a Pool says which classes it serves."""
+
+    SERVING = "serving"
+    TRAINING = "training"
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    OPPORTUNISTIC = "opportunistic"
+
+
+class Overrun(StrEnum):
+    """What happens when a declared duration has passed."""
+
+    STOP = "stop"
+    REQUEUE = "requeue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One node selector requirement. `operator` is In, NotIn, Exists, DoesNotExist, Gt or Lt.
+
+    `key` ``metadata.name`` stands for the matchFields form.
+    """
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+SelectorTerms = tuple[tuple[Requirement, ...], ...]
+"""Terms are ORed, requirements inside a term are ANDed, as in Kubernetes. An empty term matches nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """A pod's toleration; an empty key with Exists tolerates all, an empty effect matches every effect."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodShape:
+    """All of one pod that decides where it may run, read from the pod that the API server's dry run returned.
+
+    `requests` is what Kubernetes' scheduler would count (init containers, sidecars and overhead included, pods = 1).
+    `affinity` is the required node affinity, None where there is none. `volume_affinity` holds one selector per bound
+    volume, all of which must match. `host_ports` are (protocol, host IP or ``0.0.0.0``, port).
+    """
+
+    requests: Resources = field(default_factory=lambda: Resources(pods=1))
+    node_selector: tuple[tuple[str, str], ...] = ()
+    affinity: SelectorTerms | None = None
+    volume_affinity: tuple[SelectorTerms, ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    host_ports: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """`replicas` equal pods, each with `gpus` whole GPUs of an acceptable model and memory."""
+
+    name: str
+    replicas: int
+    gpus: int = 0
+    gpu_model: str = ""
+    gpu_memory_bytes: int = 0
+    pod: PodShape = field(default_factory=PodShape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologyRequest:
+    """Keep the gang inside one domain of level `within`; `required` False is a wish."""
+
+    within: str
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """A GangJob as the scheduler sees it, after the API server's dry run of its templates.
+
+    `preemptible` False means neither preemption nor reclaim may stop it. `success_roles` empty means all roles;
+    `success_any` finishes the gang when any of their members has succeeded. Times are UTC ms, durations ms.
+    """
+
+    id: GangId
+    namespace: str
+    name: str
+    queue: str
+    roles: tuple[Role, ...]
+    priority: int = 0
+    priority_class: str = ""
+    service_class: ServiceClass = ServiceClass.TRAINING
+    topology: TopologyRequest | None = None
+    submitted_ms: int = 0
+    suspended: bool = False
+    duration_ms: int | None = None
+    overrun: Overrun = Overrun.STOP
+    start_deadline_ms: int = 600_000
+    preemptible: bool = True
+    max_restarts: int = 3
+    restart_on_failure: bool = True
+    success_any: bool = False
+    success_roles: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all members together."""
+        return sum(role.replicas * role.gpus for role in self.roles)
+
+    @property
+    def members(self) -> int:
+        """Pods of all roles together."""
+        return sum(role.replicas for role in self.roles)
+
+    @property
+    def full_name(self) -> str:
+        """``namespace/name``, for people and logs."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One pod of a placement: which replica, on which node, with which devices. `rank` is its place in rank order."""
+
+    role: str
+    index: int
+    rank: int
+    node: NodeName
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Exact devices for every member, in rank order.
+
+    `level`/`domain` is the tightest domain that holds all members (``cluster``/"" when none does). `pace_bytes_per_s`
+    is the slowest link that any two devices of one member must cross, 0 where no member has two devices.
+    """
+
+    members: tuple[Member, ...]
+    level: str = "cluster"
+    domain: str = ""
+    pace_bytes_per_s: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """Devices of all members together."""
+        return sum(len(member.devices) for member in self.members)
+
+
+class Tier(StrEnum):
+    """How a queue came to hold a device, fixed when it was allocated."""
+
+    IN_QUOTA = "in-quota"
+    BORROWED = "borrowed"
+    RESERVED = "reserved"

@@ -1,0 +1,228 @@
+"""Every 'why not', on one page: the token for status and metrics, the sentence for people, and what to do.
+
+A refusal is a value, not an exception. Sentences may name the asker's own numbers, pools and classes, never another
+tenant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """How final a reason is."""
+
+    INVALID = "invalid"  # the spec must change
+    NEVER = "never"  # no state of this cluster could satisfy it
+    NOT_NOW = "not now"  # waiting may help
+    ENDED = "ended"  # why an attempt came to its end
+
+
+class Reason(Enum):
+    """name -> (token, kind, sentence, mend)."""
+
+    # what must change first
+    INVALID_SPEC = ("InvalidSpec", Kind.INVALID, "{field}: {problem}", "{mend}")
+    UNSUPPORTED_FIELD = (
+        "UnsupportedField",
+        Kind.INVALID,
+        "{field} is not supported by this version",
+        "{mend}",
+    )
+    TEMPLATE_REFUSED = (
+        "TemplateRefused",
+        Kind.INVALID,
+        "the API server refuses a pod of role {role}: {problem}",
+        "mend spec.roles[{role}].template or ask for the quota or policy it names",
+    )
+    UNKNOWN_QUEUE = (
+        "UnknownQueue",
+        Kind.INVALID,
+        "spec.queue: there is no queue {queue!r}",
+        "create the job anew with a queue that lists namespace {namespace}",
+    )
+    NAMESPACE_NOT_ALLOWED = (
+        "NamespaceNotAllowed",
+        Kind.INVALID,
+        "spec.queue: queue {queue} does not list namespace {namespace}",
+        "ask its owner to add {namespace} to spec.namespaces, or use another queue",
+    )
+    PRIORITY_CLASS_NOT_ALLOWED = (
+        "PriorityClassNotAllowed",
+        Kind.INVALID,
+        "spec.priorityClassName: queue {queue} does not list {name!r}",
+        "use one of: {allowed}",
+    )
+    UNKNOWN_PRIORITY_CLASS = (
+        "UnknownPriorityClass",
+        Kind.INVALID,
+        "spec.priorityClassName: there is no PriorityClass {name!r}",
+        "create it or name another",
+    )
+    SERVICE_CLASS_NOT_ALLOWED = (
+        "ServiceClassNotAllowed",
+        Kind.INVALID,
+        "spec.serviceClass: queue {queue} does not list {name}",
+        "use one of: {allowed}",
+    )
+    # never as asked
+    UNKNOWN_LEVEL = (
+        "UnknownTopologyLevel",
+        Kind.NEVER,
+        "spec.topology.within: no node says which {level} it is in",
+        "use one of: {known}",
+    )
+    NO_SUCH_GPU = (
+        "NoSuchGpu",
+        Kind.NEVER,
+        "role {role}: no node has {gpus} GPUs {what} together, free or not; the largest has {best}",
+        "lower devices.count or mend devices.model or devices.memory",
+    )
+    TOO_BIG = (
+        "NeverFits",
+        Kind.NEVER,
+        "the gang needs {need} GPUs in one {level}; with everything free the largest holds {best} of {members} members",
+        "ask for fewer replicas or a wider spec.topology.within",
+    )
+    ABOVE_LIMIT = (
+        "AboveQueueLimit",
+        Kind.NEVER,
+        "the gang needs {need} GPUs; queue {queue} is limited to {limit}",
+        "ask for fewer GPUs or a higher limit",
+    )
+    NO_NODE_MATCHES = (
+        "NoNodeMatches",
+        Kind.NEVER,
+        "role {role}: no node can ever take its pod ({detail})",
+        "mend the template's requests, selectors, affinity or tolerations",
+    )
+    # not now
+    SUSPENDED = ("Suspended", Kind.NOT_NOW, "spec.suspend is true", "set it to false")
+    AWAITING_CYCLE = ("AwaitingDecision", Kind.NOT_NOW, "not yet looked at", "wait a moment")
+    QUEUE_AT_LIMIT = (
+        "QueueAtLimit",
+        Kind.NOT_NOW,
+        "queue {queue} holds {used} of its limit of {limit} GPUs; the gang needs {need}",
+        "wait for your own jobs to end, or ask for a higher limit",
+    )
+    NOT_ENOUGH_FREE = (
+        "NotEnoughFree",
+        Kind.NOT_NOW,
+        "needs room for {members} members; there is room for {best} now",
+        "wait, or ask for less",
+    )
+    NO_DOMAIN_FITS = (
+        "NoDomainFits",
+        Kind.NOT_NOW,
+        "no {level} has room for {members} members; the best, {domain}, has room for {best}",
+        "wait, or widen spec.topology.within",
+    )
+    NODES_FILTERED = (
+        "NodesFiltered",
+        Kind.NOT_NOW,
+        "role {role}: {detail}",
+        "wait, or mend what the template asks of a node",
+    )
+    WAITING_FOR_VICTIMS = (
+        "WaitingForVictims",
+        Kind.NOT_NOW,
+        "room is being made: {count} jobs are stopping on {domain}",
+        "wait until they have stopped",
+    )
+    BEHIND_NOMINATED = (
+        "HeldForAnother",
+        Kind.NOT_NOW,
+        "the room that would fit is being made for a job before this one",
+        "wait",
+    )
+    WAITING_FOR_RELEASE = (
+        "WaitingForRelease",
+        Kind.NOT_NOW,
+        "its last attempt still holds devices on {count} nodes",
+        "wait until its pods have ended",
+    )
+    PLACEMENT_DISABLED = (
+        "PlacementSwitchedOff",
+        Kind.NOT_NOW,
+        "an administrator has switched placement off",
+        "wait until it is switched on",
+    )
+    BACKING_OFF = (
+        "BackingOff",
+        Kind.NOT_NOW,
+        "the last try failed ({detail}); the next is at {until}",
+        "wait",
+    )
+    # why an attempt ended
+    RECLAIMED = (
+        "Reclaimed",
+        Kind.ENDED,
+        "{gpus} borrowed GPUs were reclaimed by a queue below its entitlement",
+        "the job is back in its queue; ask for more guaranteed GPUs to be safe from this",
+    )
+    PREEMPTED = (
+        "Preempted",
+        Kind.ENDED,
+        "a job of higher priority in the same queue needed its devices",
+        "the job is back in its queue",
+    )
+    START_DEADLINE = (
+        "StartDeadlineExceeded",
+        Kind.ENDED,
+        "{running} of {members} members were running after {limit}",
+        "look at the pods' events; raise spec.startDeadline if images are large",
+    )
+    MEMBER_FAILED = ("MemberFailed", Kind.ENDED, "member {member} failed: {detail}", "look at its logs")
+    NODE_LOST = ("NodeLost", Kind.ENDED, "node {node} is lost", "the job restarts elsewhere")
+    OVERRUN = ("DurationExceeded", Kind.ENDED, "it ran for its whole spec.duration", "raise spec.duration")
+    DELETED = ("Deleted", Kind.ENDED, "the GangJob is being deleted", "none")
+    FINISHED = ("Finished", Kind.ENDED, "its members have succeeded", "none")
+    RESTARTS_EXHAUSTED = (
+        "RestartsExhausted",
+        Kind.ENDED,
+        "it failed {restarts} times and spec.failurePolicy.maxRestarts is {limit}; last: {detail}",
+        "mend the job and create it anew",
+    )
+    PLACE_CONFLICT = (
+        "PlacementConflict",
+        Kind.ENDED,
+        "the cluster changed under the placement: {detail}",
+        "it is tried again by itself",
+    )
+    RESOLVED_DOUBLE = (
+        "DoubleAllocation",
+        Kind.ENDED,
+        "a device of this gang was found in two claims",
+        "the job is back in its queue",
+    )
+
+    def __init__(self, token: str, kind: Kind, sentence: str, mend: str) -> None:
+        """Spread the tuple into fields."""
+        self.token = token
+        self.kind = kind
+        self.sentence = sentence
+        self.mend = mend
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A reason with its numbers. `details` is sorted, so equal refusals compare alike."""
+
+    reason: Reason
+    details: tuple[tuple[str, str | int], ...] = ()
+
+    @property
+    def message(self) -> str:
+        """The sentence and the mend, filled in."""
+        values = dict(self.details)
+        sentence, mend = self.reason.sentence.format_map(values), self.reason.mend.format_map(values)
+        return sentence if mend in ("none", "") else f"{sentence}; {mend}"
+
+
+def refuse(reason: Reason, **details: str | int) -> Refusal:
+    """Build a refusal; the keywords fill the reason's sentence."""
+    return Refusal(reason, tuple(sorted(details.items())))
+
+
+BY_TOKEN: dict[str, Reason] = {reason.token: reason for reason in Reason}

@@ -1,0 +1,27 @@
+"""The knobs of a decision. Part of every dump, so that a replay decides alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Deadlines and bounds in ms or counts; switches per kind of action.
+
+    `place_deadline_ms` is P1's bound on a half-bound gang. `node_lost_after_ms` is how long a node may be not Ready
+    before its gangs restart elsewhere. `gangs_per_slice` bounds the work between two looks at new facts.
+    `stops_per_cycle` is the blast radius: how many attempts one cycle may reclaim or preempt. `backoff_ms` is the wait
+    after a failed placement or a failed run, doubled each time up to `backoff_max_ms`.
+    """
+
+    place_deadline_ms: int = 30_000
+    node_lost_after_ms: int = 40_000
+    nomination_ms: int = 300_000
+    gangs_per_slice: int = 200
+    stops_per_cycle: int = 256
+    backoff_ms: int = 1_000
+    backoff_max_ms: int = 300_000
+    min_run_ms: int = 0
+    placement_on: bool = True
+    preemption_on: bool = True

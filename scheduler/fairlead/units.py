@@ -1,0 +1,99 @@
+"""Quantities in and out: Kubernetes quantities, durations, bytes. Integers inside, text at the edge."""
+
+from __future__ import annotations
+
+import re
+
+from fairlead.errors import UnreadableInput
+
+TICKS_PER_GPU_MS = 840  # lcm(1..8) = 840, also divisible by 12: exact for 1/4, 1/7, 1/8 and 1/12 of a GPU
+FIXED_POINT = 1_000_000  # scores and shares that decide are integers in millionths
+
+_SUFFIX = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
+}  # fmt: skip
+_QUANTITY = re.compile(r"([+-]?[0-9]{1,30})(?:\.([0-9]{0,18}))?(?:[eE]([+-]?[0-9]{1,2})|([a-zA-Z]{0,2}))")
+_DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
+_DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def quantity_milli(text: str, *, field: str = "quantity") -> int:
+    """Return a Kubernetes quantity in thousandths, rounded up as Kubernetes rounds.
+
+    Raises
+    ------
+    UnreadableInput
+        The text is no quantity; the message names `field`.
+    """
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None:
+        raise UnreadableInput(f"{field}: {text!r} is not a quantity; write for example 500m, 4 or 16Gi")
+    whole, fraction, exponent, suffix = match[1], match[2] or "", match[3], match[4] or ""
+    sign = -1 if whole.startswith("-") else 1
+    scaled = int(whole.lstrip("+-") + fraction) * 1_000
+    divisor = 10 ** len(fraction)
+    if exponent is not None:
+        power = int(exponent)
+        scaled, divisor = (scaled * 10**power, divisor) if power >= 0 else (scaled, divisor * 10**-power)
+    elif suffix in {"m", "u", "n"}:
+        divisor *= {"m": 10**3, "u": 10**6, "n": 10**9}[suffix]
+    elif suffix in _SUFFIX:
+        scaled *= _SUFFIX[suffix]
+    else:
+        raise UnreadableInput(f"{field}: {text!r} has the unknown suffix {suffix!r}; use m, k, M, G, Ki, Mi, Gi …")
+    return sign * -(-scaled // divisor)
+
+
+def quantity(text: str, *, field: str = "quantity") -> int:
+    """Return a Kubernetes quantity in whole units (bytes, pieces), rounded up."""
+    return -(-quantity_milli(text, field=field) // 1_000)
+
+
+def duration_ms(text: str, *, field: str = "duration") -> int:
+    """Return a duration such as ``90m`` or ``1h30m`` in milliseconds.
+
+    Raises
+    ------
+    UnreadableInput
+        The text is no duration; the message names `field`.
+    """
+    compact = text.strip()
+    parts = _DURATION.findall(compact)
+    if not parts or "".join(n + u for n, u in parts) != compact:
+        raise UnreadableInput(f"{field}: {text!r} is not a duration; write for example 90s, 10m or 1h30m")
+    return sum(int(number) * _DURATION_MS[unit] for number, unit in parts)
+
+
+def duration_text(ms: int) -> str:
+    """Write milliseconds for people, two units at most: ``2d 3h``, ``14m 5s``, ``850ms``."""
+    if ms < 1_000:
+        return f"{ms}ms"
+    seconds = ms // 1_000
+    parts: list[str] = []
+    for name, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count}{name}")
+    return " ".join(parts[:2])
+
+
+def bytes_text(count: int) -> str:
+    """Write bytes for people in decimal units: ``80.0 GB``."""
+    value = float(count)
+    for name in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1_000 or name == "TB":
+            return f"{value:.0f} {name}" if name == "B" else f"{value:.1f} {name}"
+        value /= 1_000
+    raise AssertionError(count)
+
+
+def pace_text(bytes_per_s: int) -> str:
+    """Write a link's pace for people; 0 means that nothing has to be crossed."""
+    return f"{bytes_text(bytes_per_s)}/s" if bytes_per_s else "-"
+
+
+def gpu_hours_text(gpu_ms: int) -> str:
+    """Write GPU-milliseconds as GPU-hours with three places, exactly rounded half up."""
+    thousandths = (gpu_ms * 1_000 + 1_800_000) // 3_600_000
+    return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"

@@ -1,0 +1,92 @@
+"""What people see of the state: one view a gang, one a queue, one a pool. The status writer, the HTTP API and the command
+lines all print these and compute nothing of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.model.effects import Phase
+from fairlead.model.events import Nominated
+from fairlead.model.gang import GangId, Placement, Tier
+from fairlead.model.reasons import Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangView:
+    """One gang as its owner may see it. `position` counts from 1 inside its queue, None unless it waits.
+
+    `refusal` says why it waits, was refused or last ended; None while it runs. Times are UTC ms.
+    """
+
+    id: GangId
+    namespace: str
+    name: str
+    queue: str
+    priority: int
+    gpus: int
+    members: int
+    phase: Phase
+    attempt: int = 0
+    restarts: int = 0
+    refusal: Refusal | None = None
+    position: int | None = None
+    placement: Placement | None = None
+    tier: Tier | None = None
+    nomination: Nominated | None = None
+    submitted_ms: int = 0
+    placed_ms: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    gpu_ms: int = 0
+    lost_gpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """One queue in whole GPUs. `used` includes what is being placed or stopped; `borrowed` is above the guarantee."""
+
+    name: str
+    parent: str
+    tenant: str
+    guaranteed_gpus: int
+    limit_gpus: int | None
+    weight: int
+    used_gpus: int
+    borrowed_gpus: int
+    pending_gangs: int
+    pending_gpus: int
+    running_gangs: int
+    entitled_gpus: int
+    over_limit: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """One node: its devices by state. `held` are ours, `foreign` somebody else's, `down` unhealthy or on a lost node."""
+
+    name: str
+    pool: str
+    levels: tuple[tuple[str, str], ...]
+    model: str
+    gpus: int
+    free: int
+    held: int
+    foreign: int
+    down: int
+    ready: bool
+    schedulable: bool
+    gangs: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """One pool: nodes and devices by state."""
+
+    name: str
+    nodes: int
+    gpus: int
+    free: int
+    held: int
+    foreign: int
+    down: int
