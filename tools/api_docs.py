@@ -17,16 +17,16 @@ ORDER = ("gangjobs", "queues", "pools", "nodetopologies", "queueviews")
 SKIPPED = ("apiVersion", "kind", "metadata")
 HEAD = """# The API: fairlead.dev/v1alpha1
 
-Written from `crds/` by `tools/api_docs.py`; do not edit by hand. `kubectl explain gangjob.spec` says the same from a cluster.
+Written from `crds/` by `tools/api_docs.py`; do not edit by hand. `kubectl explain gangjob.spec` says the same.
 
-A field marked *not supported yet* is refused by name when it is set; no field is accepted and then ignored. Times are UTC; a name
-that ends in `Ms` is milliseconds. `[]` marks the items of a list, `{}` the values of a map.
+A field marked *not supported yet* is refused by name when it is set; no field is accepted and then ignored. Times are
+UTC; a name that ends in `Ms` is milliseconds. `[]` marks the items of a list, `{}` the values of a map.
 
 | kind | short name | scope | who writes it |
 |---|---|---|---|
 | GangJob | gj | namespaced | tenants; status by the operator |
 | Queue | fq | cluster | queue admins; status by the operator |
-| Pool | – | cluster | the platform team; status by the operator |
+| Pool | none | cluster | the platform team; status by the operator |
 | NodeTopology | nt | cluster | the node agent; status by the operator |
 | QueueView | qv | namespaced | the operator; tenants read it |
 
@@ -36,7 +36,8 @@ Every kind is in the category `fairlead`: `kubectl get fairlead`. Submitting to 
 
 def load(folder: Path = CRDS) -> list[dict[str, Any]]:
     """Read the CRDs in the order of the page; a file that ORDER does not name comes last."""
-    names = sorted((path.stem for path in folder.glob("*.yaml")), key=lambda n: (ORDER.index(n) if n in ORDER else 99, n))
+    found = sorted(path.stem for path in folder.glob("*.yaml"))
+    names = [name for name in ORDER if name in found] + [name for name in found if name not in ORDER]
     return [yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in names]
 
 
@@ -48,7 +49,7 @@ def schema_of(crd: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Walk a schema in its own order; yield (path, schema, required) for every field, list item and map value below it."""
+    """Walk a schema in its own order; yield (path, schema, required) for each field, list item and map value."""
     required = schema.get("required", [])
     for name, child in schema.get("properties", {}).items():
         if not path and name in SKIPPED:
@@ -95,14 +96,16 @@ def _section(crd: dict[str, Any]) -> str:
     """Render one kind: what it is, a table of its fields, its columns and its rules."""
     names, schema = crd["spec"]["names"], schema_of(crd)
     (version,) = crd["spec"]["versions"]
-    lines = [f"## {names['kind']}", "", schema["description"], "", "| field | type | values | meaning |", "|---|---|---|---|"]
+    lines = [f"## {names['kind']}", "", schema["description"], ""]
+    lines += ["| field | type | values | meaning |", "|---|---|---|---|"]
     for path, field, required in fields(schema):
         kind = f"{field['type']}, required" if required else field["type"]
         lines.append(f"| `{path}` | {kind} | {_bounds(field)} | {field['description']} |")
     columns = version["additionalPrinterColumns"]
     shown = ", ".join(column["name"] for column in columns if not column.get("priority"))
     wide = ", ".join(column["name"] for column in columns if column.get("priority"))
-    lines += ["", f"Columns of `kubectl get {names['plural']}`: {shown}." + (f" With `-o wide` also: {wide}." if wide else "")]
+    also = f" With `-o wide` also: {wide}." if wide else ""
+    lines += ["", f"Columns of `kubectl get {names['plural']}`: {shown}.{also}"]
     messages = list(rules(schema))
     if messages:
         lines += ["", "Refused at submission with one of these sentences:", ""]
