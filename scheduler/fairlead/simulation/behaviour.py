@@ -1,0 +1,43 @@
+"""How the fleet in memory behaves: how long things take, and how often they go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Span = tuple[int, int]
+"""(least, most): a time in ms, drawn evenly between both ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """Times in ms and fault rates in thousandths of the occasions.
+
+    `bind_ms` is from the first write of a placement to its last binding, `start_ms` from binding to Running,
+    `grace_ms` from the request to stop until the pod is gone, `release_ms` from a pod's own end until its claim is
+    emptied, `watch_ms` how late a fact reaches us that our own writes did not cause, `detection_ms` how long a dead
+    node goes unnoticed, `cleanup_ms` how long the pods of a removed node linger.
+    """
+
+    bind_ms: Span = (20, 400)
+    start_ms: Span = (2_000, 20_000)
+    grace_ms: Span = (500, 5_000)
+    release_ms: Span = (200, 2_000)
+    watch_ms: Span = (1, 80)
+    detection_ms: Span = (5_000, 10_000)
+    cleanup_ms: Span = (1_000, 20_000)
+    conflict_permille: int = 0
+    lost_reply_permille: int = 0
+    never_starts_permille: int = 0
+    member_fails_permille: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What the program inside a gang will do: run `run_ms` once all members run (None: for ever) and succeed.
+
+    The first `fails` attempts end with a failed member after `fails_after_ms` instead.
+    """
+
+    run_ms: int | None = None
+    fails: int = 0
+    fails_after_ms: int = 60_000

@@ -1,0 +1,389 @@
+"""A cluster in memory that behaves like a real one, on virtual time.
+
+Theory of operation: everything that will happen stands in one heap of (time, sequence number, action). `perform` puts
+the consequences of an effect there, `due` carries out what has come due and returns the facts a watch would have
+shown. The truth (`holders`, `pods`) may differ from what the scheduler has been told: checkers look at the truth.
+Each purpose draws from a random stream of its own, so that adding a fault does not move every other time.
+
+Like an API server it checks nothing: a device given to two gangs is given to two gangs, and a checker must see it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fairlead.model.effects import EndNomination, Nominate, Place, Stop
+from fairlead.model.events import (
+    Bound,
+    Event,
+    ForeignDevices,
+    MemberEnded,
+    MemberReleased,
+    MemberRunning,
+    NodeGone,
+    NodeSeen,
+    PlaceFailed,
+)
+from fairlead.model.gang import GangId, Member, Placement
+from fairlead.model.hardware import DeviceId, Node, NodeName
+from fairlead.model.reasons import Reason, refuse
+from fairlead.simulation.behaviour import Behaviour, Run, Span
+
+Key = tuple[GangId, int]
+"""(gang, attempt)."""
+
+Performable = Place | Stop | Nominate | EndNomination
+_Action = Callable[[int], Sequence[Event]]
+
+
+@dataclass(slots=True)
+class Pods:
+    """The pods of one attempt as they really are. The sets hold ranks."""
+
+    key: Key
+    placement: Placement
+    since_ms: int
+    state: str = "binding"
+    first_bound_ms: int | None = None
+    bound: set[int] = field(default_factory=set)
+    running: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
+    released: set[int] = field(default_factory=set)
+    by_rank: dict[int, Member] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Index the members once; the largest gangs have thousands."""
+        self.by_rank = {member.rank: member for member in self.placement.members}
+
+
+class Fleet:
+    """The nodes, what runs on them, and what will happen next. Changed by `perform`, `due` and the fault methods."""
+
+    def __init__(self, nodes: Iterable[Node], *, seed: int = 0, behaviour: Behaviour | None = None) -> None:
+        """Start with all nodes ready and empty."""
+        self.behaviour = behaviour or Behaviour()
+        self.nodes: dict[NodeName, Node] = {node.name: node for node in nodes}
+        self.pods: dict[Key, Pods] = {}
+        self.holders: dict[DeviceId, list[tuple[Key, int]]] = {}
+        self.foreign: dict[NodeName, tuple[str, ...]] = {}
+        self.down: dict[NodeName, int] = {}
+        self.runs: dict[GangId, Run] = {}
+        self._heap: list[tuple[int, int, _Action]] = []
+        self._sequence = 0
+        self._frozen: dict[NodeName, list[_Action]] = {}
+        self._streams = {
+            name: random.Random(f"{seed}/{name}")
+            for name in ("bind", "start", "grace", "release", "watch", "node", "fault")
+        }
+
+    # what a shell does with it
+
+    def initial(self, now_ms: int) -> list[Event]:
+        """Return a `NodeSeen` for every node, as the first list of a watch would."""
+        return [NodeSeen(node=self.nodes[name], at_ms=now_ms) for name in sorted(self.nodes)]
+
+    def declare(self, gang: GangId, run: Run) -> None:
+        """Say what the gang's program will do; without this it runs until it is stopped."""
+        self.runs[gang] = run
+
+    def schedule(self, at_ms: int, *facts: Event) -> None:
+        """Let facts of the world outside (a job submitted, a queue changed) be seen at `at_ms`."""
+        self._at(at_ms, lambda _: facts)
+
+    def call(self, at_ms: int, action: Callable[[int], None]) -> None:
+        """Call `action(now_ms)` at `at_ms`, for scripted stories."""
+
+        def run(now_ms: int) -> Sequence[Event]:
+            action(now_ms)
+            return ()
+
+        self._at(at_ms, run)
+
+    def next_ms(self) -> int | None:
+        """Return when something happens next, None if nothing ever will by itself."""
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now_ms: int) -> list[Event]:
+        """Carry out everything up to `now_ms` in order and return the facts that became known."""
+        facts: list[Event] = []
+        while self._heap and self._heap[0][0] <= now_ms:
+            at_ms, _, action = heapq.heappop(self._heap)
+            facts += action(at_ms)
+        return facts
+
+    def perform(self, effect: Performable, now_ms: int) -> None:
+        """Begin an effect. Its results come out of `due`; doing one twice changes nothing."""
+        match effect:
+            case Place():
+                self._place(effect, now_ms)
+            case Stop():
+                self._stop((effect.gang, effect.attempt), now_ms)
+            case Nominate() | EndNomination():
+                pass  # a status write; nothing in the fleet depends on it
+
+    # faults
+
+    def lose_node(
+        self, name: NodeName, at_ms: int, *, back_ms: int | None = None, removed_ms: int | None = None
+    ) -> None:
+        """Let a node die at `at_ms`; it is back at `back_ms`, or its Node object is deleted at `removed_ms`."""
+        detected_ms = at_ms + self._draw("node", self.behaviour.detection_ms)
+        self._at(at_ms, lambda now: self._node_down(name, now))
+        self._at(detected_ms, lambda now: self._node_not_ready(name, now))
+        if back_ms is not None:
+            self._at(max(back_ms, at_ms + 1), lambda now: self._node_back(name, now))
+        if removed_ms is not None:
+            self._at(max(removed_ms, at_ms + 1), lambda now: self._node_removed(name, now))
+
+    def add_node(self, node: Node, at_ms: int) -> None:
+        """Let a node join, or come back under its old name after it was removed."""
+
+        def join(now_ms: int) -> Sequence[Event]:
+            self.nodes[node.name] = node
+            self.down.pop(node.name, None)
+            return [NodeSeen(node=node, at_ms=now_ms)]
+
+        self._at(at_ms, join)
+
+    def take_foreign(self, name: NodeName, count: int, at_ms: int, until_ms: int | None = None) -> None:
+        """Let another client allocate up to `count` devices of a node that nobody holds then."""
+
+        def take(now_ms: int) -> Sequence[Event]:
+            node = self.nodes.get(name)
+            if node is None:
+                return ()
+            taken = set(self.foreign.get(name, ()))
+            unheld = [gpu.device for gpu in node.machine.gpus if not self.holders.get((name, gpu.device))]
+            free = [device for device in unheld if device not in taken]
+            self.foreign[name] = tuple(sorted(taken | set(free[:count])))
+            return self._foreign_changed(name, now_ms)
+
+        def give_back(now_ms: int) -> Sequence[Event]:
+            self.foreign[name] = ()
+            return self._foreign_changed(name, now_ms)
+
+        self._at(at_ms, take)
+        if until_ms is not None:
+            self._at(until_ms, give_back)
+
+    # placements
+
+    def _place(self, effect: Place, now_ms: int) -> None:
+        key = (effect.gang, effect.attempt)
+        if key in self.pods:
+            return
+        pods = self.pods[key] = Pods(key=key, placement=effect.placement, since_ms=now_ms)
+        taken: list[DeviceId] = []
+        for member in effect.placement.members:
+            for device in member.devices:
+                if device in self.foreign.get(member.node, ()):
+                    taken.append((member.node, device))
+                self.holders.setdefault((member.node, device), []).append((key, member.rank))
+        done_ms = now_ms + self._draw("bind", self.behaviour.bind_ms)
+        if taken:
+            detail = f"{taken[0][1]} on {taken[0][0]} was allocated by another client"
+            self._at(done_ms, lambda now: self._bind_fails(pods, detail, 0, now))
+        elif self._happens(self.behaviour.conflict_permille):
+            bound = self._streams["fault"].randrange(len(effect.placement.members))
+            self._at(done_ms, lambda now: self._bind_fails(pods, "a write was refused with 409 Conflict", bound, now))
+        elif done_ms > effect.deadline_ms or self._happens(self.behaviour.lost_reply_permille):
+            self._at(effect.deadline_ms, lambda now: self._bind_fails(pods, "the API server did not answer", 0, now))
+        else:
+            self._at(done_ms, lambda now: self._all_bound(pods, now))
+
+    def _all_bound(self, pods: Pods, now_ms: int) -> Sequence[Event]:
+        if pods.state != "binding":
+            return ()
+        pods.state, pods.first_bound_ms = "bound", now_ms
+        never = self._happens(self.behaviour.never_starts_permille)
+        for member in pods.placement.members:
+            pods.bound.add(member.rank)
+            started_ms = now_ms + self._draw("start", self.behaviour.start_ms)
+            if member.node not in self.nodes:
+                self._vanish(pods, member.rank, member.node, now_ms)
+            elif not (never and member.rank == 0):
+                self._at(started_ms, self._on_node(member.node, self._starts(pods, member.rank)))
+        return [Bound(gang=pods.key[0], attempt=pods.key[1], at_ms=now_ms)]
+
+    def _bind_fails(self, pods: Pods, detail: str, bound: int, now_ms: int) -> Sequence[Event]:
+        if pods.state != "binding":
+            return ()
+        pods.state = "stopping"
+        ranks = [member.rank for member in pods.placement.members]
+        if bound:
+            pods.first_bound_ms = now_ms
+        for member in pods.placement.members[:bound]:
+            pods.bound.add(member.rank)
+            self._kill(pods, member.rank, member.node, now_ms)
+        free = tuple(ranks[bound:])
+        for rank in free:
+            self._free(pods, rank)
+        cause = refuse(Reason.PLACE_CONFLICT, detail=detail)
+        return [PlaceFailed(gang=pods.key[0], attempt=pods.key[1], cause=cause, released=free, at_ms=now_ms)]
+
+    def _stop(self, key: Key, now_ms: int) -> None:
+        pods = self.pods.get(key)
+        if pods is None or pods.state == "stopping":
+            return
+        pods.state = "stopping"
+        for member in pods.placement.members:
+            if member.rank not in pods.ended and member.rank not in pods.released:
+                self._kill(pods, member.rank, member.node, now_ms)
+
+    # pods
+
+    def _starts(self, pods: Pods, rank: int) -> _Action:
+        def act(now_ms: int) -> Sequence[Event]:
+            if pods.state != "bound" or rank in pods.ended:
+                return ()
+            pods.running.add(rank)
+            if len(pods.running) == len(pods.placement.members):
+                self._run(pods, now_ms)
+            return [MemberRunning(gang=pods.key[0], attempt=pods.key[1], rank=rank, at_ms=now_ms)]
+
+        return act
+
+    def _run(self, pods: Pods, now_ms: int) -> None:
+        """All members run: put the end of the program into the heap."""
+        gang, attempt = pods.key
+        plan = self.runs.get(gang, Run())
+        unlucky = self._happens(self.behaviour.member_fails_permille)
+        members = pods.placement.members
+        if attempt <= plan.fails or unlucky:
+            member = members[self._streams["fault"].randrange(len(members))]
+            after_ms = plan.fails_after_ms if plan.run_ms is None else min(plan.fails_after_ms, plan.run_ms)
+            self._at(now_ms + after_ms, self._on_node(member.node, self._ends(pods, member.rank, succeeded=False)))
+        elif plan.run_ms is not None:
+            for member in members:
+                end = self._ends(pods, member.rank, succeeded=True)
+                self._at(now_ms + plan.run_ms + self._draw("release", (0, 500)), self._on_node(member.node, end))
+
+    def _ends(self, pods: Pods, rank: int, *, succeeded: bool) -> _Action:
+        def act(now_ms: int) -> Sequence[Event]:
+            if pods.state != "bound" or rank in pods.ended:
+                return ()
+            pods.ended.add(rank)
+            self._at(now_ms + self._draw("release", self.behaviour.release_ms), self._releases(pods, rank))
+            detail = "" if succeeded else "its container exited with code 1"
+            gang, attempt = pods.key
+            return [
+                MemberEnded(gang=gang, attempt=attempt, rank=rank, succeeded=succeeded, at_ms=now_ms, detail=detail)
+            ]
+
+        return act
+
+    def _kill(self, pods: Pods, rank: int, node: NodeName, now_ms: int) -> None:
+        at_ms = now_ms + self._draw("grace", self.behaviour.grace_ms)
+        self._at(at_ms, self._on_node(node, self._releases(pods, rank)))
+
+    def _releases(self, pods: Pods, rank: int) -> _Action:
+        def act(now_ms: int) -> Sequence[Event]:
+            if not self._free(pods, rank):
+                return ()
+            return [MemberReleased(gang=pods.key[0], attempt=pods.key[1], rank=rank, at_ms=now_ms)]
+
+        return act
+
+    def _free(self, pods: Pods, rank: int) -> bool:
+        """Empty the member's claim; False where that has happened before."""
+        if rank in pods.released:
+            return False
+        pods.released.add(rank)
+        pods.bound.discard(rank)
+        member = pods.by_rank[rank]
+        for device in member.devices:
+            holders = self.holders[member.node, device]
+            holders.remove((pods.key, rank))
+            if not holders:
+                del self.holders[member.node, device]
+        if len(pods.released) == len(pods.placement.members):
+            self.pods.pop(pods.key, None)
+        return True
+
+    # nodes
+
+    def _on_node(self, node: NodeName, action: _Action) -> _Action:
+        """Do `action` unless the node is dead; then only when it is back: its kubelet is silent meanwhile."""
+
+        def act(now_ms: int) -> Sequence[Event]:
+            if node in self.down:
+                self._frozen.setdefault(node, []).append(action)
+                return ()
+            return action(now_ms)
+
+        return act
+
+    def _node_down(self, name: NodeName, now_ms: int) -> Sequence[Event]:
+        if name in self.nodes and name not in self.down:
+            self.down[name] = now_ms
+        return ()
+
+    def _node_not_ready(self, name: NodeName, now_ms: int) -> Sequence[Event]:
+        if name not in self.down or name not in self.nodes:
+            return ()
+        self.nodes[name] = replace(self.nodes[name], not_ready_since_ms=self.down[name])
+        return [NodeSeen(node=self.nodes[name], at_ms=now_ms)]
+
+    def _node_back(self, name: NodeName, now_ms: int) -> Sequence[Event]:
+        if name not in self.nodes or self.down.pop(name, None) is None:
+            return ()
+        for action in self._frozen.pop(name, []):
+            self._at(now_ms + self._draw("node", self.behaviour.watch_ms), self._on_node(name, action))
+        seen = self.nodes[name].ready
+        self.nodes[name] = replace(self.nodes[name], not_ready_since_ms=None)
+        return () if seen else [NodeSeen(node=self.nodes[name], at_ms=now_ms)]
+
+    def _node_removed(self, name: NodeName, now_ms: int) -> Sequence[Event]:
+        if name not in self.nodes:
+            return ()
+        del self.nodes[name]
+        self.down.pop(name, None)
+        self._frozen.pop(name, None)
+        self.foreign.pop(name, None)
+        for pods in list(self.pods.values()):
+            for member in pods.placement.members:
+                if member.node == name and pods.state != "binding":
+                    self._vanish(pods, member.rank, name, now_ms)
+        return [NodeGone(name=name, at_ms=now_ms)]
+
+    def _vanish(self, pods: Pods, rank: int, node: NodeName, now_ms: int) -> None:
+        """The pod garbage collector takes away a pod whose node no longer exists."""
+
+        def act(at_ms: int) -> Sequence[Event]:
+            facts: list[Event] = []
+            gang, attempt = pods.key
+            if pods.state == "bound" and rank not in pods.ended:
+                pods.ended.add(rank)
+                detail = f"node {node} was removed"
+                facts.append(
+                    MemberEnded(gang=gang, attempt=attempt, rank=rank, succeeded=False, at_ms=at_ms, detail=detail)
+                )
+            return [*facts, *self._releases(pods, rank)(at_ms)]
+
+        self._at(now_ms + self._draw("node", self.behaviour.cleanup_ms), act)
+
+    def _foreign_changed(self, name: NodeName, now_ms: int) -> Sequence[Event]:
+        """The watch tells us a little later, and then what is true by then."""
+
+        def seen(at_ms: int) -> Sequence[Event]:
+            if name not in self.nodes:
+                return ()
+            return [ForeignDevices(name=name, devices=self.foreign.get(name, ()), at_ms=at_ms)]
+
+        self._at(now_ms + self._draw("watch", self.behaviour.watch_ms), seen)
+        return ()
+
+    # the heap and the dice
+
+    def _at(self, at_ms: int, action: _Action) -> None:
+        heapq.heappush(self._heap, (at_ms, self._sequence, action))
+        self._sequence += 1
+
+    def _draw(self, stream: str, span: Span) -> int:
+        return self._streams[stream].randint(*span)
+
+    def _happens(self, permille: int) -> bool:
+        return permille > 0 and self._streams["fault"].randrange(1_000) < permille
