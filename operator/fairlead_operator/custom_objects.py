@@ -1,0 +1,384 @@
+"""Our own kinds (`fairlead.dev/v1alpha1`) and the lesser Kubernetes kinds that accepting and electing need.
+
+As in `objects`, only fields that the operator uses; the pod template of a GangJob stays raw and is judged by the API
+server's dry run.
+"""
+
+# ruff: noqa: RUF012  # msgspec makes a new list or dict of an empty default
+from __future__ import annotations
+
+import msgspec
+
+from fairlead_operator.objects import (
+    Condition,
+    LabelSelector,
+    Meta,
+    NodeSelector,
+    Plain,
+    Record,
+    Resource,
+)
+
+GROUP = "fairlead.dev"
+API = f"/apis/{GROUP}/v1alpha1"
+API_VERSION = f"{GROUP}/v1alpha1"
+
+LABEL_GANG = f"{GROUP}/gang"
+LABEL_GANG_UID = f"{GROUP}/gang-uid"
+LABEL_ROLE = f"{GROUP}/role"
+LABEL_INDEX = f"{GROUP}/index"
+LABEL_RANK = f"{GROUP}/rank"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+LABEL_QUEUE = f"{GROUP}/queue"
+FINALIZER_BOOKED = f"{GROUP}/booked"
+TAINT_POOL = f"{GROUP}/pool"
+
+
+class DeviceRequest(Record, frozen=True, kw_only=True):
+    """GPUs of each member of a role; `mig` and `share` are refused."""
+
+    count: int = 0
+    model: str = ""
+    memory: str = ""
+    mig: msgspec.Raw | None = None
+    share: msgspec.Raw | None = None
+
+
+class RoleSpec(Record, frozen=True, kw_only=True):
+    """One kind of member of a gang."""
+
+    name: str
+    replicas: int
+    template: msgspec.Raw
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    devices: DeviceRequest = DeviceRequest()
+    nic_per_gpu: bool = False
+
+
+class TopologySpec(Record, frozen=True, kw_only=True):
+    """How close together the members must be."""
+
+    within: str
+    mode: str = "required"
+    spread: str | None = None
+
+
+class SuccessPolicy(Record, frozen=True, kw_only=True):
+    """When the gang has succeeded."""
+
+    operator: str = "All"
+    roles: list[str] = []
+
+
+class FailurePolicy(Record, frozen=True, kw_only=True):
+    """What happens when a member fails."""
+
+    max_restarts: int = 3
+    on_member_failure: str = "restart"
+
+
+class PreemptionSpec(Record, frozen=True, kw_only=True):
+    """Whether the gang may be stopped for others; empty is the service class's default."""
+
+    policy: str = ""
+
+
+class GangJobSpec(Record, frozen=True, kw_only=True):
+    """What a tenant asks for."""
+
+    queue: str
+    roles: list[RoleSpec]
+    priority_class_name: str = ""
+    service_class: str = "training"
+    suspend: bool = False
+    topology: TopologySpec | None = None
+    duration: str = ""
+    overrun: str = "stop"
+    start_deadline: str = "10m"
+    success_policy: SuccessPolicy = SuccessPolicy()
+    failure_policy: FailurePolicy = FailurePolicy()
+    preemption: PreemptionSpec = PreemptionSpec()
+    checkpoint: msgspec.Raw | None = None
+    depends_on: msgspec.Raw | None = None
+    deadline: msgspec.Raw | None = None
+    isolation: msgspec.Raw | None = None
+    ttl: msgspec.Raw | None = None
+
+
+class AllocatedNode(Record, frozen=True, kw_only=True):
+    """The members on one node: ``worker-0=gpu-[0-7]`` each, in rank order."""
+
+    node: str = ""
+    pods: list[str] = []
+
+
+class Allocation(Record, frozen=True, kw_only=True):
+    """status.allocation: the devices of the current attempt, the books' open segments."""
+
+    attempt: int = 0
+    placed_at_ms: int = 0
+    domain: str = ""
+    level: str = "cluster"
+    pace: int = 0
+    members: list[AllocatedNode] = []
+
+
+class NominationStatus(Record, frozen=True, kw_only=True):
+    """status.nomination: the hole that is being opened for a gang."""
+
+    domain: str = ""
+    victims: list[str] = []
+    until: str | None = None
+
+
+class StartEstimate(Record, frozen=True, kw_only=True):
+    """status.startEstimate; `basis` says what the range rests on."""
+
+    p50: str | None = None
+    p90: str | None = None
+    basis: str = ""
+
+
+class UsageStatus(Record, frozen=True, kw_only=True):
+    """status.usage in GPU-milliseconds."""
+
+    gpu_ms: int = 0
+    as_of: str | None = None
+
+
+class GangJobStatus(Record, frozen=True, kw_only=True):
+    """What the operator wrote of a GangJob."""
+
+    observed_generation: int = 0
+    phase: str = ""
+    gpus: int | None = None
+    conditions: list[Condition] = []
+    attempt: int = 0
+    restarts: int = 0
+    reason: str = ""
+    message: str = ""
+    position: int | None = None
+    start_estimate: StartEstimate | None = None
+    as_of: str | None = None
+    nomination: NominationStatus | None = None
+    allocation: Allocation | None = None
+    usage: UsageStatus | None = None
+    lost_gpu_ms: int = 0
+    started_at_ms: int | None = None
+    finished_at_ms: int | None = None
+
+
+class GangJob(Record, frozen=True, kw_only=True):
+    """A GangJob."""
+
+    metadata: Meta
+    spec: GangJobSpec
+    status: GangJobStatus = GangJobStatus()
+
+
+class QueueResource(Record, frozen=True, kw_only=True):
+    """A queue's quota of one resource."""
+
+    name: str = ""
+    guaranteed: int = 0
+    limit: int | None = None
+    weight: int = 1
+
+
+class NamespaceSet(Record, frozen=True, kw_only=True):
+    """Namespaces by name or label; either is enough, absent means none."""
+
+    names: list[str] = []
+    selector: LabelSelector | None = None
+
+
+class QueueSpec(Record, frozen=True, kw_only=True):
+    """What the platform team grants."""
+
+    parent: str = ""
+    resources: list[QueueResource] = []
+    namespaces: NamespaceSet = NamespaceSet()
+    priority_classes: list[str] | None = None
+    service_classes: list[str] | None = None
+
+
+class QueueObject(Record, frozen=True, kw_only=True):
+    """A Queue (`fairlead.model.tenancy.Queue` is what becomes of it)."""
+
+    metadata: Meta
+    spec: QueueSpec = QueueSpec()
+
+
+class PoolSpec(Record, frozen=True, kw_only=True):
+    """Which nodes Fairlead alone allocates."""
+
+    node_selector: dict[str, str] = {}
+    service_classes: list[str] | None = None
+    taint: bool = True
+    mode: str = "dra"
+    driver: str = "gpu.nvidia.com"
+    device_class_name: str = "gpu.nvidia.com"
+
+
+class PoolObject(Record, frozen=True, kw_only=True):
+    """A Pool."""
+
+    metadata: Meta
+    spec: PoolSpec = PoolSpec()
+
+
+class GpuSpec(Record, frozen=True, kw_only=True):
+    """A GPU as the agent found it."""
+
+    id: str
+    index: int = 0
+    device: str = ""
+    uuid: str = ""
+    pci: str = ""
+    model: str = ""
+    memory_bytes: int = 0
+    numa: int = -1
+    pcie_root: str = ""
+    pcie_switch: str = ""
+    healthy: bool = True
+    health_reason: str = ""
+
+
+class NicSpec(Record, frozen=True, kw_only=True):
+    """A NIC as the agent found it."""
+
+    id: str
+    pci: str = ""
+    numa: int = -1
+    pcie_root: str = ""
+    pcie_switch: str = ""
+    bytes_per_second: int = 0
+    rail: int = -1
+
+
+class NumaSpec(Record, frozen=True, kw_only=True):
+    """A NUMA node as the agent found it."""
+
+    id: int
+    cpus: str = ""
+    memory_bytes: int = 0
+    distances: list[int] = []
+
+
+class LinkSpec(Record, frozen=True, kw_only=True):
+    """A link between two devices."""
+
+    a: str
+    b: str
+    class_: str = msgspec.field(name="class")
+    bytes_per_second: int = 0
+
+
+class NodeTopologySpec(Record, frozen=True, kw_only=True):
+    """What the agent found on one node."""
+
+    source: str = ""
+    observed_at_ms: int = 0
+    gpus: list[GpuSpec] = []
+    nics: list[NicSpec] = []
+    numa_nodes: list[NumaSpec] = []
+    links: list[LinkSpec] = []
+    clique: str = ""
+
+
+class NodeTopology(Record, frozen=True, kw_only=True):
+    """A NodeTopology; its name is the node's."""
+
+    metadata: Meta
+    spec: NodeTopologySpec = NodeTopologySpec()
+
+
+class VolumeClaimSpec(Record, frozen=True, kw_only=True):
+    """What of a PersistentVolumeClaim decides where its pod may run."""
+
+    volume_name: str = ""
+    storage_class_name: str | None = None
+    access_modes: list[str] = []
+
+
+class VolumeClaimStatus(Record, frozen=True, kw_only=True):
+    """Pending, Bound or Lost."""
+
+    phase: str = ""
+
+
+class VolumeClaim(Record, frozen=True, kw_only=True):
+    """A PersistentVolumeClaim."""
+
+    metadata: Meta = Meta()
+    spec: VolumeClaimSpec = VolumeClaimSpec()
+    status: VolumeClaimStatus = VolumeClaimStatus()
+
+
+class VolumeAffinity(Record, frozen=True, kw_only=True):
+    """From which nodes a volume can be reached."""
+
+    required: NodeSelector | None = None
+
+
+class PersistentVolumeSpec(Record, frozen=True, kw_only=True):
+    """What of a PersistentVolume decides where its pod may run."""
+
+    node_affinity: VolumeAffinity | None = None
+
+
+class PersistentVolume(Record, frozen=True, kw_only=True):
+    """A PersistentVolume."""
+
+    metadata: Meta = Meta()
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+
+
+class TopologyExpression(Record, frozen=True, kw_only=True):
+    """One requirement of a StorageClass's allowed topology."""
+
+    key: str = ""
+    values: list[str] = []
+
+
+class AllowedTopology(Record, frozen=True, kw_only=True):
+    """One allowed topology of a StorageClass; several are ORed."""
+
+    match_label_expressions: list[TopologyExpression] = []
+
+
+class StorageClass(Record, frozen=True, kw_only=True):
+    """A StorageClass."""
+
+    metadata: Meta = Meta()
+    volume_binding_mode: str = "Immediate"
+    allowed_topologies: list[AllowedTopology] = []
+
+
+class LeaseSpec(Record, frozen=True, kw_only=True):
+    """Who leads, and until when if nothing more is heard."""
+
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(Record, frozen=True, kw_only=True):
+    """A coordination Lease."""
+
+    metadata: Meta = Meta()
+    spec: LeaseSpec = LeaseSpec()
+
+
+GANGJOBS = Resource("GangJob", API, "gangjobs", GangJob)
+QUEUES = Resource("Queue", API, "queues", QueueObject, namespaced=False)
+POOLS = Resource("Pool", API, "pools", PoolObject, namespaced=False)
+NODE_TOPOLOGIES = Resource("NodeTopology", API, "nodetopologies", NodeTopology, namespaced=False)
+QUEUE_VIEWS = Resource("QueueView", API, "queueviews", Plain)
+VOLUME_CLAIMS = Resource("PersistentVolumeClaim", "/api/v1", "persistentvolumeclaims", VolumeClaim)
+VOLUMES = Resource("PersistentVolume", "/api/v1", "persistentvolumes", PersistentVolume, namespaced=False)
+STORAGE_CLASSES = Resource("StorageClass", "/apis/storage.k8s.io/v1", "storageclasses", StorageClass, namespaced=False)
+LEASES = Resource("Lease", "/apis/coordination.k8s.io/v1", "leases", Lease)
