@@ -190,6 +190,17 @@ def test_no_path_of_one_machine() -> None:
     assert [where for where, line in text_lines(without=("tests/test_tidy.py",)) if machine.search(line)] == []
 
 
+def test_links_between_pages_lead_somewhere() -> None:
+    dead = [
+        f"{where} -> {target}"
+        for where, line in text_lines()
+        if (page := ROOT / where.partition(":")[0]).suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line)
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert dead == []
+
+
 def test_each_outside_library_has_one_door() -> None:
     strays = [
         f"{name_of(path)} imports {package}"
