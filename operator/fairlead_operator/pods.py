@@ -1,0 +1,364 @@
+"""A gang's objects as plain manifests: pods, claims, the headless Service, an allocation. Values in, dicts out.
+
+Names carry the attempt number, because on a dead node the old pod stays Terminating while the next attempt runs; host
+names do not, because the program looks its peers up by them. A container's own environment always wins over ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fairlead.errors import UnreadableInput
+from fairlead.model.gang import Member, Placement, Tier
+from fairlead.model.hardware import NodeName
+from fairlead.model.ranges import fold, unfold
+from fairlead_operator.custom_objects import Allocation, GangJob
+
+Manifest = dict[str, Any]
+
+GROUP = "fairlead.dev"
+API_VERSION = f"{GROUP}/v1alpha1"
+SCHEDULER = "fairlead"
+BOOKED = f"{GROUP}/booked"
+POOL_TAINT = f"{GROUP}/pool"
+GANG, GANG_UID, ROLE, INDEX, RANK, ATTEMPT, QUEUE = (
+    f"{GROUP}/{name}" for name in ("gang", "gang-uid", "role", "index", "rank", "attempt", "queue")
+)
+DELETE_PROTECTION = "resource.kubernetes.io/delete-protection"
+TIER, PLACED_AT, DEVICES = (f"{GROUP}/{name}" for name in ("tier", "placed-at-ms", "devices"))
+
+CLAIM_IN_POD = "gpus"  # the name by which a template's container may ask for the devices itself
+CLAIM_DEVICES_MAX = 32  # results in one claim; the API server refuses more
+NAME_MAX = 63
+MASTER_PORT = 29_500  # torchrun's own default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSheet:
+    """What manifests need of a GangJob. `templates` is role -> pod template as submitted; not modified."""
+
+    uid: str
+    namespace: str
+    name: str
+    queue: str
+    templates: Mapping[str, Manifest]
+    priority_class: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a gang: where its members go, how its queue came to hold them, and since when (UTC ms)."""
+
+    number: int
+    placement: Placement
+    tier: Tier
+    placed_at_ms: int
+
+
+def sheet_of(job: GangJob) -> JobSheet:
+    """Return what manifests need of a GangJob.
+
+    Raises
+    ------
+    UnreadableInput
+        A template is no mapping.
+    """
+    templates: dict[str, Manifest] = {}
+    for role in job.spec.roles:
+        template = msgspec.json.decode(role.template)
+        if not isinstance(template, dict):
+            raise UnreadableInput(f"spec.roles[{role.name}].template: must be a pod template; write metadata and spec")
+        templates[role.name] = template
+    return JobSheet(
+        uid=job.metadata.uid,
+        namespace=job.metadata.namespace,
+        name=job.metadata.name,
+        queue=job.spec.queue,
+        templates=templates,
+        priority_class=job.spec.priority_class_name,
+    )
+
+
+def pod_name(gang: str, role: str, index: int, attempt: int) -> str:
+    """Return the pod's name; one that is too long ends in a hash of the whole instead.
+
+    >>> pod_name("train", "worker", 3, 1)
+    'train-worker-3-1'
+    """
+    full = f"{gang}-{role}-{index}-{attempt}"
+    if len(full) <= NAME_MAX:
+        return full
+    return f"{full[: NAME_MAX - 9]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+def claim_name(pod: str) -> str:
+    """Return the name of the claim of a pod."""
+    return f"{pod}-gpus"
+
+
+def host_name(gang: str, role: str, index: int) -> str:
+    """Return the stable host name of a member, the same in every attempt."""
+    return f"{gang}-{role}-{index}"
+
+
+def address(sheet: JobSheet, member: Member) -> str:
+    """Return the DNS name under which the other members find this one."""
+    return f"{host_name(sheet.name, member.role, member.index)}.{sheet.name}.{sheet.namespace}.svc"
+
+
+def labels(sheet: JobSheet, member: Member, attempt: int) -> dict[str, str]:
+    """Return the labels of a member's pod and claim."""
+    return {
+        GANG: sheet.name[:NAME_MAX],
+        GANG_UID: sheet.uid,
+        ROLE: member.role,
+        INDEX: str(member.index),
+        RANK: str(member.rank),
+        ATTEMPT: str(attempt),
+        QUEUE: sheet.queue,
+    }
+
+
+def selector(uid: str, attempt: int | None = None) -> str:
+    """Return the label selector for a gang's objects, of one attempt or of all."""
+    return f"{GANG_UID}={uid}" + ("" if attempt is None else f",{ATTEMPT}={attempt}")
+
+
+def pod_manifest(sheet: JobSheet, member: Member, attempt: Attempt) -> Manifest:
+    """Build the pod of one member from its role's template.
+
+    A template's container that lists the claim ``gpus`` under resources.claims gets the devices; where none does, all
+    containers get them.
+    """
+    template = copy.deepcopy(dict(sheet.templates[member.role]))
+    meta: Manifest = template.get("metadata") or {}
+    spec: Manifest = template.get("spec") or {}
+    name = pod_name(sheet.name, member.role, member.index, attempt.number)
+    spec["schedulerName"] = SCHEDULER
+    spec["hostname"] = host_name(sheet.name, member.role, member.index)
+    spec["subdomain"] = sheet.name
+    spec.setdefault("restartPolicy", "Never")  # a gang restarts whole, so a member never restarts alone
+    if sheet.priority_class:
+        spec.setdefault("priorityClassName", sheet.priority_class)
+    spec["tolerations"] = [*(spec.get("tolerations") or []), {"key": POOL_TAINT, "operator": "Exists"}]
+    if member.devices:
+        _give_devices(spec, claim_name(name))
+    _give_environment(spec, _environment(sheet, member, attempt))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": sheet.namespace,
+            "labels": {**(meta.get("labels") or {}), **labels(sheet, member, attempt.number)},
+            "annotations": {**(meta.get("annotations") or {}), **_annotations(member, attempt)},
+            "ownerReferences": [_owner(sheet)],
+            "finalizers": [*(meta.get("finalizers") or []), BOOKED],
+        },
+        "spec": spec,
+    }
+
+
+def claim_manifest(sheet: JobSheet, member: Member, attempt: Attempt, device_class: str) -> Manifest:
+    """Build the claim of one member; both finalizers are there from the start.
+
+    Without the delete-protection finalizer the controller manager would not empty the claim when its pod is done.
+    """
+    assert 0 < len(member.devices) <= CLAIM_DEVICES_MAX, member
+    name = claim_name(pod_name(sheet.name, member.role, member.index, attempt.number))
+    exactly = {"deviceClassName": device_class, "allocationMode": "ExactCount", "count": len(member.devices)}
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {
+            "name": name,
+            "namespace": sheet.namespace,
+            "labels": labels(sheet, member, attempt.number),
+            "annotations": _annotations(member, attempt),
+            "ownerReferences": [_owner(sheet)],
+            "finalizers": [DELETE_PROTECTION, BOOKED],
+        },
+        "spec": {"devices": {"requests": [{"name": CLAIM_IN_POD, "exactly": exactly}]}},
+    }
+
+
+def claim_status(
+    member: Member, pod: str, pod_uid: str, driver: str, device_pool: str, class_config: Sequence[Manifest] = ()
+) -> Manifest:
+    """Build the status that gives a claim its devices and reserves it for its pod, both in one write.
+
+    `class_config` is DeviceClass.spec.config, copied as the scheduler of Kubernetes copies it. The node selector keeps
+    exactly the one-term form that the server's node association check relies on.
+    """
+    results = [
+        {"request": CLAIM_IN_POD, "driver": driver, "pool": device_pool, "device": device} for device in member.devices
+    ]
+    devices: Manifest = {"results": results}
+    if class_config:
+        devices["config"] = [{"source": "FromClass", "requests": [], **entry} for entry in class_config]
+    field = {"key": "metadata.name", "operator": "In", "values": [str(member.node)]}
+    return {
+        "allocation": {"devices": devices, "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]}},
+        "reservedFor": [{"resource": "pods", "name": pod, "uid": pod_uid}],
+    }
+
+
+def binding(namespace: str, pod: str, pod_uid: str, node: NodeName) -> Manifest:
+    """Build the Binding; the uid in it makes the server refuse a pod of the same name made anew."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod, "namespace": namespace, "uid": pod_uid},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": str(node)},
+    }
+
+
+def service_manifest(sheet: JobSheet, attempt: int) -> Manifest:
+    """Build the headless Service behind the members' host names.
+
+    It selects one attempt only: a pod that stays Terminating on a dead node would else answer for its successor. Not
+    ready addresses are published, because members look for each other before any of them is ready.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": sheet.name,
+            "namespace": sheet.namespace,
+            "labels": {GANG: sheet.name[:NAME_MAX], GANG_UID: sheet.uid},
+            "ownerReferences": [_owner(sheet)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {GANG_UID: sheet.uid, ATTEMPT: str(attempt)},
+        },
+    }
+
+
+def allocation_status(attempt: Attempt) -> Manifest:
+    """Build GangJob.status.allocation: the open segments of the ledger, members in rank order."""
+    members: list[Manifest] = []
+    for member in attempt.placement.members:
+        text = f"{member.role}-{member.index}={fold(member.devices)}"
+        if members and members[-1]["node"] == member.node:
+            members[-1]["pods"].append(text)
+        else:
+            members.append({"node": str(member.node), "pods": [text]})
+    return {
+        "attempt": attempt.number,
+        "placedAtMs": attempt.placed_at_ms,
+        "domain": attempt.placement.domain,
+        "level": attempt.placement.level,
+        "pace": attempt.placement.pace_bytes_per_s,
+        "members": members,
+    }
+
+
+def read_allocation(allocation: Allocation, tier: Tier = Tier.IN_QUOTA) -> Attempt:
+    """Read what `allocation_status` wrote; `tier` is not in it and comes from the pods' annotations.
+
+    Raises
+    ------
+    UnreadableInput
+        Somebody else has edited the status.
+    """
+    members: list[Member] = []
+    for group in allocation.members:
+        for text in group.pods:
+            who, equals, devices = text.partition("=")
+            role, _, index = who.rpartition("-")
+            if not equals or not role or not index.isdecimal():
+                problem = f"status.allocation.members: {text!r} is not role-index=devices"
+                raise UnreadableInput(f"{problem}; leave status to the operator")
+            names = unfold(devices) if devices else ()
+            node = NodeName(group.node)
+            members.append(Member(role=role, index=int(index), rank=len(members), node=node, devices=names))
+    placement = Placement(
+        members=tuple(members), level=allocation.level, domain=allocation.domain, pace_bytes_per_s=allocation.pace
+    )
+    return Attempt(number=allocation.attempt, placement=placement, tier=tier, placed_at_ms=allocation.placed_at_ms)
+
+
+def without(finalizers: Iterable[str], *gone: str) -> list[str]:
+    """Return the finalizers that stay."""
+    return [name for name in finalizers if name not in gone]
+
+
+def _owner(sheet: JobSheet) -> Manifest:
+    """Point to the GangJob, so that deleting it cleans up; it never waits for that itself."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "GangJob",
+        "name": sheet.name,
+        "uid": sheet.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def _annotations(member: Member, attempt: Attempt) -> dict[str, str]:
+    """Return what recovery needs where the GangJob and its status are gone."""
+    return {
+        TIER: attempt.tier.value,
+        PLACED_AT: str(attempt.placed_at_ms),
+        DEVICES: f"{member.node}={fold(member.devices)}",
+    }
+
+
+def _environment(sheet: JobSheet, member: Member, attempt: Attempt) -> dict[str, str]:
+    """Return a member's variables. RANK, NODE_RANK and WORLD_SIZE count pods, as torchrun's --node-rank does."""
+    members = attempt.placement.members
+    rank, size = str(member.rank), str(len(members))
+    return {
+        "FAIRLEAD_GANG": sheet.name,
+        "FAIRLEAD_ROLE": member.role,
+        "FAIRLEAD_ROLE_INDEX": str(member.index),
+        "FAIRLEAD_RANK": rank,
+        "FAIRLEAD_SIZE": size,
+        "FAIRLEAD_GPUS": str(len(member.devices)),
+        "FAIRLEAD_ATTEMPT": str(attempt.number),
+        "RANK": rank,
+        "NODE_RANK": rank,
+        "WORLD_SIZE": size,
+        "MASTER_ADDR": address(sheet, members[0]),
+        "MASTER_PORT": str(MASTER_PORT),
+    }
+
+
+def _containers(spec: Manifest) -> list[Manifest]:
+    """Return init containers and containers, all that may want devices and environment."""
+    return [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+
+
+def _give_devices(spec: Manifest, claim: str) -> None:
+    """Add the claim to the pod and to the containers that are to see it."""
+    spec["resourceClaims"] = [
+        *(spec.get("resourceClaims") or []),
+        {"name": CLAIM_IN_POD, "resourceClaimName": claim},
+    ]
+
+    def asks(container: Manifest) -> bool:
+        claims: list[Manifest] = (container.get("resources") or {}).get("claims") or []
+        return any(entry.get("name") == CLAIM_IN_POD for entry in claims)
+
+    if any(asks(container) for container in _containers(spec)):
+        return
+    for container in spec.get("containers") or []:
+        resources: Manifest = container.setdefault("resources", {})
+        resources["claims"] = [*(resources.get("claims") or []), {"name": CLAIM_IN_POD}]
+
+
+def _give_environment(spec: Manifest, environment: Mapping[str, str]) -> None:
+    """Add the variables that a container does not set itself, before its own so that those may refer to ours."""
+    for container in _containers(spec):
+        own: list[Manifest] = list(container.get("env") or [])
+        names = {str(entry.get("name")) for entry in own}
+        ours = [{"name": name, "value": value} for name, value in environment.items() if name not in names]
+        container["env"] = [*ours, *own]

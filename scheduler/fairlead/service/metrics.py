@@ -1,0 +1,106 @@
+"""Every Prometheus series, its labels and its help, on one page. `docs/reference/metrics.md` says the same for people.
+
+Labels have few values by construction: reasons, phases, verbs, kinds. No series is per gang, per user or per device.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from fairlead.errors import MissingExtra
+from fairlead.world.views import GangView, PoolView
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+except ImportError as missing:  # pragma: no cover - the extra is installed wherever tests run
+    raise MissingExtra("metrics need prometheus-client: pip install 'fairlead[operator]'") from missing
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_CYCLE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_PLACE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)  # 30 s is the bound of promise P1
+
+
+class Metrics:
+    """The series of one process. A registry of its own, so that two may live in one test."""
+
+    def __init__(self) -> None:
+        """Create every series at once: one that is absent until something happens cannot be alerted on."""
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.cycle_seconds = Histogram(
+            "fairlead_cycle_seconds", "Time of one scheduling cycle.", buckets=_CYCLE_BUCKETS, registry=r
+        )
+        self.pending_gangs = Gauge(
+            "fairlead_pending_gangs", "Gangs that wait, by reason token.", ["reason"], registry=r
+        )
+        self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
+        self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
+        self.place_seconds = Histogram(
+            "fairlead_place_seconds",
+            "Time from the start of writing a placement to its last binding, or to its failure.",
+            ["outcome"],
+            buckets=_PLACE_BUCKETS,
+            registry=r,
+        )
+        self.effects_in_flight = Gauge("fairlead_effects_in_flight", "Effects that are being carried out.", registry=r)
+        self.undo_backlog = Gauge(
+            "fairlead_undo_backlog", "Failed attempts that still have objects to take away.", registry=r
+        )
+        self.write_errors = Counter(
+            "fairlead_write_errors_total",
+            "Writes that the API server refused or did not answer, by verb and code (0: no answer).",
+            ["verb", "code"],
+            registry=r,
+        )
+        self.write_conflicts = Counter(
+            "fairlead_write_conflicts_total", "Writes that met a newer version of their object.", registry=r
+        )
+        self.watch_lag_seconds = Gauge(
+            "fairlead_watch_lag_seconds", "Time since a watch last spoke, by resource.", ["resource"], registry=r
+        )
+        self.drift = Counter(
+            "fairlead_drift_total", "Objects that nobody asked for, or that vanished.", ["kind"], registry=r
+        )
+        self.leader = Gauge("fairlead_leader", "1 while this process holds the lease.", registry=r)
+        self.ready = Gauge("fairlead_ready", "1 once state has been rebuilt from the cluster.", registry=r)
+        self.status_backlog = Gauge(
+            "fairlead_status_backlog", "Statuses that have changed and are not written yet.", registry=r
+        )
+        self.ledger_behind_seconds = Gauge(
+            "fairlead_ledger_behind_seconds", "Age of the oldest fact that is not in the books yet.", registry=r
+        )
+        self.ledger_entries = Counter("fairlead_ledger_entries_total", "Entries added to the ledger.", registry=r)
+        self.violations = Counter(
+            "fairlead_violations_total", "Plans that the second check refused; each is a bug.", registry=r
+        )
+
+    def observe_gangs(self, views: Iterable[GangView]) -> None:
+        """Set the gauges that count gangs, from all of them."""
+        phases: Tally[str] = Tally()
+        reasons: Tally[str] = Tally()
+        for view in views:
+            phases[view.phase.value] += 1
+            if view.phase.value == "Pending" and view.refusal is not None:
+                reasons[view.refusal.reason.token] += 1
+        for gauge, label, tally in ((self.gangs, "phase", phases), (self.pending_gangs, "reason", reasons)):
+            gauge.clear()
+            for name, count in sorted(tally.items()):
+                gauge.labels(**{label: name}).set(count)
+
+    def observe_pools(self, views: Iterable[PoolView]) -> None:
+        """Set the gauges that count GPUs, from all pools."""
+        pools = list(views)
+        for state in ("free", "held", "foreign", "down"):
+            self.gpus.labels(state=state).set(sum(getattr(pool, state) for pool in pools))
+
+    def write_failed(self, verb: str, code: int) -> None:
+        """Count a write that was refused (`code` the HTTP status) or not answered (0)."""
+        self.write_errors.labels(verb=verb, code=str(code)).inc()
+        if code == 409:
+            self.write_conflicts.inc()
+
+    def exposition(self) -> bytes:
+        """Return the page that Prometheus reads."""
+        return bytes(generate_latest(self.registry))
