@@ -1,10 +1,11 @@
-"""One checker per promise of the design (section 10) that a running world can break; each looks at the fleet's truth."""
+"""One checker per promise of the design (section 10) that a running world can break; each looks at the real fleet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fairlead.model.effects import Phase
+from fairlead.model.hardware import NodeName
 from fairlead.simulation.driver import Checker, Driver
 
 UNBIND_MS = 30_000
@@ -31,7 +32,7 @@ def devices_are_exclusive(driver: Driver) -> Sequence[str]:
     for (node, device), holders in driver.fleet.holders.items():
         if len(holders) > 1:
             broken.append(f"P2: {device} on {node} is held by {len(holders)} members: {holders}")
-        if device in driver.fleet.foreign.get(node, ()):
+        if device in driver.fleet.foreign.get(NodeName(node), ()):
             key = holders[0][0]
             if driver.fleet.pods[key].state == "bound":
                 broken.append(f"P2: {device} on {node} is bound by {key} and allocated by another client")

@@ -1,0 +1,227 @@
+"""The views as JSON documents: the one shape that the HTTP API sends, that `--json` prints and that the tables read.
+
+Times are UTC ms, times of devices GPU-ms; a field that has no value is null, never absent. `kubectl-fairlead` builds
+the same documents from the objects of an API server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+from fairlead.model.gang import Placement
+from fairlead.model.ranges import fold
+from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+
+
+class StartDoc(TypedDict):
+    """When a waiting gang starts, as a range; `basis` "unknown" means that nobody knows."""
+
+    p50_ms: int | None
+    p90_ms: int | None
+    basis: str
+
+
+class OnNodeDoc(TypedDict):
+    """The members of a gang on one node, in rank order: ``{"node": …, "pods": {"worker-0": "gpu-[0-7]"}}``."""
+
+    node: str
+    pods: dict[str, str]
+
+
+class AllocationDoc(TypedDict):
+    """Where a gang is. `pace_bytes_per_s` is its slowest link, 0 where no member has two devices."""
+
+    level: str
+    domain: str
+    pace_bytes_per_s: int
+    placed_ms: int | None
+    nodes: list[OnNodeDoc]
+
+
+class GangDoc(TypedDict):
+    """One gang. `reason` is the token, `message` the sentence with its mend."""
+
+    namespace: str
+    name: str
+    queue: str
+    priority: int | None
+    gpus: int
+    members: int
+    phase: str
+    attempt: int
+    restarts: int
+    position: int | None
+    reason: str | None
+    message: str | None
+    start: StartDoc | None
+    allocation: AllocationDoc | None
+    tier: str | None
+    victims: list[str]
+    submitted_ms: int | None
+    started_ms: int | None
+    finished_ms: int | None
+    gpu_ms: int
+    lost_gpu_ms: int
+
+
+class QueueDoc(TypedDict):
+    """One queue in whole GPUs; null where the reader may not know."""
+
+    name: str
+    parent: str | None
+    tenant: str | None
+    guaranteed: int
+    limit: int | None
+    used: int
+    borrowed: int
+    pending: int
+    pending_gpus: int | None
+    running: int | None
+    over_limit: bool | None
+
+
+class NodeDoc(TypedDict):
+    """One node: devices by state; `levels` maps a level to the node's domain."""
+
+    name: str
+    pool: str
+    levels: dict[str, str]
+    model: str
+    gpus: int
+    free: int
+    held: int
+    foreign: int
+    down: int
+    ready: bool
+    schedulable: bool
+    gangs: list[str]
+    conflicts: list[str]
+
+
+class PoolDoc(TypedDict):
+    """One pool: devices by state."""
+
+    name: str
+    nodes: int
+    gpus: int
+    free: int
+    held: int
+    foreign: int
+    down: int
+
+
+class UsageDoc(TypedDict):
+    """GPU time of one queue so far: `gpu_ms` was held, `lost_gpu_ms` of it came to nothing."""
+
+    tenant: str | None
+    queue: str
+    gangs: int
+    gpu_ms: int
+    lost_gpu_ms: int
+
+
+def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocation: bool = True) -> GangDoc:
+    """Return a gang's document. `names` maps ids to ``namespace/name``; `allocation` False leaves the members out."""
+    refusal, placement, nomination = view.refusal, view.placement, view.nomination
+    victims = () if nomination is None else nomination.victims
+    return GangDoc(
+        namespace=view.namespace,
+        name=view.name,
+        queue=view.queue,
+        priority=view.priority,
+        gpus=view.gpus,
+        members=view.members,
+        phase=str(view.phase),
+        attempt=view.attempt,
+        restarts=view.restarts,
+        position=view.position,
+        reason=None if refusal is None else refusal.reason.token,
+        message=None if refusal is None else refusal.message,
+        start=None if view.position is None else StartDoc(p50_ms=None, p90_ms=None, basis="unknown"),
+        allocation=None if placement is None or not allocation else allocation_doc(placement, view.placed_ms),
+        tier=None if view.tier is None else str(view.tier),
+        victims=[f"{(names or {}).get(gang, gang)}#{attempt}" for gang, attempt in victims],
+        submitted_ms=view.submitted_ms,
+        started_ms=view.started_ms,
+        finished_ms=view.finished_ms,
+        gpu_ms=view.gpu_ms,
+        lost_gpu_ms=view.lost_gpu_ms,
+    )
+
+
+def allocation_doc(placement: Placement, placed_ms: int | None) -> AllocationDoc:
+    """Return where a gang is, members in rank order, grouped by node."""
+    nodes: dict[str, OnNodeDoc] = {}
+    for member in placement.members:
+        on_node = nodes.setdefault(member.node, OnNodeDoc(node=member.node, pods={}))
+        on_node["pods"][f"{member.role}-{member.index}"] = fold(member.devices)
+    return AllocationDoc(
+        level=placement.level,
+        domain=placement.domain,
+        pace_bytes_per_s=placement.pace_bytes_per_s,
+        placed_ms=placed_ms,
+        nodes=list(nodes.values()),
+    )
+
+
+def queue_doc(view: QueueView) -> QueueDoc:
+    """Return a queue's document."""
+    return QueueDoc(
+        name=view.name,
+        parent=view.parent or None,
+        tenant=view.tenant,
+        guaranteed=view.guaranteed_gpus,
+        limit=view.limit_gpus,
+        used=view.used_gpus,
+        borrowed=view.borrowed_gpus,
+        pending=view.pending_gangs,
+        pending_gpus=view.pending_gpus,
+        running=view.running_gangs,
+        over_limit=view.over_limit,
+    )
+
+
+def node_doc(view: NodeView) -> NodeDoc:
+    """Return a node's document."""
+    return NodeDoc(
+        name=view.name,
+        pool=view.pool,
+        levels=dict(view.levels),
+        model=view.model,
+        gpus=view.gpus,
+        free=view.free,
+        held=view.held,
+        foreign=view.foreign,
+        down=view.down,
+        ready=view.ready,
+        schedulable=view.schedulable,
+        gangs=list(view.gangs),
+        conflicts=list(view.conflicts),
+    )
+
+
+def pool_doc(view: PoolView) -> PoolDoc:
+    """Return a pool's document."""
+    return PoolDoc(
+        name=view.name,
+        nodes=view.nodes,
+        gpus=view.gpus,
+        free=view.free,
+        held=view.held,
+        foreign=view.foreign,
+        down=view.down,
+    )
+
+
+def usage_docs(gangs: Iterable[GangView], queues: Iterable[QueueView]) -> list[UsageDoc]:
+    """Add up the gangs that are known, by queue; queues without gangs are listed with zeros."""
+    tenants = {queue.name: queue.tenant for queue in queues}
+    usage = {name: UsageDoc(tenant=t, queue=name, gangs=0, gpu_ms=0, lost_gpu_ms=0) for name, t in tenants.items()}
+    for gang in gangs:
+        empty = UsageDoc(tenant=None, queue=gang.queue, gangs=0, gpu_ms=0, lost_gpu_ms=0)
+        doc = usage.setdefault(gang.queue, empty)
+        doc["gangs"] += 1
+        doc["gpu_ms"] += gang.gpu_ms
+        doc["lost_gpu_ms"] += gang.lost_gpu_ms
+    return sorted(usage.values(), key=lambda doc: (doc["tenant"] or "", doc["queue"]))

@@ -1,0 +1,294 @@
+"""GangJob, Queue, Pool and PriorityClass documents as people write them, read into the model for the embedded shell.
+
+In a cluster the API server's schema and CEL rules refuse bad documents; here the same fields are refused in the same
+words, before anything is taken in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import yaml
+
+from fairlead.errors import UnreadableInput
+from fairlead.model.events import Event, GangSeen, PoolSeen, QueueSeen
+from fairlead.model.gang import Gang, GangId, Overrun, Role, ServiceClass, TopologyRequest
+from fairlead.model.tenancy import Pool, Queue
+from fairlead.simulation.behaviour import Run
+from fairlead.simulation.fields import DNS_LABEL, Fields
+from fairlead.simulation.pod_template import read_template
+
+API_VERSION = "fairlead.dev/v1alpha1"
+RUN_ANNOTATION = "simulation.fairlead.dev/run"
+FAILS_ANNOTATION = "simulation.fairlead.dev/fails"
+MAX_BYTES = 1 << 20
+_GANG_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_CLASSES = tuple(member.value for member in ServiceClass)
+_UNSUPPORTED = {
+    "checkpoint": "remove it and let the program save and resume by itself",
+    "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
+    "deadline": "remove it, or bound the run with spec.duration",
+    "isolation": "remove it; every GPU of a GangJob is a whole GPU held by it alone",
+    "ttl": "remove it and delete the finished GangJob yourself",
+}
+_QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "maxJobs", "maxPending", "promise")
+
+NewId = Callable[[str, str], GangId]
+"""(namespace, name) -> the uid that an API server would give."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """What a YAML text holds. `runs` says what the programs in the gangs will do, from their annotations."""
+
+    gangs: tuple[Gang, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    runs: Mapping[GangId, Run] = field(default_factory=dict)
+
+    def facts(self, now_ms: int) -> tuple[Event, ...]:
+        """Return what a watch would have shown of these documents, in the order in which they depend on each other."""
+        return (
+            *(PoolSeen(pool=pool, at_ms=now_ms) for pool in self.pools),
+            *(QueueSeen(queue=queue, at_ms=now_ms) for queue in self.queues),
+            *(GangSeen(gang=gang, at_ms=now_ms) for gang in self.gangs),
+        )
+
+
+def read(
+    text: str, *, now_ms: int, new_id: NewId, priorities: Mapping[str, int] | None = None, namespace: str = "default"
+) -> Documents:
+    """Read all documents of a YAML (or JSON) text. `priorities` are PriorityClasses known already.
+
+    Raises
+    ------
+    UnreadableInput
+        The text is no YAML, or a document or field is unknown, unsupported or wrong; the message names it.
+    """
+    known = dict(priorities or {})
+    gangs: list[Gang] = []
+    queues: list[Queue] = []
+    pools: list[Pool] = []
+    runs: dict[GangId, Run] = {}
+    documents = _documents(text)
+    for document in documents:
+        if document.raw("kind") == "PriorityClass":
+            _of_group(document, "scheduling.k8s.io/v1")
+            value = document.integer("value", low=-2_147_483_648, high=1_000_000_000)
+            known[document.inner("metadata").text("name")] = value
+    for document in documents:
+        match document.raw("kind"):
+            case "GangJob":
+                gang, run = _gang(document, now_ms, new_id, known, namespace)
+                gangs.append(gang)
+                if run is not None:
+                    runs[gang.id] = run
+            case "Queue":
+                queues.append(_queue(document))
+            case "Pool":
+                pools.append(_pool(document))
+            case "PriorityClass":
+                pass
+            case other:
+                raise UnreadableInput(f"kind: {other!r} is not one of: GangJob, Queue, Pool, PriorityClass")
+    return Documents(gangs=tuple(gangs), queues=tuple(queues), pools=tuple(pools), priorities=known, runs=runs)
+
+
+def _documents(text: str) -> list[Fields]:
+    if len(text.encode()) > MAX_BYTES:
+        raise UnreadableInput(f"the text is larger than {MAX_BYTES} bytes: split it")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        values = [value for value in yaml.load_all(text, Loader=loader) if value is not None]
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise UnreadableInput(f"not YAML: {problem}") from problem
+    return [Fields(value, "") for value in values]
+
+
+def _of_group(document: Fields, version: str) -> None:
+    if document.text("apiVersion") != version:
+        document.fail("apiVersion", f"must be {version} for kind {document.raw('kind')}")
+
+
+def _gang(
+    document: Fields, now_ms: int, new_id: NewId, priorities: Mapping[str, int], default_namespace: str
+) -> tuple[Gang, Run | None]:
+    _of_group(document, API_VERSION)
+    document.ignore("status")
+    meta, spec = document.inner("metadata"), document.inner("spec")
+    name, namespace = meta.text("name"), meta.text("namespace", default_namespace, pattern=DNS_LABEL)
+    if not _GANG_NAME.fullmatch(name):
+        meta.fail("name", f"{name!r}: use lower-case letters, digits and '-', starting with a letter")
+    for field_name, mend in _UNSUPPORTED.items():
+        spec.unsupported(field_name, mend)
+    roles = tuple(_role(item, name) for item in spec.items("roles"))
+    if not 1 <= len(roles) <= 16:
+        spec.fail("roles", f"has {len(roles)} roles; 1 to 16 are possible")
+    names = [role.name for role in roles]
+    if len(set(names)) != len(names):
+        spec.fail("roles", "two roles have the same name; rename one")
+    if sum(role.replicas for role in roles) > 4_096:
+        spec.fail("roles", "replicas add up to more than 4096 in one gang; split the work over several GangJobs")
+    priority_class = spec.text("priorityClassName", "")
+    if priority_class and priority_class not in priorities:
+        known = ", ".join(sorted(priorities)) or "none is defined"
+        spec.fail("priorityClassName", f"there is no PriorityClass {priority_class!r}; use one of: {known}")
+    service_class = ServiceClass(spec.choice("serviceClass", _CLASSES, "training"))
+    success, failure = spec.inner("successPolicy"), spec.inner("failurePolicy")
+    success_roles = success.texts("roles") or ()
+    for role_name in success_roles:
+        if role_name not in names:
+            success.fail("roles", f"{role_name!r} is not a role of this gang; use one of: {', '.join(names)}")
+    policy = spec.inner("preemption")
+    default_policy = "Never" if service_class is ServiceClass.SERVING else "Allowed"
+    gang = Gang(
+        id=new_id(namespace, name),
+        namespace=namespace,
+        name=name,
+        queue=spec.text("queue", pattern=DNS_LABEL),
+        roles=roles,
+        priority=priorities.get(priority_class, 0),
+        priority_class=priority_class,
+        service_class=service_class,
+        topology=_topology(spec),
+        submitted_ms=now_ms,
+        suspended=spec.boolean("suspend", False),
+        duration_ms=spec.duration_ms("duration"),
+        overrun=Overrun(spec.choice("overrun", ("stop", "requeue"), "stop")),
+        start_deadline_ms=spec.duration_ms("startDeadline", 600_000) or 600_000,
+        preemptible=policy.choice("policy", ("Allowed", "Never"), default_policy) == "Allowed",
+        max_restarts=failure.integer("maxRestarts", 3, low=0, high=1_000),
+        restart_on_failure=failure.choice("onMemberFailure", ("restart", "fail"), "restart") == "restart",
+        success_any=success.choice("operator", ("All", "Any"), "All") == "Any",
+        success_roles=success_roles,
+    )
+    for part in (spec, success, failure, policy, document):
+        part.done()
+    return gang, _run(meta)
+
+
+def _role(item: Fields, gang_name: str) -> Role:
+    name = item.text("name", pattern=DNS_LABEL)
+    if len(name) > 20:
+        item.fail("name", f"{name!r} is longer than 20 characters")
+    if len(gang_name) + len(name) > 57:
+        item.fail("name", "metadata.name and spec.roles[].name may have 57 characters together: shorten one of them")
+    replicas = item.integer("replicas", low=1, high=4_096)
+    bounds = {end: item.integer(end, replicas, low=1, high=4_096) for end in ("minReplicas", "maxReplicas")}
+    if bounds["minReplicas"] > bounds["maxReplicas"]:
+        item.fail("minReplicas", f"{bounds['minReplicas']} is larger than maxReplicas; lower it or raise maxReplicas")
+    for end, value in bounds.items():
+        if value != replicas:
+            item.fail(end, f"differs from replicas, and elastic gangs are not supported yet; set it to {replicas}")
+    if item.boolean("nicPerGpu", False):
+        item.fail("nicPerGpu", "is not supported yet; remove it, near NICs are preferred without it")
+    devices = item.inner("devices")
+    for kind in ("mig", "share"):
+        devices.unsupported(kind, "remove it and ask for whole GPUs with devices.count")
+    gpus = devices.integer("count", 0, low=0, high=32)
+    if not gpus and (devices.has("model") or devices.has("memory")):
+        devices.fail("count", "is 0, but model or memory describe GPUs; set it to at least 1")
+    role = Role(
+        name=name,
+        replicas=replicas,
+        gpus=gpus,
+        gpu_model=devices.text("model", ""),
+        gpu_memory_bytes=devices.quantity("memory"),
+        pod=read_template(item.inner("template")),
+    )
+    devices.done()
+    item.done()
+    return role
+
+
+def _topology(spec: Fields) -> TopologyRequest | None:
+    if not spec.has("topology"):
+        spec.raw("topology")
+        return None
+    topology = spec.inner("topology")
+    topology.unsupported("spread", "remove it, or spread with several GangJobs that each have a nodeSelector")
+    request = TopologyRequest(
+        within=topology.text("within", pattern=DNS_LABEL),
+        required=topology.choice("mode", ("required", "preferred"), "required") == "required",
+    )
+    topology.done()
+    return request
+
+
+def _run(meta: Fields) -> Run | None:
+    """What the program will do, from the annotations that only the fleet in memory reads."""
+    notes = meta.inner("annotations")
+    run_ms = notes.duration_ms(RUN_ANNOTATION)
+    fails = notes.text(FAILS_ANNOTATION, "0")
+    if not fails.isdecimal():
+        notes.fail(FAILS_ANNOTATION, f"{fails!r} is not a number of attempts")
+    return None if run_ms is None and fails == "0" else Run(run_ms=run_ms, fails=int(fails))
+
+
+def _queue(document: Fields) -> Queue:
+    _of_group(document, API_VERSION)
+    document.ignore("status")
+    spec = document.inner("spec")
+    for name in _QUEUE_UNSUPPORTED:
+        spec.unsupported(name, "remove it and bound the queue with spec.resources[].limit")
+    guaranteed, limit, weight = 0, None, 1
+    for item in spec.items("resources"):
+        item.choice("name", ("gpu",), "")
+        for name in ("lendLimit", "borrowLimit"):
+            item.unsupported(name, "remove it; an idle guarantee is lent and taken back by reclaim")
+        guaranteed = item.integer("guaranteed", 0, low=0, high=10_000_000)
+        if item.has("limit"):
+            limit = item.integer("limit", low=0, high=10_000_000)
+            if limit < guaranteed:
+                item.fail("limit", f"{limit} is below guaranteed {guaranteed}; raise limit or lower guaranteed")
+        weight = item.integer("weight", 1, low=1, high=1_000_000)
+        item.done()
+    namespaces = spec.inner("namespaces")
+    namespaces.unsupported("selector", "the embedded shell knows no Namespace objects; list names instead")
+    classes = spec.texts("serviceClasses")
+    queue = Queue(
+        name=document.inner("metadata").text("name", pattern=DNS_LABEL),
+        parent=spec.text("parent", ""),
+        guaranteed_gpus=guaranteed,
+        limit_gpus=limit,
+        weight=weight,
+        namespaces=namespaces.texts("names") or (),
+        priority_classes=spec.texts("priorityClasses"),
+        service_classes=None if classes is None else _service_classes(spec, classes),
+    )
+    namespaces.done()
+    spec.done()
+    document.done()
+    return queue
+
+
+def _pool(document: Fields) -> Pool:
+    _of_group(document, API_VERSION)
+    document.ignore("status")
+    spec = document.inner("spec")
+    spec.choice("mode", ("dra",), "dra")
+    selector = spec.labels("nodeSelector")
+    if not selector:
+        spec.fail("nodeSelector", "is required and may not be empty")
+    classes = spec.texts("serviceClasses")
+    pool = Pool(
+        name=document.inner("metadata").text("name", pattern=DNS_LABEL),
+        node_selector=selector,
+        service_classes=None if classes is None else _service_classes(spec, classes),
+        taint=spec.boolean("taint", True),
+        driver=spec.text("driver", "gpu.nvidia.com"),
+        device_class=spec.text("deviceClassName", "gpu.nvidia.com"),
+    )
+    spec.done()
+    document.done()
+    return pool
+
+
+def _service_classes(spec: Fields, names: tuple[str, ...]) -> tuple[ServiceClass, ...]:
+    for name in names:
+        if name not in _CLASSES:
+            spec.fail("serviceClasses", f"{name!r} is not one of: {', '.join(_CLASSES)}")
+    return tuple(ServiceClass(name) for name in names)
