@@ -19,19 +19,7 @@ from fairlead_operator.objects import (
     Resource,
 )
 
-GROUP = "fairlead.dev"
-API = f"/apis/{GROUP}/v1alpha1"
-API_VERSION = f"{GROUP}/v1alpha1"
-
-LABEL_GANG = f"{GROUP}/gang"
-LABEL_GANG_UID = f"{GROUP}/gang-uid"
-LABEL_ROLE = f"{GROUP}/role"
-LABEL_INDEX = f"{GROUP}/index"
-LABEL_RANK = f"{GROUP}/rank"
-LABEL_ATTEMPT = f"{GROUP}/attempt"
-LABEL_QUEUE = f"{GROUP}/queue"
-FINALIZER_BOOKED = f"{GROUP}/booked"
-TAINT_POOL = f"{GROUP}/pool"
+API = "/apis/fairlead.dev/v1alpha1"
 
 
 class DeviceRequest(Record, frozen=True, kw_only=True):
