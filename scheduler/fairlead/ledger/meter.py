@@ -1,0 +1,322 @@
+"""Facts in, entries out: the books' own view of the fleet, folded from the journal in its order.
+
+Theory of operation. Every fact becomes a point of some node's tracks (`timeline.py`). From the moment it speaks of,
+that node's devices get a new timeline. What is new and over is booked as a SEGMENT; where the new timeline contradicts
+what was booked already (a node that was lost before we knew, a fact that came late), the old is taken back by a
+REVERSAL and the right thing booked. The last segment of a device stays open until something ends it or a `Cut` is
+drawn.
+
+So the net of all entries depends on when facts were true, not on when they came. Three things do go by the order of
+the journal: which queue and tenant a gang belonged to when its hold was first told of; of two facts of one moment, the
+later journaled wins; and a fact that is more than `LATE_MS` older than the newest one is taken as if it were just that
+old, its entries marked estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from fairlead.ledger import accounts
+from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
+from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments
+from fairlead.model.codec import Cut, Record
+from fairlead.model.events import (
+    ForeignDevices,
+    GangRefused,
+    GangSeen,
+    Intended,
+    MemberReleased,
+    NodeGone,
+    NodeSeen,
+    NodeUsed,
+    PlaceFailed,
+    QueueGone,
+    QueueSeen,
+    Recovered,
+)
+from fairlead.model.hardware import Resources
+from fairlead.model.tenancy import Queue, tenant_of
+
+LATE_MS = 48 * 3_600_000
+"""How late a fact may come and still be booked at its own time."""
+HOUR_MS = 3_600_000
+
+Widths = dict[tuple[str, int, int, int | None], int]
+"""(gang, attempt, rank, end_ms) -> the width in which that end lies, in ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one record did: the entries to post, and the holds that are over now."""
+
+    entries: tuple[Entry, ...] = ()
+    closed: tuple[HoldKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSegment:
+    """What a device is in now and since when it is not posted."""
+
+    node: str
+    device: str
+    state: State
+    from_ms: int
+
+
+@dataclass(slots=True)
+class _Who:
+    """What a gang's facts said of it: its names, its queue, and what one pod of each role asks for."""
+
+    namespace: str
+    name: str
+    queue: str
+    requests: dict[str, Resources] = field(default_factory=dict[str, Resources])
+
+
+class Meter:
+    """The fold. One writer; `apply` takes records in journal order, each once (a second time changes nothing)."""
+
+    def __init__(self, cluster: str) -> None:
+        """`cluster` is part of every entry's id, so that books of several clusters can be put together."""
+        self.cluster = cluster
+        self.sequence = 0
+        self.newest_ms: int | None = None
+        self.cut_ms: int | None = None
+        self._nodes: dict[str, NodeTrack] = {}
+        self._queues: dict[str, Queue] = {}
+        self._gangs: dict[str, _Who] = {}
+        self._holds: dict[HoldKey, MemberHold] = {}
+        self._ends: dict[HoldKey, tuple[int, int]] = {}
+
+    def apply(self, record: Record, fact: str) -> Outcome:
+        """Take one record with its id; return what to post. Never fails on a fact, however odd."""
+        self.sequence += 1
+        floor = None if self.newest_ms is None else self.newest_ms - LATE_MS
+        at_ms = record.at_ms if floor is None else max(record.at_ms, floor)
+        self.newest_ms = record.at_ms if self.newest_ms is None else max(self.newest_ms, record.at_ms)
+        origin = Origin(self.cluster, fact, record.at_ms)
+        if isinstance(record, Cut):
+            return Outcome(entries=tuple(self._cut(record.at_ms, origin)))
+        touched, closed = self._take(record, at_ms, floor)
+        entries: list[Entry] = []
+        for node, from_ms in touched:
+            entries += self._rebook(self._nodes[node], from_ms, origin)
+        return Outcome(entries=tuple(entries), closed=tuple(closed))
+
+    def open_segments(self) -> Iterator[OpenSegment]:
+        """Yield what is not posted yet, one per device that is in the fleet, sorted by node and device."""
+        for node, track in sorted(self._nodes.items()):
+            for device, book in sorted(track.books.items()):
+                state = book.segments[-1][1] if book.segments else None
+                if state is not None:
+                    yield OpenSegment(
+                        node=node, device=device, state=state, from_ms=max(book.posted_to_ms, book.segments[-1][0])
+                    )
+
+    def open_holds(self) -> tuple[HoldKey, ...]:
+        """Return the holds that no fact has ended yet, sorted."""
+        return tuple(sorted(key for key, hold in self._holds.items() if self._is_open(hold)))
+
+    def knows(self, hold: HoldKey) -> bool:
+        """Return whether a hold has begun or ended in these books."""
+        return hold in self._holds or hold in self._ends
+
+    def is_over(self, hold: HoldKey) -> bool:
+        """Return whether a hold is known and has ended."""
+        held = self._holds.get(hold)
+        return hold in self._ends if held is None else not self._is_open(held)
+
+    def _is_open(self, hold: MemberHold) -> bool:
+        return self._nodes[hold.node].end_of(hold) is None
+
+    def _take(self, record: Record, at_ms: int, floor: int | None) -> tuple[list[tuple[str, int]], list[HoldKey]]:
+        """Put a fact into the tracks; return which nodes changed from when on, and which holds are over."""
+        match record:
+            case NodeSeen(node=node):
+                since = node.not_ready_since_ms
+                lost_from = None if since is None else min(since if floor is None else max(since, floor), at_ms)
+                self._track(node.name).add_seen(at_ms, self.sequence, node, lost_from)
+                return [(node.name, at_ms if lost_from is None else lost_from)], []
+            case NodeGone(name=name):
+                track = self._track(name)
+                before = [hold for hold in track.holds if self._is_open(hold)]
+                track.add_gone(at_ms, self.sequence)
+                over = [hold for hold in before if not self._is_open(hold)]
+                for hold in over:
+                    self._ends[hold.key] = (at_ms, at_ms - record.at_ms)
+                return [(name, at_ms)], [hold.key for hold in over]
+            case NodeUsed(name=name):
+                self._track(name).add_used(at_ms, self.sequence, record.taken)
+                return [(name, at_ms)], []
+            case ForeignDevices(name=name):
+                self._track(name).add_foreign(at_ms, self.sequence, frozenset(record.devices))
+                return [(name, at_ms)], []
+            case Intended() | Recovered():
+                return self._open(record, at_ms, floor)
+            case MemberReleased():
+                return self._end(
+                    [(record.gang, record.attempt, record.rank)], at_ms, record.estimated_ms + at_ms - record.at_ms
+                )
+            case PlaceFailed():
+                keys = [(record.gang, record.attempt, rank) for rank in record.released]
+                return self._end(keys, at_ms, at_ms - record.at_ms)
+            case _:
+                self._name(record)
+                return [], []
+
+    def _name(self, record: Record) -> None:
+        """Remember who gangs and queues are; these change no device's timeline."""
+        match record:
+            case GangSeen(gang=gang):
+                requests = {role.name: role.pod.requests for role in gang.roles}
+                self._gangs[gang.id] = _Who(gang.namespace, gang.name, gang.queue, requests)
+            case GangRefused() if record.gang not in self._gangs:
+                self._gangs[record.gang] = _Who(record.namespace, record.name, record.queue)
+            case QueueSeen(queue=queue):
+                self._queues[queue.name] = queue
+            case QueueGone(name=name):
+                self._queues.pop(name, None)
+            case _:
+                pass
+
+    def _open(
+        self, record: Intended | Recovered, at_ms: int, floor: int | None
+    ) -> tuple[list[tuple[str, int]], list[HoldKey]]:
+        """Open a hold per member. Of a recovered attempt, what holds nothing any more ends when that was seen."""
+        begin, holding = at_ms, None
+        if isinstance(record, Recovered):
+            begin = min(record.since_ms if floor is None else max(record.since_ms, floor), at_ms)
+            holding = set(record.holding)
+        who = self._gangs.get(record.gang) or _Who("", "", "")
+        account = accounts.held(tenant_of(who.queue, self._queues), who.queue, record.tier)
+        touched: dict[str, int] = {}
+        gone: list[HoldKey] = []
+        for member in record.placement.members:
+            key = (record.gang, record.attempt, member.rank)
+            if holding is not None and member.rank not in holding:
+                gone.append(key)
+                continue
+            hold = self._holds.get(key)
+            if hold is None:
+                end, estimated = self._ends.get(key, (None, 0))
+                hold = MemberHold(
+                    key=key,
+                    node=member.node,
+                    devices=member.devices,
+                    requests=who.requests.get(member.role, Resources(pods=1)),
+                    state=State(
+                        account=account,
+                        pool="",
+                        gang=record.gang,
+                        namespace=who.namespace,
+                        name=who.name,
+                        attempt=record.attempt,
+                        rank=member.rank,
+                    ),
+                    begin_ms=begin,
+                    end_ms=end,
+                    estimated_ms=estimated,
+                )
+                self._holds[key] = hold
+                self._track(member.node).holds.append(hold)
+            elif hold.begin_ms <= begin:
+                continue
+            hold.begin_ms = begin
+            touched[member.node] = min(begin, touched.get(member.node, begin))
+        # Books draw a cut when they start, at the newest thing known then: the end lies between that and now.
+        known_ms = begin if self.cut_ms is None else max(begin, self.cut_ms)
+        ended, closed = self._end(gone, at_ms, max(0, at_ms - known_ms))
+        return [*touched.items(), *ended], closed
+
+    def _end(
+        self, keys: Sequence[HoldKey], at_ms: int, estimated_ms: int
+    ) -> tuple[list[tuple[str, int]], list[HoldKey]]:
+        """End holds; the earliest end that was told counts. An end may be told before its beginning."""
+        touched: dict[str, int] = {}
+        for key in keys:
+            if key in self._ends and self._ends[key][0] <= at_ms:
+                continue
+            self._ends[key] = (at_ms, estimated_ms)
+            hold = self._holds.get(key)
+            if hold is not None:
+                hold.end_ms, hold.estimated_ms = at_ms, estimated_ms
+                from_ms = max(at_ms, hold.begin_ms)
+                touched[hold.node] = min(from_ms, touched.get(hold.node, from_ms))
+        return list(touched.items()), list(keys)
+
+    def _track(self, node: str) -> NodeTrack:
+        return self._nodes.setdefault(node, NodeTrack(name=node))
+
+    def _rebook(self, track: NodeTrack, from_ms: int, origin: Origin) -> list[Entry]:
+        """Give the devices of a node their new timeline from `from_ms` on and post what follows from it."""
+        entries: list[Entry] = []
+        estimated: Widths = {(*hold.key, hold.end_ms): hold.estimated_ms for hold in track.holds if hold.estimated_ms}
+        for device, new in sorted(track.timelines(from_ms).items()):
+            book = track.books[device]
+            old = book.since(from_ms)
+            if old == new:
+                continue
+            where = (track.name, device)
+            for kind, a, b, state in _corrections(old, new, from_ms, book.posted_to_ms):
+                entries.append(make_entry(origin, kind, where, state, (a, b), _width(estimated, state, b)))
+            book.splice(new)
+            entries += self._post(where, book, origin, estimated)
+        return entries
+
+    def _post(self, where: tuple[str, str], book: DeviceBook, origin: Origin, estimated: Widths) -> list[Entry]:
+        """Post what is over and not posted yet, and everything up to the last cut."""
+        if not book.segments:
+            return []
+        to_ms = max(book.posted_to_ms, book.segments[-1][0], self.cut_ms or 0)
+        entries = [
+            make_entry(origin, EntryKind.SEGMENT, where, state, (a, b), _width(estimated, state, b))
+            for a, b, state in _clipped(book.since(book.posted_to_ms), book.posted_to_ms, to_ms)
+            if state is not None
+        ]
+        book.posted_to_ms = to_ms
+        return entries
+
+    def _cut(self, at_ms: int, origin: Origin) -> list[Entry]:
+        """Post every open segment up to `at_ms`, and forget what no fact can change any more."""
+        self.cut_ms = at_ms if self.cut_ms is None else max(self.cut_ms, at_ms)
+        entries: list[Entry] = []
+        for node, track in sorted(self._nodes.items()):
+            for device, book in sorted(track.books.items()):
+                entries += self._post((node, device), book, origin, {})
+        assert self.newest_ms is not None
+        floor = self.newest_ms - LATE_MS
+        for track in self._nodes.values():
+            for key in track.forget(floor):
+                del self._holds[key]
+        return entries
+
+
+def _width(estimated: Widths, state: State, to_ms: int) -> int:
+    return estimated.get((state.gang, state.attempt, state.rank, to_ms), 0) if state.gang else 0
+
+
+def _clipped(line: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[int, int, State | None]]:
+    """Yield (from, to, state) of a timeline inside [from_ms, to_ms)."""
+    for at, (begin, state) in enumerate(line):
+        end = line[at + 1][0] if at + 1 < len(line) else to_ms
+        a, b = max(begin, from_ms), min(end, to_ms)
+        if a < b:
+            yield a, b, state
+
+
+def _corrections(old: Segments, new: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[EntryKind, int, int, State]]:
+    """Yield what to take back and what to book instead inside [from_ms, to_ms), where the two timelines differ."""
+    was, now = list(_clipped(old, from_ms, to_ms)), list(_clipped(new, from_ms, to_ms))
+    for kind, line, other in ((EntryKind.REVERSAL, was, now), (EntryKind.SEGMENT, now, was)):
+        for begin, end, state in line:
+            if state is None:
+                continue
+            at = begin
+            for a, b, same in other:
+                if same == state and a < end and b > begin:
+                    if at < max(a, begin):
+                        yield kind, at, max(a, begin), state
+                    at = min(b, end)
+            if at < end:
+                yield kind, at, end, state

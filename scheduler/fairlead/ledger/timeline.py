@@ -1,0 +1,210 @@
+"""One node's facts as tracks over time, and what they say each of its devices was in.
+
+A track is a list of (at_ms, sequence, value), sorted: at a moment, the last value at or before it holds; of two at the
+same moment, the one journaled later. So a late fact changes the past exactly as if it had come in time. Precedence:
+node-lost, unhealthy > held > unmanaged > cordoned > stranded > free.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from fairlead.ledger import accounts
+from fairlead.ledger.accounts import Cause, Kind
+from fairlead.ledger.entry import State
+from fairlead.model.gang import GangId
+from fairlead.model.hardware import Node, Resources
+
+T = TypeVar("T")
+_LAST = 1 << 62  # after every sequence number
+
+HoldKey = tuple[GangId, int, int]
+"""(gang, attempt, rank)."""
+Segments = list[tuple[int, State | None]]
+"""(from_ms, state), in order; a state lasts until the next one, None where the device is not in the fleet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePoint:
+    """What one `NodeSeen` says; `devices` maps a device's name to whether it is healthy."""
+
+    pool: str
+    devices: dict[str, bool]
+    allocatable: Resources
+    lost: bool
+    cordoned: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class MemberHold:
+    """One member's hold on devices of one node. `end_ms` None while it is open."""
+
+    key: HoldKey
+    node: str
+    devices: tuple[str, ...]
+    requests: Resources
+    state: State
+    begin_ms: int
+    end_ms: int | None = None
+    estimated_ms: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class DeviceBook:
+    """A device's timeline as it is known now, and up to where it is posted."""
+
+    segments: Segments = field(default_factory=Segments)
+    posted_to_ms: int
+
+    def covering(self, at_ms: int) -> int:
+        """Return the index of the segment that covers `at_ms`, -1 where there is none."""
+        return bisect_right(self.segments, at_ms, key=lambda segment: segment[0]) - 1
+
+    def since(self, at_ms: int) -> Segments:
+        """Return the timeline from `at_ms` on, its first segment beginning there."""
+        at = self.covering(at_ms)
+        first = self.segments[at][1] if at >= 0 else None
+        return [(at_ms, first), *self.segments[at + 1 :]]
+
+    def splice(self, new: Segments) -> None:
+        """Replace everything from the beginning of `new` on; equal neighbours become one."""
+        at_ms = new[0][0]
+        keep = self.covering(at_ms - 1) + 1
+        merged = self.segments[:keep]
+        for segment in new:
+            if not merged and segment[1] is None:
+                continue
+            if not merged or merged[-1][1] != segment[1]:
+                merged.append(segment)
+        self.segments = merged
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeTrack:
+    """Everything that is known about one node over time. Changed only by `Meter`."""
+
+    name: str
+    seen: list[tuple[int, int, NodePoint | None]] = field(default_factory=list[tuple[int, int, NodePoint | None]])
+    gone: list[int] = field(default_factory=list[int])
+    lost: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    used: list[tuple[int, int, Resources]] = field(default_factory=list[tuple[int, int, Resources]])
+    foreign: list[tuple[int, int, frozenset[str]]] = field(default_factory=list[tuple[int, int, frozenset[str]]])
+    holds: list[MemberHold] = field(default_factory=list[MemberHold])
+    books: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
+
+    def add_seen(self, at_ms: int, sequence: int, node: Node, lost_from_ms: int | None) -> None:
+        """Take a `NodeSeen`; `lost_from_ms` is when it was last known to be Ready."""
+        point = NodePoint(
+            pool=node.pool,
+            devices={gpu.device: gpu.healthy for gpu in node.machine.gpus},
+            allocatable=node.allocatable,
+            lost=not node.ready,
+            cordoned=node.unschedulable,
+        )
+        insort(self.seen, (at_ms, sequence, point), key=_when)
+        if lost_from_ms is not None and lost_from_ms < at_ms:
+            self.lost.append((lost_from_ms, at_ms))
+        for device in point.devices:
+            self.books.setdefault(device, DeviceBook(posted_to_ms=at_ms if lost_from_ms is None else lost_from_ms))
+
+    def add_gone(self, at_ms: int, sequence: int) -> None:
+        """Take a `NodeGone`: the node's capacity ends, and so does every hold on it that began before."""
+        insort(self.seen, (at_ms, sequence, None), key=_when)
+        insort(self.gone, at_ms)
+
+    def add_used(self, at_ms: int, sequence: int, taken: Resources) -> None:
+        """Take what others' pods use."""
+        insort(self.used, (at_ms, sequence, taken), key=_when)
+
+    def add_foreign(self, at_ms: int, sequence: int, devices: frozenset[str]) -> None:
+        """Take which devices others hold."""
+        insort(self.foreign, (at_ms, sequence, devices), key=_when)
+
+    def end_of(self, hold: MemberHold) -> int | None:
+        """Return when a hold ended: its own end, or the node's if that came first."""
+        gone = next((at for at in self.gone if at > hold.begin_ms), None)
+        ends = [at for at in (gone, hold.end_ms) if at is not None]
+        return max(min(ends), hold.begin_ms) if ends else None
+
+    def timelines(self, from_ms: int) -> dict[str, Segments]:
+        """Work out every device's timeline from `from_ms` on."""
+        spans = [(hold, self.end_of(hold)) for hold in self.holds]
+        edges = {from_ms}
+        for track in (self.seen, self.used, self.foreign):
+            edges.update(at for at, _, _ in track[bisect_right(track, (from_ms, _LAST), key=_when) :])
+        edges.update(at for span in self.lost for at in span if at > from_ms)
+        edges.update(at for hold, end in spans for at in (hold.begin_ms, end) if at is not None and at > from_ms)
+        lines: dict[str, Segments] = {device: [] for device in self.books}
+        for at in sorted(edges):
+            active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
+            states = self._states(at, active)
+            for device, line in lines.items():
+                state = states.get(device)
+                if not line or line[-1][1] != state:
+                    line.append((at, state))
+        return lines
+
+    def _states(self, at_ms: int, active: Iterable[MemberHold]) -> dict[str, State]:
+        """Return the state of every device that is in the fleet at a moment."""
+        point = _value(self.seen, at_ms)
+        if point is None:
+            return {}
+        foreign = _value(self.foreign, at_ms) or frozenset()
+        lost = point.lost or any(begin <= at_ms < end for begin, end in self.lost)
+        holder: dict[str, MemberHold] = {}
+        taken = _value(self.used, at_ms) or Resources()
+        cpu, memory, pods = taken.cpu_milli, taken.memory_bytes, taken.pods
+        for hold in sorted(active, key=lambda hold: (hold.begin_ms, hold.key)):
+            cpu, memory, pods = (
+                cpu + hold.requests.cpu_milli, memory + hold.requests.memory_bytes, pods + hold.requests.pods,
+            )  # fmt: skip
+            for device in hold.devices:
+                holder.setdefault(device, hold)
+        offer = point.allocatable
+        exhausted = offer.cpu_milli <= cpu or offer.memory_bytes <= memory or offer.pods <= pods
+        states: dict[str, State] = {}
+        for device, healthy in point.devices.items():
+            hold_here = holder.get(device)
+            if lost or not healthy:
+                account = accounts.down(point.pool, Cause.NODE_LOST if lost else Cause.UNHEALTHY)
+            elif hold_here is not None:
+                states[device] = _in_pool(hold_here.state, point.pool)
+                continue
+            elif device in foreign or not point.pool:
+                account = accounts.of_pool(Kind.UNMANAGED, point.pool)
+            elif point.cordoned:
+                account = accounts.down(point.pool, Cause.CORDONED)
+            else:
+                account = accounts.of_pool(Kind.STRANDED if exhausted else Kind.FREE, point.pool)
+            states[device] = State(account=account, pool=point.pool or accounts.NO_POOL)
+        return states
+
+    def forget(self, before_ms: int) -> list[HoldKey]:
+        """Drop what no later fact can change any more, all that ended before `before_ms`; return the holds dropped."""
+        for track in (self.seen, self.used, self.foreign):
+            del track[: max(0, bisect_right(track, (before_ms, -1), key=_when) - 1)]
+        self.lost = [span for span in self.lost if span[1] > before_ms]
+        over = [hold for hold in self.holds if (end := self.end_of(hold)) is not None and end <= before_ms]
+        keys = {hold.key for hold in over}
+        self.holds = [hold for hold in self.holds if hold.key not in keys]
+        self.gone = [at for at in self.gone if at >= before_ms]
+        for book in self.books.values():
+            book.segments = book.segments[max(0, book.covering(before_ms)) :]
+        return [hold.key for hold in over]
+
+
+def _when(point: tuple[int, int, object] | tuple[int, int]) -> tuple[int, int]:
+    return point[0], point[1]
+
+
+def _value(track: list[tuple[int, int, T]], at_ms: int) -> T | None:
+    at = bisect_right(track, (at_ms, _LAST), key=_when) - 1
+    return track[at][2] if at >= 0 else None
+
+
+def _in_pool(state: State, pool: str) -> State:
+    name = pool or accounts.NO_POOL
+    return state if state.pool == name else replace(state, pool=name)

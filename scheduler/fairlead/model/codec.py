@@ -1,0 +1,133 @@
+"""Facts as bytes and back: canonical JSON, so that the same fact has the same bytes and the same id everywhere.
+
+Object keys are sorted, there are no floats and no spaces, a reason is its token. A record of the journal is a fact or a
+`Cut`. Bytes that were written once must stay readable: a new field of an event needs a default, a field is never
+renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from fairlead.errors import UnreadableInput
+from fairlead.model import events
+from fairlead.model.events import Event
+from fairlead.model.reasons import BY_TOKEN, Refusal
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A line through the books: every open segment is posted up to `at_ms` (UTC ms) and goes on.
+
+    It is no fact about the world and changes no state, but it is journaled, so that a replay of the journal makes the
+    same entries.
+    """
+
+    at_ms: int
+
+
+Record = Event | Cut
+"""What a journal holds."""
+
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(events.Event), Cut)}
+"""Tag -> class, of everything that can be written."""
+
+_REFUSAL_FIELDS = {
+    name: next((field.name for field in dataclasses.fields(kind) if field.name in ("refusal", "cause")), "")
+    for name, kind in KINDS.items()
+}
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def encode(record: Record) -> bytes:
+    """Return the canonical bytes of a fact or cut; equal records give equal bytes."""
+    kind = type(record).__name__
+    at = _REFUSAL_FIELDS[kind]
+    body: Any = record
+    if at:
+        body = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        refusal: Refusal = body[at]
+        body[at] = {"reason": refusal.reason.token, "details": refusal.details}
+    return _ENCODER.encode({"kind": kind, "fact": body})
+
+
+def decode(data: bytes | str) -> Record:
+    """Read what `encode` wrote.
+
+    Raises
+    ------
+    UnreadableInput
+        The bytes are no record; the text says where they go wrong.
+    """
+    try:
+        tagged = msgspec.json.decode(data, type=_Tagged)
+        kind = KINDS.get(tagged.kind)
+        if kind is None:
+            raise UnreadableInput(f"kind: {tagged.kind!r} is no kind of fact that this version knows")
+        at = _REFUSAL_FIELDS[tagged.kind]
+        if not at:
+            return _decoder(kind).decode(tagged.fact)  # type: ignore[no-any-return]
+        return _with_refusal(kind, at, msgspec.json.decode(tagged.fact, type=dict[str, msgspec.Raw]))
+    except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UnreadableInput(f"not a record of the journal: {error}") from error
+
+
+def fact_id(data: bytes) -> str:
+    """Return the id of a record with these canonical bytes: their SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def subject(record: Record) -> str:
+    """Return whom a record is about: a gang's uid, or the name of a node, queue or pool; "" for a cut."""
+    match record:
+        case events.NodeSeen():
+            return record.node.name
+        case events.NodeGone() | events.NodeLost() | events.NodeUsed() | events.ForeignDevices():
+            return record.name
+        case events.QueueSeen():
+            return record.queue.name
+        case events.PoolSeen():
+            return record.pool.name
+        case events.QueueGone() | events.PoolGone():
+            return record.name
+        case events.GangSeen():
+            return record.gang.id
+        case Cut():
+            return ""
+        case _:
+            return record.gang
+
+
+class _Tagged(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    fact: msgspec.Raw
+
+
+class _Reasoned(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
+    details: tuple[tuple[str, str | int], ...]
+
+
+@functools.cache
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _with_refusal(kind: type[Any], at: str, raw: dict[str, msgspec.Raw]) -> Record:
+    reasoned = msgspec.json.decode(raw.pop(at), type=_Reasoned)
+    reason = BY_TOKEN.get(reasoned.reason)
+    if reason is None:
+        raise UnreadableInput(f"{at}.reason: {reasoned.reason!r} is no reason that this version knows")
+    hints = _hints(kind)
+    values = {name: msgspec.json.decode(value, type=hints[name]) for name, value in raw.items()}
+    return kind(**values, **{at: Refusal(reason, reasoned.details)})  # type: ignore[no-any-return]
