@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fairlead.model.gang import GangId, Placement, Tier
+from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Refusal
 
 
@@ -70,5 +71,12 @@ class Refuse:
     refusal: Refusal
 
 
-Effect = Place | Stop | Nominate | EndNomination | Refuse
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclareLost:
+    """Hold the node for lost: it has not been Ready for too long. Changes no cluster object."""
+
+    node: NodeName
+
+
+Effect = Place | Stop | Nominate | EndNomination | Refuse | DeclareLost
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

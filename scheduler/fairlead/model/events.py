@@ -31,6 +31,17 @@ class NodeGone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLost:
+    """Our decision that a node which is not Ready will not come back by itself: its gangs restart elsewhere.
+
+    Holds on it stay (its devices are down, nothing there is re-used) until they are released or the node is gone.
+    """
+
+    name: NodeName
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeUsed:
     """What pods that are not ours take on a node, all of them together; `host_ports` likewise."""
 
@@ -230,6 +241,7 @@ class Recovered:
 Event = (
     NodeSeen
     | NodeGone
+    | NodeLost
     | NodeUsed
     | ForeignDevices
     | QueueSeen

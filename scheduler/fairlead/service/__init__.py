@@ -1,0 +1,1 @@
+"""The running process: one engine, one loop, ports to the outside."""

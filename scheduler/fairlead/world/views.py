@@ -1,5 +1,7 @@
-"""What people see of the state: one view a gang, one a queue, one a pool. The status writer, the HTTP API and the command
-lines all print these and compute nothing of their own."""
+"""What people see of the state: one view a gang, one a queue, one a pool.
+
+The status writer, the HTTP API and the command lines all print these and compute nothing of their own.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ class QueueView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """One node: its devices by state. `held` are ours, `foreign` somebody else's, `down` unhealthy or on a lost node."""
+    """One node: its devices by state. `held` are ours, `foreign` others', `down` unhealthy or on a lost node."""
 
     name: str
     pool: str

@@ -1,0 +1,1 @@
+"""Who is next: entitlements and the order of the queues."""

@@ -1,0 +1,97 @@
+"""How every queue stands inside one cycle: what it uses, what it is entitled to, what that lets it do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fairlead.model.gang import Tier
+from fairlead.model.tenancy import Queue, ancestors
+from fairlead.ordering.fair_share import entitlements
+from fairlead.units import FIXED_POINT
+
+
+@dataclass(frozen=True, slots=True)
+class LimitHit:
+    """The nearest limit that a request would break; all in GPUs."""
+
+    queue: str
+    used: int
+    limit: int
+
+
+class Standing:
+    """Usage and entitlement of every queue, moved along as a cycle places and stops. All in whole GPUs."""
+
+    def __init__(
+        self, capacity: int, queues: Mapping[str, Queue], used: Mapping[str, int], pending: Iterable[tuple[str, int]]
+    ) -> None:
+        """Take `used` as charged now and `pending` as (queue, GPUs) of every waiting gang."""
+        self._queues = dict(queues)
+        self._chain = {name: ancestors(name, self._queues) for name in self._queues}
+        self.used: dict[str, int] = {name: used.get(name, 0) for name in self._queues}
+        self._tree_used: dict[str, int] = dict.fromkeys(self._queues, 0)
+        for name, gpus in self.used.items():
+            self._add(name, gpus)
+        demand = dict(self.used)
+        for name, gpus in pending:
+            if name in demand:
+                demand[name] += gpus
+        self.entitled: dict[str, int] = entitlements(capacity, self._queues, demand)
+
+    def _add(self, queue: str, gpus: int) -> None:
+        for name in self._chain.get(queue, ()):
+            self._tree_used[name] += gpus
+
+    def charge(self, queue: str, gpus: int) -> None:
+        """Count GPUs as used by a queue; negative gives back."""
+        if queue in self.used:
+            self.used[queue] += gpus
+            self._add(queue, gpus)
+
+    def limit_hit(self, queue: str, gpus: int) -> LimitHit | None:
+        """Return the first limit, from the queue up, that `gpus` more would break."""
+        for name in self._chain.get(queue, ()):
+            limit = self._queues[name].limit_gpus
+            if limit is not None and self._tree_used[name] + gpus > limit:
+                return LimitHit(name, self._tree_used[name], limit)
+        return None
+
+    def never_within_limit(self, queue: str, gpus: int) -> LimitHit | None:
+        """Return the first limit that `gpus` alone are above of."""
+        for name in self._chain.get(queue, ()):
+            limit = self._queues[name].limit_gpus
+            if limit is not None and gpus > limit:
+                return LimitHit(name, 0, limit)
+        return None
+
+    def tier(self, queue: str, gpus: int) -> Tier:
+        """Return what `gpus` more would be: in quota as long as the queue's guarantee covers all of them."""
+        guaranteed = self._queues[queue].guaranteed_gpus if queue in self._queues else 0
+        return Tier.IN_QUOTA if self.used.get(queue, 0) + gpus <= guaranteed else Tier.BORROWED
+
+    def within_entitlement(self, queue: str, gpus: int) -> bool:
+        """Whether the queue would still be at or below its entitlement with `gpus` more."""
+        return queue in self.used and self.used[queue] + gpus <= self.entitled[queue]
+
+    def may_lose(self, queue: str, gpus: int, taker: str) -> bool:
+        """Whether `taker` may take `gpus` of `queue`: it is above its entitlement and no guarantee would be broken.
+
+        Guarantees of queues above both are not touched: what moves between their children stays inside them.
+        """
+        if queue not in self.used or self.used[queue] <= self.entitled[queue]:
+            return False
+        shared = set(self._chain.get(taker, ()))
+        return all(
+            name in shared or self._tree_used[name] - gpus >= self._queues[name].guaranteed_gpus
+            for name in self._chain[queue]
+        )
+
+    def order_key(self, queue: str) -> tuple[int, int, str]:
+        """Queues below their guarantee first, furthest first; then by share of entitlement used; then by name."""
+        if queue not in self.used:
+            return (2, 0, queue)
+        guaranteed, used = self._queues[queue].guaranteed_gpus, self.used[queue]
+        if used < guaranteed:
+            return (0, -((guaranteed - used) * FIXED_POINT // guaranteed), queue)
+        return (1, used * FIXED_POINT // max(1, self.entitled[queue]), queue)

@@ -1,0 +1,1 @@
+"""The decision, and a second opinion on it."""

@@ -1,0 +1,107 @@
+"""What becomes of attempts that hold devices: success, failure, deadlines, suspension, lost nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fairlead.model.effects import DeclareLost, Effect, Phase, Stop
+from fairlead.model.gang import Overrun
+from fairlead.model.hardware import NodeName
+from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.units import duration_text
+from fairlead.world.snapshot import Running, World
+
+LIVE = frozenset({Phase.PLACING, Phase.STARTING, Phase.RUNNING})
+
+
+def care(world: World) -> tuple[list[Effect], int | None]:
+    """Return what must end now, and the next moment at which time alone ends something."""
+    effects: list[Effect] = []
+    wake: list[int] = []
+    held_nodes = {r.placement.members[rank].node for r in world.running for rank in r.holding}
+    for node in sorted(held_nodes - world.lost):
+        since = _not_ready_since(world, node)
+        if since is not None:
+            due = since + world.rules.node_lost_after_ms
+            if world.now_ms >= due:
+                effects.append(DeclareLost(node=node))
+            else:
+                wake.append(due)
+    for attempt in world.running:
+        if attempt.phase not in LIVE:
+            continue
+        ending = _ending(attempt, world)
+        if ending is not None:
+            cause, requeue = ending
+            effects.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=requeue))
+        else:
+            wake += list(_deadlines(attempt, world))
+    return effects, min(wake, default=None)
+
+
+def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
+    """Return (cause, requeue) of the first rule that ends this attempt."""
+    spec = attempt.spec
+    if attempt.gone or spec is None:
+        return refuse(Reason.DELETED), False
+    if _has_succeeded(attempt):
+        return refuse(Reason.FINISHED), False
+    if spec.suspended:
+        return refuse(Reason.SUSPENDED), True
+    lost = sorted(m.node for m in attempt.placement.members if m.rank in attempt.holding and m.node in world.lost)
+    if lost:
+        return refuse(Reason.NODE_LOST, node=lost[0]), True
+    again = attempt.restarts < spec.max_restarts
+    if attempt.failed:
+        rank, detail = attempt.failed[0]
+        member = attempt.placement.members[rank]
+        if not spec.restart_on_failure:
+            return refuse(Reason.MEMBER_FAILED, member=f"{member.role}-{member.index}", detail=detail), False
+        if again:
+            return refuse(Reason.MEMBER_FAILED, member=f"{member.role}-{member.index}", detail=detail), True
+        return _exhausted(attempt, f"member {member.role}-{member.index}: {detail}"), False
+    if min(_deadlines(attempt, world), default=world.now_ms + 1) > world.now_ms:
+        return None
+    if attempt.phase is Phase.STARTING:
+        up = len(attempt.running | attempt.succeeded)
+        limit = duration_text(spec.start_deadline_ms)
+        if not again:
+            return _exhausted(attempt, f"{up} of {spec.members} members were running after {limit}"), False
+        return refuse(Reason.START_DEADLINE, running=up, members=spec.members, limit=limit), True
+    if attempt.phase is Phase.RUNNING:
+        return refuse(Reason.OVERRUN), spec.overrun is Overrun.REQUEUE
+    return refuse(Reason.PLACE_CONFLICT, detail="no answer within the deadline"), True
+
+
+def _exhausted(attempt: Running, detail: str) -> Refusal:
+    limit = attempt.spec.max_restarts if attempt.spec is not None else 0
+    return refuse(Reason.RESTARTS_EXHAUSTED, restarts=attempt.restarts + 1, limit=limit, detail=detail)
+
+
+def _has_succeeded(attempt: Running) -> bool:
+    """Whether the success policy is met: all members of the roles that count, or any of them."""
+    spec = attempt.spec
+    if spec is None or not attempt.succeeded:
+        return False
+    roles = spec.success_roles or tuple(role.name for role in spec.roles)
+    counting = {member.rank for member in attempt.placement.members if member.role in roles}
+    done = counting & attempt.succeeded
+    return bool(done) if spec.success_any else done == counting
+
+
+def _deadlines(attempt: Running, world: World) -> Iterator[int]:
+    """Yield when time alone ends this attempt."""
+    spec = attempt.spec
+    if spec is None:
+        return
+    if attempt.phase is Phase.STARTING and attempt.bound_ms is not None:
+        yield attempt.bound_ms + spec.start_deadline_ms
+    if attempt.phase is Phase.RUNNING and spec.duration_ms is not None and attempt.all_running_ms is not None:
+        yield attempt.all_running_ms + spec.duration_ms
+    if attempt.phase is Phase.PLACING:
+        yield attempt.deadline_ms + world.rules.place_deadline_ms
+
+
+def _not_ready_since(world: World, node: NodeName) -> int | None:
+    row = world.inventory.row.get(node)
+    return None if row is None else world.inventory.nodes[row].not_ready_since_ms

@@ -1,0 +1,216 @@
+"""decide(world) -> Plan: all control flow of a cycle, and nothing but the decision.
+
+First what must end (`care`), then gangs for which room was being made, then the queues in order: place, else make room,
+else say why not. A walk of at most `rules.gangs_per_slice` gangs; whatever is left over is asked in the next slice,
+after new facts were taken in. Equal requests are answered from one refusal as long as nothing was freed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
+from fairlead.model.gang import Gang, Placement
+from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.tenancy import Pool
+from fairlead.ordering.backlog import in_order, inside_queue
+from fairlead.ordering.standing import Standing
+from fairlead.placement.feasible import Feasibility, request_key, row_is_free
+from fairlead.placement.pack_gang import place, why_never, why_not_now
+from fairlead.placement.preempt import find_room
+from fairlead.planning.admission import admission
+from fairlead.planning.care import care
+from fairlead.planning.plan import Plan
+from fairlead.world.overlay import Overlay, shapes_of
+from fairlead.world.snapshot import Waiting, World
+
+
+@dataclass(slots=True)
+class Memo:
+    """What one cycle may keep for the next; only values that the same World would yield again."""
+
+    inventory_version: int = -1
+    pools: tuple[Pool, ...] = ()
+    feasibility: Feasibility | None = None
+    epoch: int = -1
+    refusals: dict[tuple[object, ...], Refusal] = field(default_factory=dict[tuple[object, ...], Refusal])
+
+    def for_world(self, world: World) -> Feasibility:
+        """Return fits for this world; drop refusals of another epoch."""
+        pools = tuple(world.pools[name] for name in sorted(world.pools))
+        if self.feasibility is None or (self.inventory_version, self.pools) != (world.inventory.version, pools):
+            self.feasibility = Feasibility(world.inventory, world.pools)
+            self.inventory_version, self.pools = world.inventory.version, pools
+        if self.epoch != world.epoch:
+            self.epoch, self.refusals = world.epoch, {}
+        return self.feasibility
+
+
+def decide(world: World, memo: Memo | None = None) -> Plan:
+    """Return what to do about this world. Touches nothing; the same world gives the same plan."""
+    memo = memo or Memo()
+    effects, wake = care(world)
+    cycle = _Cycle(world, memo, effects)
+    more = cycle.run()
+    later = [w.retry_at_ms for w in world.waiting if w.retry_at_ms > world.now_ms]
+    later += [w.nomination.until_ms for w in world.waiting if w.nomination is not None]
+    later += [wake] if wake is not None else []
+    return Plan(version=world.version, effects=tuple(cycle.effects), more=more, wake_at_ms=min(later, default=None))
+
+
+class _Cycle:
+    """The state of one walk."""
+
+    def __init__(self, world: World, memo: Memo, effects: list[Effect]) -> None:
+        self.world = world
+        self.memo = memo
+        self.effects = effects
+        self.feasibility = memo.for_world(world)
+        self.overlay = Overlay(world)
+        usable = world.inventory.usable
+        capacity = int(np.bitwise_count(world.free.free_mask[usable]).sum()) + sum(world.queue_gpus.values())
+        pending = [(w.gang.queue, w.gang.gpus) for w in world.waiting]
+        self.standing = Standing(capacity, world.queues, world.queue_gpus, pending)
+        self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
+        self.stops_left = world.rules.stops_per_cycle
+
+    def run(self) -> bool:
+        """Walk; return whether gangs are left for the next slice."""
+        self._nominated()
+        fresh = [
+            w for w in self.world.waiting if w.fresh and w.nomination is None and w.retry_at_ms <= self.world.now_ms
+        ]
+        looked = 0
+        for waiting in in_order(fresh, self.standing):
+            if looked >= self.world.rules.gangs_per_slice:
+                return True
+            looked += self._consider(waiting)
+        return False
+
+    # --- room that was being made ---------------------------------------------------------------------------------
+
+    def _nominated(self) -> None:
+        live = {(attempt.gang, attempt.attempt) for attempt in self.world.running}
+        unfinished: list[Waiting] = []
+        for waiting in sorted((w for w in self.world.waiting if w.nomination), key=inside_queue):
+            nomination = waiting.nomination
+            assert nomination is not None, waiting
+            gang = waiting.gang
+            stays = admission(gang, self.world) is None and self.standing.limit_hit(gang.queue, gang.gpus) is None
+            if stays and self._still_fits(gang, nomination.placement):
+                self._take(waiting, nomination.placement)
+            elif self.world.now_ms >= nomination.until_ms or not any(v in live for v in nomination.victims):
+                self.effects.append(EndNomination(gang=gang.id))
+            else:
+                unfinished.append(waiting)
+        for waiting in unfinished:
+            assert waiting.nomination is not None, waiting
+            self.overlay.take_placement(waiting.gang, waiting.nomination.placement)
+            self.standing.charge(waiting.gang.queue, waiting.gang.gpus)
+            self.spared.update(victim for victim, _ in waiting.nomination.victims)
+
+    def _still_fits(self, gang: Gang, placement: Placement) -> bool:
+        """Take a placement exactly as it was nominated, if every part of it is free now."""
+        mark = self.overlay.checkpoint()
+        shapes = shapes_of(gang)
+        fits = {role.name: self.feasibility.fit(role, gang.service_class) for role in gang.roles}
+        for member in placement.members:
+            row = self.world.inventory.row.get(member.node)
+            role = next(r for r in gang.roles if r.name == member.role)
+            mask = 0 if row is None else self.world.inventory.mask(row, member.devices)
+            ready = row is not None and bool(fits[member.role].allowed[row])
+            if row is None or not ready or not row_is_free(role, row, mask, len(member.devices), self.overlay):
+                self.overlay.roll_back(mark)
+                return False
+            self.overlay.take(row, mask, shapes[member.role])
+        return True
+
+    # --- the queues -------------------------------------------------------------------------------------------------
+
+    def _consider(self, waiting: Waiting) -> int:
+        """Decide about one gang; returns the steps it took."""
+        gang = waiting.gang
+        key = request_key(gang)
+        known = self.memo.refusals.get(key)
+        if known is not None:
+            self.effects.append(Refuse(gang=gang.id, refusal=known))
+            return 0
+        refusal = self._rules(gang)
+        if refusal is None:
+            hit = self.standing.limit_hit(gang.queue, gang.gpus)
+            placement = place(gang, self.overlay, self.feasibility) if hit is None else None
+            if placement is not None:
+                self._take(waiting, placement)
+                return 1
+            if self._make_room(waiting):
+                return 1
+            refusal = why_never(gang, self.world.offered, self.world.inventory, self.feasibility)
+            if refusal is None and hit is not None:
+                refusal = refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, used=hit.used, limit=hit.limit, need=gang.gpus)
+            refusal = refusal or why_not_now(gang, self.overlay, self.feasibility)
+        self.memo.refusals[key] = refusal
+        self.effects.append(Refuse(gang=gang.id, refusal=refusal))
+        return 1
+
+    def _rules(self, gang: Gang) -> Refusal | None:
+        """Return what forbids the gang whatever is free."""
+        if not self.world.rules.placement_on:
+            return refuse(Reason.PLACEMENT_DISABLED)
+        refusal = admission(gang, self.world)
+        if refusal is not None:
+            return refusal
+        never = self.standing.never_within_limit(gang.queue, gang.gpus)
+        if never is not None:
+            return refuse(Reason.ABOVE_LIMIT, need=gang.gpus, queue=never.queue, limit=never.limit)
+        return None
+
+    def _take(self, waiting: Waiting, placement: Placement) -> None:
+        gang = waiting.gang
+        hit = self.standing.limit_hit(gang.queue, gang.gpus)
+        assert hit is None, (gang, hit)
+        self.effects.append(
+            Place(
+                gang=gang.id,
+                attempt=waiting.attempts + 1,
+                placement=placement,
+                tier=self.standing.tier(gang.queue, gang.gpus),
+                deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
+            )
+        )
+        self.standing.charge(gang.queue, gang.gpus)
+
+    def _make_room(self, waiting: Waiting) -> bool:
+        """Find victims that the gang has a right to; nominate it and stop them."""
+        gang = waiting.gang
+        if not self.world.rules.preemption_on or self.stops_left <= 0:
+            return False
+        room = find_room(gang, self.world, self.overlay, self.feasibility, self.standing, frozenset(self.spared))
+        if room is None or not room.victims or len(room.victims) > self.stops_left:
+            return False
+        self.stops_left -= len(room.victims)
+        self.effects.append(
+            Nominate(
+                gang=gang.id,
+                placement=room.placement,
+                victims=tuple((victim.gang, victim.attempt) for victim in room.victims),
+                until_ms=self.world.now_ms + self.world.rules.nomination_ms,
+            )
+        )
+        for victim in room.victims:
+            own = victim.queue == gang.queue
+            cause = refuse(Reason.PREEMPTED) if own else refuse(Reason.RECLAIMED, gpus=victim.gpus)
+            self.effects.append(Stop(gang=victim.gang, attempt=victim.attempt, cause=cause, requeue=True, by=gang.id))
+            self.spared.add(victim.gang)
+            self.standing.charge(victim.queue, -victim.gpus)
+        self.standing.charge(gang.queue, gang.gpus)
+        self.overlay.take_placement(gang, room.placement)
+        domain = room.placement.domain or "the cluster"
+        self.effects.append(
+            Refuse(
+                gang=gang.id,
+                refusal=refuse(Reason.WAITING_FOR_VICTIMS, count=len(room.victims), domain=domain),
+            )
+        )
+        return True

@@ -1,0 +1,222 @@
+"""A second opinion: check a plan against its world without trusting whoever made it.
+
+Written from the promises of the design, one rule each, and without a look at `decide` or the placement code. The loop
+drops every effect that is named here and counts it as a bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fairlead.model.effects import Effect, Nominate, Phase, Place, Stop
+from fairlead.model.gang import Gang, GangId, Placement
+from fairlead.model.hardware import NodeName
+from fairlead.model.reasons import Reason
+from fairlead.planning.plan import Plan
+from fairlead.world.snapshot import Running, Waiting, World
+
+TAKING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken promise: which effect (its place in the plan) and what is wrong with it."""
+
+    effect: int
+    text: str
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the plan has taken so far, counted anew."""
+
+    devices: dict[NodeName, int] = field(default_factory=dict[NodeName, int])
+    pods: dict[NodeName, list[tuple[int, int, int, int]]] = field(
+        default_factory=dict[NodeName, list[tuple[int, int, int, int]]]
+    )
+    queue_gpus: dict[str, int] = field(default_factory=dict[str, int])
+    placed: set[GangId] = field(default_factory=set[GangId])
+    stopped: set[GangId] = field(default_factory=set[GangId])
+
+
+def violations(plan: Plan, world: World) -> list[Violation]:
+    """Return every promise that the plan would break; empty means that it may be performed."""
+    if plan.version != world.version:
+        return [Violation(i, "the plan is based on another world") for i in range(len(plan.effects))]
+    waiting = {w.gang.id: w for w in world.waiting}
+    running = {(r.gang, r.attempt): r for r in world.running}
+    tally = _Tally(queue_gpus=dict(world.queue_gpus))
+    found: list[Violation] = []
+    for position, effect in enumerate(plan.effects):
+        found += [Violation(position, text) for text in _check(effect, world, waiting, running, tally)]
+    return found
+
+
+def _check(
+    effect: Effect,
+    world: World,
+    waiting: dict[GangId, Waiting],
+    running: dict[tuple[GangId, int], Running],
+    tally: _Tally,
+) -> Iterator[str]:
+    match effect:
+        case Place():
+            yield from _check_place(effect, world, waiting, tally)
+        case Stop():
+            yield from _check_stop(effect, world, waiting, running, tally)
+        case Nominate():
+            item = waiting.get(effect.gang)
+            if item is None:
+                yield f"{effect.gang}: room is made for a gang that does not wait"
+            else:
+                yield from _check_shape(item.gang, effect.placement)
+                yield from _check_victims(effect, running)
+        case _:
+            return
+
+
+def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], tally: _Tally) -> Iterator[str]:
+    item = waiting.get(effect.gang)
+    if item is None:
+        yield f"{effect.gang}: placed without waiting"
+        return
+    gang = item.gang
+    if effect.gang in tally.placed:
+        yield f"{gang.full_name}: placed twice in one plan"
+    tally.placed.add(effect.gang)
+    if effect.attempt != item.attempts + 1:
+        yield f"{gang.full_name}: attempt {effect.attempt} after {item.attempts}"
+    yield from _check_shape(gang, effect.placement)
+    yield from _check_rights(gang, world, tally)
+    yield from _check_level(gang, effect.placement, world)
+    roles = {role.name: role for role in gang.roles}
+    for member in effect.placement.members:
+        row = world.inventory.row.get(member.node)
+        role = roles.get(member.role)
+        if row is None or role is None:
+            yield f"{gang.full_name}: member {member.rank} on {member.node}: no such node or role"
+            continue
+        node = world.inventory.nodes[row]
+        if not node.ready or node.unschedulable or not node.pool:
+            yield f"{gang.full_name}: {node.name} takes no pods now"
+        known = {gpu.device: (bit, gpu) for bit, gpu in enumerate(node.machine.gpus)}
+        for name in member.devices:
+            bit, gpu = known.get(name, (None, None))
+            if bit is None or gpu is None:
+                yield f"{gang.full_name}: {node.name} has no device {name}"
+                continue
+            if not gpu.healthy:
+                yield f"{gang.full_name}: {node.name}/{name} is not healthy"
+            if gpu.memory_bytes < role.gpu_memory_bytes or role.gpu_model.casefold() not in gpu.model.casefold():
+                yield f"{gang.full_name}: {node.name}/{name} is not of the kind that was asked for"
+            taken = tally.devices.get(member.node, 0)
+            if not int(world.free.free_mask[row]) >> bit & 1 or taken >> bit & 1:
+                yield f"{gang.full_name}: {node.name}/{name} is not free"
+            tally.devices[member.node] = taken | 1 << bit
+        asked = role.pod.requests
+        pods = tally.pods.setdefault(member.node, [])
+        pods.append((asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, max(1, asked.pods)))
+        sums = [sum(column) for column in zip(*pods, strict=True)]
+        free = world.free
+        room = [int(c[row]) for c in (free.cpu_milli, free.memory_bytes, free.ephemeral_bytes, free.pods)]
+        for word, wanted, left in zip(("CPU", "memory", "ephemeral storage", "pods"), sums, room, strict=True):
+            if wanted > 0 and wanted > left:
+                yield f"{gang.full_name}: {node.name} has {left} {word} left, the plan puts {wanted} there"
+
+
+def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
+    """All or nothing: every replica of every role once, each with its number of devices, none twice."""
+    wanted = {(role.name, index): role.gpus for role in gang.roles for index in range(role.replicas)}
+    given = [(member.role, member.index) for member in placement.members]
+    if sorted(given) != sorted(wanted):
+        yield f"{gang.full_name}: {len(given)} of {len(wanted)} members placed"
+    if [member.rank for member in placement.members] != list(range(len(placement.members))):
+        yield f"{gang.full_name}: ranks are not 0, 1, 2 …"
+    for member in placement.members:
+        if len(member.devices) != wanted.get((member.role, member.index), -1):
+            yield f"{gang.full_name}: {member.role}-{member.index} gets {len(member.devices)} devices"
+    everything = [(member.node, device) for member in placement.members for device in member.devices]
+    if len(everything) != len(set(everything)):
+        yield f"{gang.full_name}: a device is given to two members"
+
+
+def _check_rights(gang: Gang, world: World, tally: _Tally) -> Iterator[str]:
+    """The queue lists the namespace, and no limit is broken from the queue up."""
+    queue = world.queues.get(gang.queue)
+    if queue is None or gang.namespace not in queue.namespaces:
+        yield f"{gang.full_name}: may not use queue {gang.queue}"
+        return
+    tally.queue_gpus[queue.name] = tally.queue_gpus.get(queue.name, 0) + gang.gpus
+    above: str = queue.name
+    seen: set[str] = set()
+    while above in world.queues and above not in seen:
+        seen.add(above)
+        limit = world.queues[above].limit_gpus
+        used = sum(n for name, n in tally.queue_gpus.items() if _is_below(name, above, world))
+        if limit is not None and used > limit:
+            yield f"{gang.full_name}: queue {above} would hold {used} GPUs, its limit is {limit}"
+        above = world.queues[above].parent
+
+
+def _is_below(name: str, above: str, world: World) -> bool:
+    seen: set[str] = set()
+    while name in world.queues and name not in seen:
+        if name == above:
+            return True
+        seen.add(name)
+        name = world.queues[name].parent
+    return False
+
+
+def _check_level(gang: Gang, placement: Placement, world: World) -> Iterator[str]:
+    """A required level holds all members in one domain."""
+    wish = gang.topology
+    if wish is None or not wish.required or wish.within == "cluster":
+        return
+    level = world.inventory.levels.get(wish.within)
+    rows = [world.inventory.row.get(member.node) for member in placement.members]
+    domains = {-1 if level is None or row is None else int(level.domain_of[row]) for row in rows}
+    if len(domains) != 1 or -1 in domains:
+        yield f"{gang.full_name}: asked for one {wish.within}, got {len(domains)}"
+
+
+def _check_victims(effect: Nominate, running: dict[tuple[GangId, int], Running]) -> Iterator[str]:
+    for victim in effect.victims:
+        if victim not in running:
+            yield f"{effect.gang}: {victim[0]} does not run and cannot yield"
+
+
+def _check_stop(
+    effect: Stop,
+    world: World,
+    waiting: dict[GangId, Waiting],
+    running: dict[tuple[GangId, int], Running],
+    tally: _Tally,
+) -> Iterator[str]:
+    attempt = running.get((effect.gang, effect.attempt))
+    if attempt is None:
+        yield f"{effect.gang}: stopped without running"
+        return
+    if effect.gang in tally.stopped:
+        yield f"{effect.gang}: stopped twice in one plan"
+    tally.stopped.add(effect.gang)
+    if effect.cause.reason not in TAKING:
+        return
+    taker = waiting.get(GangId(effect.by))
+    spec = attempt.spec
+    if taker is None or spec is None or attempt.phase is Phase.STOPPING:
+        yield f"{effect.gang}: taken for nobody"
+        return
+    if not spec.preemptible:
+        yield f"{spec.full_name}: taken although it may not be"
+    if taker.gang.queue == attempt.queue:
+        if spec.priority >= taker.gang.priority:
+            yield f"{spec.full_name}: taken by a job of no higher priority"
+        return
+    victim_queue = world.queues.get(attempt.queue)
+    guaranteed = victim_queue.guaranteed_gpus if victim_queue is not None else 0
+    left = tally.queue_gpus.get(attempt.queue, 0) - attempt.gpus
+    tally.queue_gpus[attempt.queue] = left
+    if left < guaranteed:
+        yield f"{spec.full_name}: taken across queues below the guarantee of {attempt.queue}"

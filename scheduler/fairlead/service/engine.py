@@ -1,0 +1,151 @@
+"""The one engine: facts in, effects out. Production, simulation, dry run and replay all drive this class.
+
+No I/O, no clock. `take` applies what happened outside; `cycle` decides once about the present and applies its own
+intentions before anybody performs them, so that the next cycle already knows of them while writes are in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Place, Refuse, Stop
+from fairlead.model.events import Event, Intended, NodeLost, Nominated, NominationEnded, StopIntended
+from fairlead.model.gang import GangId
+from fairlead.model.rules import Rules
+from fairlead.planning.decide import Memo, decide
+from fairlead.planning.plan import Plan
+from fairlead.planning.verify import violations
+from fairlead.service import standing_views
+from fairlead.service.ports import Performable
+from fairlead.world.snapshot import Photographer, World
+from fairlead.world.state import ClusterState
+from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """What one slice decided. `facts` are the intentions that state already holds, for the journal.
+
+    `views` are gangs whose phase, reason, nomination or placement may have changed. `more` asks for another slice soon.
+    `violations` are effects that `verify` refused: bugs of ours.
+    """
+
+    effects: tuple[Performable, ...]
+    facts: tuple[Event, ...]
+    views: tuple[GangView, ...]
+    more: bool
+    wake_at_ms: int | None
+    violations: tuple[str, ...]
+    plan: Plan
+
+
+class Engine:
+    """State and the function that decides about it."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        """Start with an empty state."""
+        self.state = ClusterState(rules or Rules())
+        self._photographer = Photographer(self.state)
+        self._memo = Memo()
+
+    def take(self, facts: Iterable[Event]) -> None:
+        """Apply facts from outside, in order."""
+        self.state.apply_all(facts)
+
+    def world(self, now_ms: int) -> World:
+        """Return the read-only picture that a cycle at `now_ms` would decide about."""
+        return self._photographer.take(now_ms)
+
+    def cycle(self, now_ms: int) -> Cycle:
+        """Decide one slice and apply its intentions."""
+        world = self.world(now_ms)
+        plan = decide(world, self._memo)
+        bad = violations(plan, world)
+        refused = {violation.effect for violation in bad}
+        facts: list[Event] = []
+        effects: list[Performable] = []
+        again = plan.more
+        for position, effect in enumerate(plan.effects):
+            if position in refused:
+                continue
+            match effect:
+                case Refuse(gang=gang, refusal=refusal):
+                    self.state.refused(gang, refusal, world.epoch)
+                case DeclareLost(node=node):
+                    facts.append(NodeLost(name=node, at_ms=now_ms))
+                    again = True
+                case Place() | Stop() | Nominate() | EndNomination():
+                    facts.append(_intention(effect, now_ms))
+                    effects.append(effect)
+                    again = again or isinstance(effect, EndNomination)
+        self.state.apply_all(facts)
+        return Cycle(
+            effects=tuple(effects),
+            facts=tuple(facts),
+            views=self._touched(now_ms),
+            more=again,
+            wake_at_ms=plan.wake_at_ms,
+            violations=tuple(violation.text for violation in bad),
+            plan=plan,
+        )
+
+    def _touched(self, now_ms: int) -> tuple[GangView, ...]:
+        names = sorted(self.state.touched)
+        self.state.touched = set()
+        return tuple(
+            standing_views.gang_view(self.state.gangs[name], now_ms, None) for name in names if name in self.state.gangs
+        )
+
+    def gang_views(self, now_ms: int) -> Sequence[GangView]:
+        """Return all gangs with their positions, by namespace and name."""
+        return standing_views.gang_views(self.state, now_ms, self.world(now_ms))
+
+    def gang_view(self, gang: GangId, now_ms: int) -> GangView | None:
+        """Return one gang without its position."""
+        record = self.state.gangs.get(gang)
+        return None if record is None else standing_views.gang_view(record, now_ms, None)
+
+    def queue_views(self) -> Sequence[QueueView]:
+        """Return all queues by name."""
+        return standing_views.queue_views(self.state, self.world(0))
+
+    def node_views(self) -> Sequence[NodeView]:
+        """Return all nodes by name."""
+        return standing_views.node_views(self.state, self.world(0))
+
+    def pool_views(self) -> Sequence[PoolView]:
+        """Return all pools by name."""
+        return standing_views.pool_views(self.node_views(), sorted(self.state.pools))
+
+
+def _intention(effect: Performable, now_ms: int) -> Event:
+    match effect:
+        case Place():
+            return Intended(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                placement=effect.placement,
+                tier=effect.tier,
+                at_ms=now_ms,
+                deadline_ms=effect.deadline_ms,
+            )
+        case Stop():
+            return StopIntended(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                cause=effect.cause,
+                requeue=effect.requeue,
+                at_ms=now_ms,
+                by=effect.by,
+            )
+        case Nominate():
+            return Nominated(
+                gang=effect.gang,
+                placement=effect.placement,
+                victims=effect.victims,
+                at_ms=now_ms,
+                until_ms=effect.until_ms,
+            )
+        case EndNomination():
+            return NominationEnded(gang=effect.gang, at_ms=now_ms)

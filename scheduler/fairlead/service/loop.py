@@ -1,0 +1,169 @@
+"""The one loop: drain facts, apply, journal, decide, perform, publish. Driven by events with a short debounce, no
+fixed period.
+
+Theory of operation. `put` may be called at any time from the loop's own thread. A turn begins when facts are there,
+when a deadline has come or when the last slice left work over. Facts are applied first and journaled second: the
+journal is ahead of every effect, because effects are started only after `Books.record` of the facts that led to them.
+Effects run concurrently (`in_flight` at most); what they return comes back as facts. On `stop` no new turn begins;
+effects in flight are finished (each has a deadline of its own) and their facts are still applied and journaled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fairlead.model.effects import Place
+from fairlead.model.events import Event
+from fairlead.service.engine import Cycle, Engine
+from fairlead.service.ports import Books, Cluster, Performable
+
+log = logging.getLogger("fairlead.loop")
+
+
+@dataclass(slots=True)
+class LoopStats:
+    """Counters since start, for metrics. Durations in ms."""
+
+    cycles: int = 0
+    last_cycle_ms: int = 0
+    violations: int = 0
+    facts: int = 0
+    placed: int = 0
+    place_failed: int = 0
+    in_flight: int = 0
+    effects: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Loop:
+    """Runs one engine against one cluster and one set of books."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cluster: Cluster,
+        books: Books,
+        now_ms: Callable[[], int],
+        *,
+        debounce_ms: int = 20,
+        in_flight: int = 64,
+        on_cycle: Callable[[Cycle, int], None] | None = None,
+    ) -> None:
+        """`now_ms` is UTC ms; `on_cycle` hears of every slice and how many ms it took."""
+        self.engine = engine
+        self.stats = LoopStats()
+        self._cluster = cluster
+        self._books = books
+        self._now_ms = now_ms
+        self._debounce_s = debounce_ms / 1000
+        self._slots = asyncio.Semaphore(in_flight)
+        self._inbox: list[Event] = []
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._on_cycle = on_cycle
+
+    def put(self, *facts: Event) -> None:
+        """Hand in facts; they are applied in this order."""
+        self._inbox.extend(facts)
+        self._news.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish what is in flight.
+
+        Raises whatever the books raise when they can keep nothing more.
+        """
+        stopping = asyncio.create_task(stop.wait())
+        wake_at_ms: int | None = None
+        more = True
+        try:
+            while not stop.is_set():
+                if not more:
+                    await self._pause(stopping, wake_at_ms)
+                if stop.is_set():
+                    break
+                more, wake_at_ms = await self._turn()
+                await asyncio.sleep(0)
+        finally:
+            stopping.cancel()
+            await self._drain()
+
+    async def _pause(self, stopping: asyncio.Task[bool], wake_at_ms: int | None) -> None:
+        """Sleep until there is news, a deadline has come, or it is time to stop; then let a burst gather."""
+        timeout = None if wake_at_ms is None else max(0.0, (wake_at_ms - self._now_ms()) / 1000)
+        news = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait({news, stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+        if self._inbox and not stopping.done():
+            await asyncio.sleep(self._debounce_s)
+
+    async def _turn(self) -> tuple[bool, int | None]:
+        facts = self._collect()
+        self.engine.take(facts)
+        began = self._now_ms()
+        cycle = self.engine.cycle(began)
+        took = self._now_ms() - began
+        self._count(cycle, took)
+        await self._record([*facts, *cycle.facts])
+        for effect in cycle.effects:
+            self._start(effect)
+        if cycle.views:
+            await self._cluster.publish(cycle.views)
+        return cycle.more, cycle.wake_at_ms
+
+    def _collect(self) -> list[Event]:
+        facts, self._inbox = self._inbox, []
+        self._news.clear()
+        self.stats.facts += len(facts)
+        return facts
+
+    async def _record(self, facts: Sequence[Event]) -> None:
+        if facts:
+            booked = await asyncio.to_thread(self._books.record, facts, self._now_ms())
+            if booked:
+                await self._cluster.booked(booked)
+
+    def _count(self, cycle: Cycle, took_ms: int) -> None:
+        self.stats.cycles += 1
+        self.stats.last_cycle_ms = took_ms
+        self.stats.violations += len(cycle.violations)
+        for text in cycle.violations:
+            log.error("event=violation detail=%r", text)
+        for effect in cycle.effects:
+            kind = type(effect).__name__
+            self.stats.effects[kind] = self.stats.effects.get(kind, 0) + 1
+        if self._on_cycle is not None:
+            self._on_cycle(cycle, took_ms)
+
+    def _start(self, effect: Performable) -> None:
+        task = asyncio.create_task(self._perform(effect))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def _perform(self, effect: Performable) -> None:
+        async with self._slots:
+            self.stats.in_flight += 1
+            try:
+                self.put(*await self._cluster.perform(effect))
+                if isinstance(effect, Place):
+                    self.stats.placed += 1
+            finally:
+                self.stats.in_flight -= 1
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A port never raises for what the outside did, so an exception here is a bug: say it loudly."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("event=perform_failed", exc_info=task.exception())
+            self.stats.place_failed += 1
+
+    async def _drain(self) -> None:
+        """Finish effects in flight and book what they brought; every effect has its own deadline."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        facts = self._collect()
+        self.engine.take(facts)
+        await self._record(facts)

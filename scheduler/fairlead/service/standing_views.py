@@ -1,0 +1,148 @@
+"""State as people see it: the values of `fairlead.world.views`, computed on read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairlead.model.effects import Phase
+from fairlead.model.reasons import Reason, refuse
+from fairlead.model.tenancy import tenant_of
+from fairlead.ordering.backlog import positions
+from fairlead.ordering.standing import Standing
+from fairlead.world.gangs import GangRecord
+from fairlead.world.lifecycle import HOLDING
+from fairlead.world.snapshot import World
+from fairlead.world.state import ClusterState
+from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+
+
+def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView:
+    """Return one gang's view; a waiting gang that was not looked at yet says so."""
+    attempt, gang = record.current, record.gang
+    refusal = record.refusal
+    if refusal is None and record.phase is Phase.PENDING:
+        refusal = refuse(Reason.AWAITING_CYCLE)
+    if record.phase is Phase.SUSPENDED:
+        refusal = refuse(Reason.SUSPENDED)
+    running_gpu_ms = 0
+    if attempt is not None:
+        held = sum(len(attempt.member(rank).devices) for rank in attempt.holding)
+        running_gpu_ms = held * max(0, now_ms - attempt.since_ms)
+    return GangView(
+        id=record.id,
+        namespace=record.namespace,
+        name=record.name,
+        queue=record.queue,
+        priority=gang.priority if gang else 0,
+        gpus=gang.gpus if gang else 0,
+        members=gang.members if gang else 0,
+        phase=record.phase,
+        attempt=record.attempts,
+        restarts=record.restarts,
+        refusal=refusal,
+        position=position,
+        placement=attempt.placement if attempt else None,
+        tier=attempt.tier if attempt else None,
+        nomination=record.nomination,
+        submitted_ms=gang.submitted_ms if gang else 0,
+        placed_ms=attempt.since_ms if attempt else None,
+        started_ms=record.started_ms,
+        finished_ms=record.finished_ms,
+        gpu_ms=record.past_gpu_ms + running_gpu_ms,
+        lost_gpu_ms=record.lost_gpu_ms,
+    )
+
+
+def gang_views(state: ClusterState, now_ms: int, world: World) -> Sequence[GangView]:
+    """Return all gangs, by namespace and name."""
+    place = positions(world.waiting)
+    records = sorted(state.gangs.values(), key=lambda r: (r.namespace, r.name, r.id))
+    return [gang_view(record, now_ms, place.get(record.id)) for record in records]
+
+
+def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
+    """Return all queues, by name. Usage is of the queue's own jobs, children not included."""
+    node_gpus = sum(
+        int(mask).bit_count()
+        for mask, usable in zip(world.free.free_mask.tolist(), world.inventory.usable.tolist(), strict=True)
+        if usable
+    )
+    capacity = node_gpus + sum(state.queue_gpus.values())
+    standing = Standing(capacity, state.queues, state.queue_gpus, [(w.gang.queue, w.gang.gpus) for w in world.waiting])
+    views: list[QueueView] = []
+    for name in sorted(state.queues):
+        queue = state.queues[name]
+        used = state.queue_gpus.get(name, 0)
+        pending = [w for w in world.waiting if w.gang.queue == name]
+        views.append(
+            QueueView(
+                name=name,
+                parent=queue.parent,
+                tenant=tenant_of(name, state.queues),
+                guaranteed_gpus=queue.guaranteed_gpus,
+                limit_gpus=queue.limit_gpus,
+                weight=queue.weight,
+                used_gpus=used,
+                borrowed_gpus=max(0, used - queue.guaranteed_gpus),
+                pending_gangs=len(pending),
+                pending_gpus=sum(w.gang.gpus for w in pending),
+                running_gangs=sum(1 for r in state.gangs.values() if r.queue == name and r.phase in HOLDING),
+                entitled_gpus=standing.entitled[name],
+                over_limit=standing.limit_hit(name, 0) is not None,
+            )
+        )
+    return views
+
+
+def node_views(state: ClusterState, world: World) -> Sequence[NodeView]:
+    """Return all nodes, by name. A device counts once: down before held before foreign before free."""
+    views: list[NodeView] = []
+    inventory = world.inventory
+    for row, node in enumerate(inventory.nodes):
+        holds = state.holds_on.get(node.name, {})
+        held = 0
+        for hold in holds.values():
+            held |= inventory.mask(row, hold.devices)
+        foreign = inventory.mask(row, state.foreign.get(node.name, ()))
+        every = int(inventory.all_mask[row])
+        down = every & ~int(inventory.healthy_mask[row]) if node.ready else every
+        names = {
+            state.gangs[key[0]].namespace + "/" + state.gangs[key[0]].name for key in holds if key[0] in state.gangs
+        }
+        views.append(
+            NodeView(
+                name=node.name,
+                pool=node.pool,
+                levels=node.levels,
+                model=", ".join(sorted({gpu.model for gpu in node.machine.gpus})),
+                gpus=every.bit_count(),
+                free=(every & ~down & ~held & ~foreign).bit_count(),
+                held=(held & ~down).bit_count(),
+                foreign=(foreign & ~held & ~down).bit_count(),
+                down=down.bit_count(),
+                ready=node.ready,
+                schedulable=bool(inventory.usable[row]),
+                gangs=tuple(sorted(names)),
+                conflicts=node.conflicts,
+            )
+        )
+    return views
+
+
+def pool_views(nodes: Sequence[NodeView], pools: Sequence[str]) -> Sequence[PoolView]:
+    """Sum nodes by pool."""
+    views: list[PoolView] = []
+    for name in pools:
+        inside = [node for node in nodes if node.pool == name]
+        views.append(
+            PoolView(
+                name=name,
+                nodes=len(inside),
+                gpus=sum(n.gpus for n in inside),
+                free=sum(n.free for n in inside),
+                held=sum(n.held for n in inside),
+                foreign=sum(n.foreign for n in inside),
+                down=sum(n.down for n in inside),
+            )
+        )
+    return views

@@ -1,0 +1,74 @@
+"""What state remembers of one gang and of one attempt to run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fairlead.model.effects import Phase
+from fairlead.model.events import Nominated, StopIntended
+from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
+from fairlead.model.reasons import Refusal
+from fairlead.world.lifecycle import Step, next_phase
+
+HoldKey = tuple[GangId, int, int]
+"""(gang, attempt, rank)."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released."""
+
+    number: int
+    placement: Placement
+    tier: Tier
+    since_ms: int
+    deadline_ms: int
+    holding: set[int]
+    bound_ms: int | None = None
+    all_running_ms: int | None = None
+    running: set[int] = field(default_factory=set[int])
+    succeeded: set[int] = field(default_factory=set[int])
+    failed: dict[int, str] = field(default_factory=dict[int, str])
+    stop: StopIntended | None = None
+
+    def member(self, rank: int) -> Member:
+        """Return the member of that rank."""
+        return self.placement.members[rank]
+
+
+@dataclass(slots=True)
+class GangRecord:
+    """A gang's place in the world. `gang` is None while its spec was never accepted.
+
+    `refused_epoch` is the epoch of the last refusal: nothing has changed for the better while it equals the state's.
+    `retry_at_ms` is the end of its backoff. `past_gpu_ms` counts ended attempts, `lost_gpu_ms` those that were stopped
+    before they finished.
+    """
+
+    id: GangId
+    namespace: str
+    name: str
+    queue: str
+    gang: Gang | None = None
+    phase: Phase = Phase.PENDING
+    attempts: int = 0
+    restarts: int = 0
+    failures_in_row: int = 0
+    current: Attempt | None = None
+    refusal: Refusal | None = None
+    refused_epoch: int = -1
+    retry_at_ms: int = 0
+    nomination: Nominated | None = None
+    gone: bool = False
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    past_gpu_ms: int = 0
+    lost_gpu_ms: int = 0
+    history: list[str] = field(default_factory=list[str])
+
+    def step(self, step: Step) -> None:
+        """Move to the next phase and remember how."""
+        before = self.phase
+        self.phase = next_phase(before, step, f"{self.namespace}/{self.name} {self.history}")
+        if self.phase is not before:
+            self.history = [*self.history[-9:], f"{before}-{step.name}->{self.phase}"]

@@ -1,0 +1,387 @@
+"""The only mutable thing: what is known, changed by facts alone.
+
+`ClusterState.apply` takes one fact. Facts may repeat and may come late; applying one twice changes nothing. Nothing
+here decides: gangs move along the table of `fairlead.world.lifecycle` as facts say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fairlead.model import events as ev
+from fairlead.model.effects import Phase
+from fairlead.model.gang import GangId, PodShape
+from fairlead.model.hardware import Node, NodeName
+from fairlead.model.reasons import Kind, Reason, Refusal
+from fairlead.model.rules import Rules
+from fairlead.model.tenancy import Pool, Queue
+from fairlead.world.gangs import Attempt, GangRecord, HoldKey
+from fairlead.world.lifecycle import FINAL, HOLDING, Step
+
+FAILURES = frozenset({Reason.MEMBER_FAILED, Reason.START_DEADLINE, Reason.RESTARTS_EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What one member takes from one node. `queue` is charged for it while the attempt is the gang's current one."""
+
+    node: NodeName
+    devices: tuple[str, ...]
+    shape: PodShape
+    queue: str
+    since_ms: int
+
+
+class ClusterState:
+    """Everything the scheduler knows. Read it freely; only `apply` changes it.
+
+    `epoch` grows with every fact that could turn a refusal into a placement; `version` with every fact;
+    `touched` names gangs whose view may have changed since somebody last took the set.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        """Start empty."""
+        self.rules = rules
+        self.version = 0
+        self.epoch = 0
+        self.inventory_version = 0
+        self.nodes: dict[NodeName, Node] = {}
+        self.lost: set[NodeName] = set()
+        self.used: dict[NodeName, ev.NodeUsed] = {}
+        self.foreign: dict[NodeName, tuple[str, ...]] = {}
+        self.queues: dict[str, Queue] = {}
+        self.pools: dict[str, Pool] = {}
+        self.gangs: dict[GangId, GangRecord] = {}
+        self.holds: dict[HoldKey, Hold] = {}
+        self.holds_on: dict[NodeName, dict[HoldKey, Hold]] = {}
+        self.queue_gpus: dict[str, int] = {}
+        self.dirty_nodes: set[NodeName] = set()
+        self.touched: set[GangId] = set()
+
+    def apply_all(self, facts: Iterable[ev.Event]) -> None:
+        """Apply facts in order."""
+        for fact in facts:
+            self.apply(fact)
+
+    def apply(self, fact: ev.Event) -> None:
+        """Change state by one fact."""
+        self.version += 1
+        match fact:
+            case ev.NodeSeen() | ev.NodeGone() | ev.NodeLost() | ev.NodeUsed() | ev.ForeignDevices():
+                self._apply_node(fact)
+            case ev.QueueSeen() | ev.QueueGone() | ev.PoolSeen() | ev.PoolGone():
+                self._apply_tenancy(fact)
+            case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
+                self._apply_gang(fact)
+            case _:
+                record = self.gangs.get(fact.gang)
+                if record is None and isinstance(fact, ev.Recovered):
+                    record = GangRecord(id=fact.gang, namespace="", name=str(fact.gang), queue="", gone=True)
+                    self.gangs[fact.gang] = record
+                if record is not None:
+                    self.touched.add(fact.gang)
+                    self._apply_life(record, fact)
+                elif isinstance(fact, ev.MemberReleased):
+                    self._drop_hold((fact.gang, fact.attempt, fact.rank))
+
+    # --- nodes, queues, pools -------------------------------------------------------------------------------------
+
+    def _apply_node(self, fact: ev.NodeSeen | ev.NodeGone | ev.NodeLost | ev.NodeUsed | ev.ForeignDevices) -> None:
+        match fact:
+            case ev.NodeSeen(node=node):
+                if self.nodes.get(node.name) == node:
+                    return
+                self.nodes[node.name] = node
+                if node.ready:
+                    self.lost.discard(node.name)
+                self.inventory_version += 1
+                self.epoch += 1
+            case ev.NodeGone(name=name):
+                if self.nodes.pop(name, None) is None:
+                    return
+                self.lost.add(name)
+                self.used.pop(name, None)
+                self.foreign.pop(name, None)
+                self.inventory_version += 1
+                self.epoch += 1
+                self._settle_on(name, fact.at_ms)
+            case ev.NodeLost(name=name):
+                self.lost.add(name)
+                self._settle_on(name, fact.at_ms)
+            case ev.NodeUsed(name=name):
+                self.used[name] = fact
+                self._free_up(name)
+            case ev.ForeignDevices(name=name, devices=devices):
+                self.foreign[name] = devices
+                self._free_up(name)
+
+    def _free_up(self, name: NodeName) -> None:
+        self.dirty_nodes.add(name)
+        self.epoch += 1
+
+    def _apply_tenancy(self, fact: ev.QueueSeen | ev.QueueGone | ev.PoolSeen | ev.PoolGone) -> None:
+        self.epoch += 1
+        match fact:
+            case ev.QueueSeen(queue=queue):
+                self.queues[queue.name] = queue
+            case ev.QueueGone(name=name):
+                self.queues.pop(name, None)
+            case ev.PoolSeen(pool=pool):
+                self.pools[pool.name] = pool
+            case ev.PoolGone(name=name):
+                self.pools.pop(name, None)
+
+    # --- gangs: what owners ask for -------------------------------------------------------------------------------
+
+    def _apply_gang(self, fact: ev.GangSeen | ev.GangRefused | ev.GangGone) -> None:
+        match fact:
+            case ev.GangSeen(gang=gang):
+                record = self.gangs.setdefault(
+                    gang.id, GangRecord(id=gang.id, namespace=gang.namespace, name=gang.name, queue=gang.queue)
+                )
+                self.touched.add(gang.id)
+                record.namespace, record.name = gang.namespace, gang.name
+                record.gang, record.queue = gang, gang.queue
+                record.refused_epoch = -1
+                if record.phase in (Phase.PENDING, Phase.REFUSED):
+                    if record.phase is Phase.REFUSED:
+                        record.refusal = None
+                    record.step(Step.ACCEPTED)
+                if gang.suspended and record.phase is Phase.PENDING:
+                    record.step(Step.SUSPEND)
+                elif not gang.suspended and record.phase is Phase.SUSPENDED:
+                    record.step(Step.RESUME)
+            case ev.GangRefused():
+                record = self.gangs.setdefault(
+                    fact.gang, GangRecord(id=fact.gang, namespace=fact.namespace, name=fact.name, queue=fact.queue)
+                )
+                self.touched.add(fact.gang)
+                if record.phase in (Phase.PENDING, Phase.REFUSED, Phase.SUSPENDED):
+                    record.refusal = fact.refusal
+                    record.nomination = None
+                    record.step(Step.REFUSED)
+            case ev.GangGone(gang=gang_id):
+                gone = self.gangs.get(gang_id)
+                if gone is not None:
+                    gone.gone = True
+                    gone.nomination = None
+                    self.epoch += 1
+                    if gone.phase not in HOLDING:
+                        del self.gangs[gang_id]
+
+    # --- gangs: what happens to them --------------------------------------------------------------------------------
+
+    def _apply_life(self, record: GangRecord, fact: ev.Event) -> None:
+        match fact:
+            case ev.Intended():
+                self._intend(record, fact)
+            case ev.Recovered():
+                self._recover(record, fact)
+            case ev.Nominated():
+                if record.phase is Phase.PENDING:
+                    record.nomination = fact
+            case ev.NominationEnded():
+                record.nomination = None
+                record.refused_epoch = -1
+                self.epoch += 1
+            case _:
+                attempt = record.current
+                if attempt is None or attempt.number != getattr(fact, "attempt", None):
+                    if isinstance(fact, ev.MemberReleased):  # a late release of an attempt left on a lost node
+                        self._drop_hold((fact.gang, fact.attempt, fact.rank))
+                    return
+                self._apply_attempt(record, attempt, fact)
+
+    def _apply_attempt(self, record: GangRecord, attempt: Attempt, fact: ev.Event) -> None:
+        match fact:
+            case ev.Bound(at_ms=at_ms):
+                if record.phase is Phase.PLACING:
+                    attempt.bound_ms = at_ms
+                    record.failures_in_row = 0
+                    record.step(Step.BOUND)
+            case ev.MemberRunning(rank=rank):
+                attempt.running.add(rank)
+            case ev.MemberEnded(rank=rank):
+                attempt.running.discard(rank)
+                if fact.succeeded:
+                    attempt.succeeded.add(rank)
+                elif rank not in attempt.succeeded:
+                    attempt.failed.setdefault(rank, fact.detail)
+            case ev.MemberReleased(rank=rank):
+                self._release(record, attempt, rank, fact.at_ms)
+            case ev.PlaceFailed():
+                record.failures_in_row += 1
+                record.retry_at_ms = fact.at_ms + self._backoff_ms(record.failures_in_row)
+                self._stop(
+                    record,
+                    attempt,
+                    ev.StopIntended(
+                        gang=record.id, attempt=attempt.number, cause=fact.cause, requeue=True, at_ms=fact.at_ms
+                    ),
+                )
+                for rank in fact.released:
+                    self._release(record, attempt, rank, fact.at_ms)
+            case ev.StopIntended():
+                self._stop(record, attempt, fact)
+            case _:
+                raise AssertionError(fact)
+        self._advance(record, attempt, fact.at_ms)
+
+    def _intend(self, record: GangRecord, fact: ev.Intended) -> None:
+        if fact.attempt <= record.attempts or record.phase is not Phase.PENDING:
+            return
+        record.current = Attempt(
+            number=fact.attempt,
+            placement=fact.placement,
+            tier=fact.tier,
+            since_ms=fact.at_ms,
+            deadline_ms=fact.deadline_ms,
+            holding=set(),
+        )
+        record.attempts = fact.attempt
+        record.nomination = None
+        record.refusal = None
+        record.step(Step.INTEND)
+        self._hold_all(record, record.current, range(len(fact.placement.members)))
+
+    def _recover(self, record: GangRecord, fact: ev.Recovered) -> None:
+        if record.current is not None and record.current.number >= fact.attempt:
+            return
+        record.current = Attempt(
+            number=fact.attempt,
+            placement=fact.placement,
+            tier=fact.tier,
+            since_ms=fact.since_ms,
+            deadline_ms=fact.at_ms + self.rules.place_deadline_ms,
+            holding=set(),
+            running=set(fact.running),
+        )
+        record.attempts = max(record.attempts, fact.attempt)
+        record.restarts = max(record.restarts, fact.restarts)
+        record.nomination = None
+        record.refusal = None
+        record.step(Step.RECOVER)
+        self._hold_all(record, record.current, fact.holding)
+        if fact.bound:
+            record.current.bound_ms = fact.since_ms
+            record.step(Step.BOUND)
+        self._advance(record, record.current, fact.at_ms)
+
+    def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int]) -> None:
+        shapes = {role.name: role.pod for role in record.gang.roles} if record.gang else {}
+        for rank in ranks:
+            member = attempt.member(rank)
+            hold = Hold(
+                node=member.node,
+                devices=member.devices,
+                shape=shapes.get(member.role, PodShape()),
+                queue=record.queue,
+                since_ms=attempt.since_ms,
+            )
+            key = (record.id, attempt.number, rank)
+            attempt.holding.add(rank)
+            self.holds[key] = hold
+            self.holds_on.setdefault(member.node, {})[key] = hold
+            self.queue_gpus[record.queue] = self.queue_gpus.get(record.queue, 0) + len(hold.devices)
+            self.dirty_nodes.add(member.node)
+
+    # --- the end of attempts ----------------------------------------------------------------------------------------
+
+    def _stop(self, record: GangRecord, attempt: Attempt, fact: ev.StopIntended) -> None:
+        if attempt.stop is not None or record.phase not in HOLDING:
+            return
+        attempt.stop = fact
+        record.refusal = None if fact.cause.reason is Reason.FINISHED else fact.cause
+        record.step(Step.STOP)
+        if fact.cause.reason in FAILURES:
+            record.restarts += 1
+            if fact.requeue:
+                record.failures_in_row += 1
+                record.retry_at_ms = fact.at_ms + self._backoff_ms(record.failures_in_row)
+
+    def _release(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
+        if rank not in attempt.holding:
+            return
+        attempt.holding.discard(rank)
+        self._drop_hold((record.id, attempt.number, rank))
+        gpus = len(attempt.member(rank).devices)
+        self._uncharge(record.queue, gpus)
+        gpu_ms = gpus * max(0, at_ms - attempt.since_ms)
+        record.past_gpu_ms += gpu_ms
+        if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
+            record.lost_gpu_ms += gpu_ms
+
+    def _advance(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
+        """Take the steps that follow from what is known of the members."""
+        everyone = len(attempt.placement.members)
+        if record.phase is Phase.STARTING and len(attempt.running | attempt.succeeded) == everyone:
+            attempt.all_running_ms = at_ms
+            record.started_ms = at_ms if record.started_ms is None else record.started_ms
+            record.step(Step.ALL_RUNNING)
+        if record.phase is Phase.STOPPING:
+            waiting = [r for r in attempt.holding if attempt.member(r).node not in self.lost]
+            if not waiting:
+                self._conclude(record, attempt, at_ms)
+
+    def _conclude(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
+        """End an attempt: its holds on lost nodes stay as holds of nobody's quota."""
+        assert attempt.stop is not None, record
+        for rank in attempt.holding:
+            self._uncharge(record.queue, len(attempt.member(rank).devices))
+        record.current = None
+        self.epoch += 1
+        if record.gone:
+            del self.gangs[record.id]
+            return
+        if attempt.stop.requeue:
+            paused = record.gang is not None and record.gang.suspended
+            record.step(Step.PAUSE if paused else Step.REQUEUE)
+            record.refused_epoch = -1
+        else:
+            record.step(Step.SUCCEED if attempt.stop.cause.reason is Reason.FINISHED else Step.FAIL)
+            record.finished_ms = at_ms
+
+    def _settle_on(self, node: NodeName, at_ms: int) -> None:
+        """A node was lost: attempts that only waited for it are over."""
+        for gang_id in sorted({key[0] for key in self.holds_on.get(node, {})}):
+            record = self.gangs.get(gang_id)
+            if record is not None and record.current is not None:
+                self.touched.add(gang_id)
+                self._advance(record, record.current, at_ms)
+
+    def _drop_hold(self, key: HoldKey) -> None:
+        hold = self.holds.pop(key, None)
+        if hold is None:
+            return
+        on_node = self.holds_on[hold.node]
+        del on_node[key]
+        if not on_node:
+            del self.holds_on[hold.node]
+        self._free_up(hold.node)
+
+    def _uncharge(self, queue: str, gpus: int) -> None:
+        left = self.queue_gpus.get(queue, 0) - gpus
+        assert left >= 0, (queue, gpus, left)
+        self.queue_gpus[queue] = left
+
+    def _backoff_ms(self, failures: int) -> int:
+        return min(self.rules.backoff_max_ms, self.rules.backoff_ms << min(failures - 1, 20))
+
+    def refused(self, gang_id: GangId, refusal: Refusal, epoch: int) -> None:
+        """Remember why a gang does not start, so that it is not asked again before something changes."""
+        record = self.gangs[gang_id]
+        if record.refusal != refusal:
+            record.refusal = refusal
+            self.touched.add(gang_id)
+        record.refused_epoch = epoch
+
+
+def is_waiting(record: GangRecord) -> bool:
+    """Whether the gang stands in its queue."""
+    return record.phase is Phase.PENDING and record.gang is not None and not record.gone
+
+
+def is_final(record: GangRecord) -> bool:
+    """Whether the gang will never run again, or not before its spec changes."""
+    return record.phase in FINAL or (record.refusal is not None and record.refusal.reason.kind is Kind.INVALID)
