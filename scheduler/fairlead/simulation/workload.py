@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fairlead.errors import NotFound, UnreadableInput
@@ -73,7 +74,7 @@ def draw(
     longest_ms: int | None = None,
     prefix: str = "job",
 ) -> Iterator[Arrival]:
-    """Draw `count` jobs, on average `gap_ms` apart. Shapes above `largest_gpus` are left out, runs cut at `longest_ms`."""
+    """Draw `count` jobs, on average `gap_ms` apart. No shape above `largest_gpus`, no run above `longest_ms`."""
     possible = [shape for shape in mix if largest_gpus is None or shape.replicas * shape.gpus <= largest_gpus]
     assert possible, "no shape of the mix is small enough"
     shapes, runs, gaps = (random.Random(f"{seed}/{name}") for name in ("shapes", "runs", "gaps"))
@@ -99,7 +100,7 @@ def from_trace(path: Path, *, owners: Sequence[Owner], start_ms: int, count: int
     rows: list[tuple[int, int, int, str]] = []
     try:
         with path.open(encoding="utf-8", newline="") as lines:
-            for number, row in enumerate(csv.DictReader(lines), start=2):
+            for row in csv.DictReader(lines):
                 gpus = int(row["num_gpu"])
                 if gpus and row.get("deletion_time") and row.get("scheduled_time"):
                     run_s = int(row["deletion_time"]) - int(row["scheduled_time"])
@@ -107,7 +108,8 @@ def from_trace(path: Path, *, owners: Sequence[Owner], start_ms: int, count: int
     except OSError as problem:
         raise UnreadableInput(f"cannot read {path}: {problem.strerror}") from problem
     except (KeyError, TypeError, ValueError) as problem:
-        raise UnreadableInput(f"{path}: row {number} is not a pod of the trace: {problem!r}") from problem
+        where = f"{path}: after {len(rows)} good rows"
+        raise UnreadableInput(f"{where}: not a pod of the trace: {problem!r}") from problem
     rows.sort()
     first_s = rows[0][0] if rows else 0
     for index, (created_s, run_s, gpus, name) in enumerate(rows[:count]):
@@ -136,7 +138,7 @@ def trace_path() -> Path:
 def _draw_run_ms(stream: random.Random) -> int:
     """Draw a run time by the trace's quantiles, evenly between two of them."""
     at = stream.randint(0, 99_999)
-    for (low_percent, low_s), (high_percent, high_s) in zip(_RUN_QUANTILES, _RUN_QUANTILES[1:], strict=False):
+    for (low_percent, low_s), (high_percent, high_s) in pairwise(_RUN_QUANTILES):
         if at < high_percent * 1_000:
             into, width = at - low_percent * 1_000, (high_percent - low_percent) * 1_000
             return (low_s * 1_000) + (high_s - low_s) * 1_000 * into // width

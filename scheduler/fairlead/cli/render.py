@@ -1,0 +1,253 @@
+"""Tables and explanations for people, of the documents in `fairlead.service.view_json`. `fairlead` and `kubectl-fairlead`
+print through here, so both look alike.
+
+On a terminal Rich draws; otherwise lines are plain, columns padded and nothing is ever cut off. Colour only repeats what
+a word says already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TextIO
+
+from fairlead.units import duration_text, gpu_hours_text, pace_text
+
+if TYPE_CHECKING:
+    from fairlead.service.view_json import GangDoc, NodeDoc, PoolDoc, QueueDoc, UsageDoc
+
+RICH_ROWS = 300  # Rich measures every cell; above this many rows plain lines are faster by an order of magnitude
+_PHASE_STYLE = {"Running": "green", "Pending": "yellow", "Failed": "red", "Refused": "red", "Stopping": "magenta"}
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    right: frozenset[str] = frozenset(),
+    out: TextIO | None = None,
+) -> None:
+    """Print rows under `head`; columns named in `right` are numbers."""
+    out = out or sys.stdout
+    cells = [[_cell(value) for value in row] for row in rows]
+    if out.isatty() and len(rows) <= RICH_ROWS:
+        _rich_table(head, cells, right, out)
+        return
+    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(head)]
+    lines: list[str] = []
+    for row in [list(head), *cells]:
+        parts = [
+            text.rjust(width) if name in right else text.ljust(width)
+            for name, text, width in zip(head, row, widths, strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    out.write("\n".join(lines) + "\n")
+
+
+def _rich_table(head: Sequence[str], cells: Sequence[Sequence[str]], right: frozenset[str], out: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        drawn.add_column(name, justify="right" if name in right else "left", no_wrap=name != "REASON", overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(text, style=_PHASE_STYLE.get(text, "")) for text in row))
+    Console(file=out).print(drawn, soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    """Show a value; nothing is a dash, so that columns can be counted. Control characters never reach a terminal."""
+    if value is None or value == "":
+        return "-"
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def age_text(then_ms: int | None, now_ms: int) -> str:
+    """Write how long ago something was."""
+    return "-" if then_ms is None else duration_text(max(0, now_ms - then_ms) // 1_000 * 1_000)
+
+
+def start_text(gang: GangDoc, now_ms: int) -> str | None:
+    """Write the range in which a waiting gang starts, or the word unknown; None for one that does not wait."""
+    start = gang["start"]
+    if start is None:
+        return None
+    if start["p50_ms"] is None or start["p90_ms"] is None:
+        return "unknown"
+    low, high = (duration_text(max(0, at_ms - now_ms)) for at_ms in (start["p50_ms"], start["p90_ms"]))
+    return f"+{low}..+{high}"
+
+
+def gangs(docs: Sequence[GangDoc], now_ms: int, *, out: TextIO | None = None) -> None:
+    """Print one line a gang."""
+    head = ("NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "AGE")
+    rows = [
+        (
+            gang["namespace"],
+            gang["name"],
+            gang["queue"],
+            gang["priority"],
+            gang["gpus"],
+            gang["phase"],
+            gang["position"],
+            gang["reason"],
+            start_text(gang, now_ms),
+            age_text(gang["submitted_ms"], now_ms),
+        )
+        for gang in docs
+    ]
+    table(head, rows, right=frozenset({"PRI", "GPUS", "POS"}), out=out)
+
+
+def explain(gang: GangDoc, now_ms: int, *, out: TextIO | None = None) -> None:
+    """Print all that is known of one gang: why it waits, or where it runs, and what it has cost."""
+    out = out or sys.stdout
+    lines = [f"{gang['namespace']}/{gang['name']} is {gang['phase']}"]
+    if gang["position"] is not None:
+        lines[0] += f", number {gang['position']} in queue {gang['queue']}"
+    lines.append(f"  asks       {gang['gpus']} GPUs in {gang['members']} members, queue {gang['queue']}")
+    if gang["priority"] is not None:
+        lines[-1] += f", priority {gang['priority']}"
+    if gang["reason"] is not None:
+        lines.append(f"  reason     {gang['reason']}: {gang['message'] or ''}")
+    if gang["victims"]:
+        lines.append(f"  room       is being made by: {', '.join(gang['victims'])}")
+    start = start_text(gang, now_ms)
+    if start is not None:
+        basis = gang["start"]["basis"] if gang["start"] else ""
+        lines.append(f"  start      {start}" + (f" (basis: {basis})" if basis and basis != "unknown" else ""))
+    lines += _attempt_lines(gang, now_ms) + _allocation_lines(gang)
+    cost = f"{gpu_hours_text(gang['gpu_ms'])} GPU-hours so far"
+    if gang["lost_gpu_ms"]:
+        cost += f", {gpu_hours_text(gang['lost_gpu_ms'])} of them in attempts that did not finish"
+    lines.append(f"  cost       {cost}")
+    out.write("\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines) + "\n")
+
+
+def _attempt_lines(gang: GangDoc, now_ms: int) -> list[str]:
+    if not gang["attempt"]:
+        return ["  attempt    none yet"]
+    parts = [f"attempt    {gang['attempt']}, restarts after failures {gang['restarts']}"]
+    if gang["started_ms"] is not None:
+        parts.append(f"first ran {_clock(gang['started_ms'])}")
+    if gang["finished_ms"] is not None:
+        parts.append(f"ended {_clock(gang['finished_ms'])}")
+    return ["  " + ", ".join(parts)]
+
+
+def _allocation_lines(gang: GangDoc) -> list[str]:
+    allocation = gang["allocation"]
+    if allocation is None:
+        return []
+    where = f"{allocation['level']} {allocation['domain']}".strip()
+    tier = f", {gang['tier']}" if gang["tier"] else ""
+    lines = [f"  placed     within {where}{tier}, slowest link {pace_text(allocation['pace_bytes_per_s'])}"]
+    for on_node in allocation["nodes"]:
+        pods = ", ".join(f"{pod}={devices or 'no GPU'}" for pod, devices in on_node["pods"].items())
+        lines.append(f"    {on_node['node']}: {pods}")
+    return lines
+
+
+def queues(docs: Sequence[QueueDoc], *, out: TextIO | None = None) -> None:
+    """Print one line a queue, children under their parents."""
+    head = ("QUEUE", "TENANT", "GUARANTEED", "LIMIT", "USED", "BORROWED", "PENDING", "RUNNING", "NOTE")
+    rows = [
+        (
+            "  " * depth + doc["name"],
+            doc["tenant"],
+            doc["guaranteed"],
+            doc["limit"],
+            doc["used"],
+            doc["borrowed"],
+            doc["pending"],
+            doc["running"],
+            "over its limit" if doc["over_limit"] else None,
+        )
+        for depth, doc in _as_tree(docs)
+    ]
+    table(head, rows, right=frozenset({"GUARANTEED", "LIMIT", "USED", "BORROWED", "PENDING", "RUNNING"}), out=out)
+
+
+def _as_tree(docs: Sequence[QueueDoc]) -> list[tuple[int, QueueDoc]]:
+    """Order queues with each below its parent; one whose parent is not shown, or stands in a circle, is a root."""
+    names = {doc["name"] for doc in docs}
+    children: dict[str, list[QueueDoc]] = {}
+    for doc in sorted(docs, key=lambda doc: doc["name"]):
+        parent = doc["parent"] or ""
+        children.setdefault(parent if parent in names else "", []).append(doc)
+    ordered: list[tuple[int, QueueDoc]] = []
+    seen: set[str] = set()
+
+    def walk(name: str, depth: int) -> None:
+        for doc in children.get(name, []):
+            if doc["name"] not in seen:
+                seen.add(doc["name"])
+                ordered.append((depth, doc))
+                walk(doc["name"], depth + 1)
+
+    walk("", 0)
+    ordered += [(0, doc) for doc in docs if doc["name"] not in seen]
+    return ordered
+
+
+def nodes(docs: Sequence[NodeDoc], *, out: TextIO | None = None) -> None:
+    """Print one line a node, with its devices by state."""
+    head = ("NODE", "POOL", "MODEL", "GPUS", "FREE", "HELD", "FOREIGN", "DOWN", "STATE", "WHERE")
+    rows = [
+        (
+            doc["name"],
+            doc["pool"],
+            doc["model"],
+            doc["gpus"],
+            doc["free"],
+            doc["held"],
+            doc["foreign"],
+            doc["down"],
+            _node_state(doc),
+            " ".join(f"{level}={domain}" for level, domain in sorted(doc["levels"].items())),
+        )
+        for doc in docs
+    ]
+    table(head, rows, right=frozenset({"GPUS", "FREE", "HELD", "FOREIGN", "DOWN"}), out=out)
+
+
+def _node_state(doc: NodeDoc) -> str:
+    if doc["conflicts"]:
+        return "Conflict: " + "; ".join(doc["conflicts"])
+    if not doc["ready"]:
+        return "NotReady"
+    return "Ready" if doc["schedulable"] else "Ready, cordoned"
+
+
+def pools(docs: Sequence[PoolDoc], *, out: TextIO | None = None) -> None:
+    """Print one line a pool."""
+    head = ("POOL", "NODES", "GPUS", "FREE", "HELD", "FOREIGN", "DOWN")
+    rows = [
+        (doc["name"], doc["nodes"], doc["gpus"], doc["free"], doc["held"], doc["foreign"], doc["down"]) for doc in docs
+    ]
+    table(head, rows, right=frozenset(head[1:]), out=out)
+
+
+def usage(docs: Sequence[UsageDoc], *, out: TextIO | None = None) -> None:
+    """Print held and lost GPU-hours a queue."""
+    head = ("TENANT", "QUEUE", "GANGS", "GPU-HOURS", "OF THEM LOST")
+    rows = [
+        (doc["tenant"], doc["queue"], doc["gangs"], gpu_hours_text(doc["gpu_ms"]), gpu_hours_text(doc["lost_gpu_ms"]))
+        for doc in docs
+    ]
+    table(head, rows, right=frozenset({"GANGS", "GPU-HOURS", "OF THEM LOST"}), out=out)
+
+
+def as_json(value: Mapping[str, object] | Sequence[object], *, out: TextIO | None = None) -> None:
+    """Print a document as JSON, indented."""
+    import json
+
+    out = out or sys.stdout
+    out.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _clock(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
