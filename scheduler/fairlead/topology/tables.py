@@ -125,6 +125,8 @@ class ShapeTable:
 
     def pace(self, mask: int) -> int:
         """Return bytes/s of the slowest pair inside `mask`, 0 below two devices or where a pair is unknown."""
+        if self._columns is not None:
+            return self._columns.pace(mask & ((1 << self.gpus) - 1))
         chosen = self._bits(mask)
         rows = self.shape.pace
         return min((rows[a][b] for i, a in enumerate(chosen) for b in chosen[i + 1 :]), default=0)
@@ -207,7 +209,7 @@ class TableCache:
 class _Columns:
     """One row per subset: its rank as a choice, and its rank as what stays behind (both smaller is better)."""
 
-    __slots__ = ("_left", "_rank", "_subsets")
+    __slots__ = ("_left", "_pace", "_subsets")
 
     def __init__(self, shape: Shape) -> None:
         n = len(shape.pace)
@@ -223,13 +225,18 @@ class _Columns:
         rank.add(_sharing(shape.nic_rank, near, size))
         rank.add(_span(shape.numa))
         rank.add(_pairwise(shape.distance, np.maximum, start=0))
-        self._rank = rank.dense()
+        self._pace = np.where(size < 2, 0, pace)
+        ranks = rank.dense()
         self._left = _left_behind(shape, size, level, len(values))
         self._subsets: list[tuple[_Ints, _Ints]] = []
         for count in range(n + 1):
             subsets = np.flatnonzero(size == count).astype(np.int64)
-            subsets = subsets[np.argsort(self._rank[subsets], kind="stable")]
-            self._subsets.append((subsets, self._rank[subsets]))
+            subsets = subsets[np.argsort(ranks[subsets], kind="stable")]
+            self._subsets.append((subsets, ranks[subsets]))
+
+    def pace(self, mask: int) -> int:
+        """Return bytes/s of the slowest pair of a subset."""
+        return int(self._pace[mask])
 
     def choose(self, free: int, count: int) -> int:
         """Return the best subset of `free` with `count` bits; there is one."""
