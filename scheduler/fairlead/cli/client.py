@@ -22,14 +22,15 @@ class Server:
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Check the address; nothing is sent yet. Raises UnreadableInput."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as problem:
+            raise UnreadableInput(f"--server: {url!r}: {problem}") from problem
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UnreadableInput(f"--server: {url!r} is no address; write for example {DEFAULT_SERVER}")
         self.url, self._secure, self._host = url, parts.scheme == "https", parts.hostname
-        try:
-            self._port = parts.port
-        except ValueError as problem:
-            raise UnreadableInput(f"--server: {url!r}: {problem}") from problem
+        self._port = port
         self._base = parts.path.rstrip("/")
         self._timeout_s = timeout_s
 

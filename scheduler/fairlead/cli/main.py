@@ -49,7 +49,7 @@ class LazyGroup(TyperGroup):
         module, attribute, help_text = entry
         target: typer.Typer | Callable[..., None] = getattr(importlib.import_module(module), attribute)
         if isinstance(target, typer.Typer):
-            loaded = typer.main.get_group(target)
+            loaded: Any = typer.main.get_group(target)
             loaded.help = loaded.help or help_text
         else:
             single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

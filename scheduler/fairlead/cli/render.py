@@ -1,8 +1,9 @@
-"""Tables and explanations for people, of the documents in `fairlead.service.view_json`. `fairlead` and `kubectl-fairlead`
-print through here, so both look alike.
+"""Tables and explanations for people, of the documents in `fairlead.service.view_json`.
 
-On a terminal Rich draws; otherwise lines are plain, columns padded and nothing is ever cut off. Colour only repeats what
-a word says already.
+`fairlead` and `kubectl-fairlead` print through here, so both look alike.
+
+On a terminal Rich draws; otherwise lines are plain, columns padded and nothing is ever cut off. Colour only repeats
+what a word says already.
 """
 
 from __future__ import annotations

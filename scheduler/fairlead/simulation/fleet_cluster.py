@@ -1,4 +1,4 @@
-"""The fleet in memory as the Cluster port of the loop: virtual time runs `speed` times as fast as the machine's clock."""
+"""The fleet in memory as the Cluster port of the loop: virtual time runs `speed` times as fast as the clock."""
 
 from __future__ import annotations
 

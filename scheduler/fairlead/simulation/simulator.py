@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fairlead.model.effects import Phase
-from fairlead.model.events import Event, GangGone, GangSeen, QueueSeen
+from fairlead.model.events import Event, GangGone, GangSeen, PoolSeen, QueueSeen
 from fairlead.model.gang import Gang, ServiceClass
 from fairlead.model.reasons import Kind
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import Queue
+from fairlead.model.tenancy import Pool, Queue
 from fairlead.service.engine import Engine
 from fairlead.service.ports import Books
 from fairlead.simulation.behaviour import Behaviour
@@ -30,6 +30,7 @@ from fairlead.topology.fleets import build
 START_MS = 1_800_000_000_000
 _FLEETS = ("dgx-a100", "hgx-h100", "pcie-l40s", "mixed", "gb200-nvl72")
 _HOUR_MS = 3_600_000
+POOL = Pool(name="fleet", node_selector=(("fairlead.dev/fleet", "yes"),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def run(seed: int, *, gangs: int = 40, nodes: int = 12, faults: bool = True, boo
         A promise was broken, or work that could have finished did not; the text begins with the seed.
     """
     world = random.Random(f"{seed}/world")
-    fleet_nodes = build(_FLEETS[seed % len(_FLEETS)], nodes)
+    fleet_nodes = build(_FLEETS[seed % len(_FLEETS)], nodes, pool=POOL.name)
     behaviour = Behaviour(
         conflict_permille=60 if faults else 0,
         lost_reply_permille=20 if faults else 0,
@@ -77,7 +78,7 @@ def run(seed: int, *, gangs: int = 40, nodes: int = 12, faults: bool = True, boo
     engine, journal = Engine(Rules()), _Journal()
     driver = Driver(engine, fleet, start_ms=START_MS, books=books, checkers=all_checkers(), listeners=(journal,))
     queues = _queues(world, sum(len(node.machine.gpus) for node in fleet_nodes))
-    driver.put(*(QueueSeen(queue=queue, at_ms=START_MS) for queue in queues))
+    driver.put(PoolSeen(pool=POOL, at_ms=START_MS), *(QueueSeen(queue=queue, at_ms=START_MS) for queue in queues))
     _submit(driver, world, seed, queues, gangs)
     if faults:
         _faults(driver, world, queues)
