@@ -238,6 +238,24 @@ class Recovered:
     restarts: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """At start: what a GangJob's status says of its past, so that attempt numbers and endings survive a restart.
+
+    `ended` is None for a gang that may still run, else whether it succeeded. Follows the gang's `GangSeen`.
+    """
+
+    gang: GangId
+    attempts: int
+    restarts: int
+    at_ms: int
+    ended: bool | None = None
+    past_gpu_ms: int = 0
+    lost_gpu_ms: int = 0
+    started_ms: int | None = None
+    finished_ms: int | None = None
+
+
 Event = (
     NodeSeen
     | NodeGone
@@ -261,4 +279,5 @@ Event = (
     | MemberEnded
     | MemberReleased
     | Recovered
+    | Remembered
 )

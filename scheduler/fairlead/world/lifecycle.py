@@ -53,6 +53,10 @@ NEXT: dict[tuple[Phase, Step], Phase] = {
     (_P.STOPPING, Step.PAUSE): _P.SUSPENDED,
     (_P.STOPPING, Step.SUCCEED): _P.SUCCEEDED,
     (_P.STOPPING, Step.FAIL): _P.FAILED,
+    (_P.PENDING, Step.SUCCEED): _P.SUCCEEDED,  # remembered from its status at start
+    (_P.PENDING, Step.FAIL): _P.FAILED,
+    (_P.SUSPENDED, Step.SUCCEED): _P.SUCCEEDED,
+    (_P.SUSPENDED, Step.FAIL): _P.FAILED,
     (_P.SUCCEEDED, Step.RECOVER): _P.PLACING,
     (_P.FAILED, Step.RECOVER): _P.PLACING,
 }

@@ -178,6 +178,8 @@ class ClusterState:
                 self._intend(record, fact)
             case ev.Recovered():
                 self._recover(record, fact)
+            case ev.Remembered():
+                _remember(record, fact)
             case ev.Nominated():
                 if record.phase is Phase.PENDING:
                     record.nomination = fact
@@ -375,6 +377,16 @@ class ClusterState:
             record.refusal = refusal
             self.touched.add(gang_id)
         record.refused_epoch = epoch
+
+
+def _remember(record: GangRecord, fact: ev.Remembered) -> None:
+    if fact.attempts < record.attempts or record.current is not None or record.phase in FINAL:
+        return
+    record.attempts, record.restarts = fact.attempts, max(record.restarts, fact.restarts)
+    record.past_gpu_ms, record.lost_gpu_ms = fact.past_gpu_ms, fact.lost_gpu_ms
+    record.started_ms, record.finished_ms = fact.started_ms, fact.finished_ms
+    if fact.ended is not None and record.phase in (Phase.PENDING, Phase.SUSPENDED):
+        record.step(Step.SUCCEED if fact.ended else Step.FAIL)
 
 
 def is_waiting(record: GangRecord) -> bool:
