@@ -340,6 +340,7 @@ class StorageClass(Record, frozen=True, kw_only=True):
     """A StorageClass."""
 
     metadata: Meta = Meta()
+    provisioner: str = ""
     volume_binding_mode: str = "Immediate"
     allowed_topologies: list[AllowedTopology] = []
 

@@ -39,6 +39,7 @@ class Meta(Record, frozen=True, kw_only=True):
     generation: int = 0
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: list[OwnerReference] = []
@@ -206,9 +207,16 @@ class Terminated(Record, frozen=True, kw_only=True):
     finished_at: str | None = None
 
 
-class ContainerState(Record, frozen=True, kw_only=True):
-    """A container's state, as far as it has ended."""
+class RunningState(Record, frozen=True, kw_only=True):
+    """Since when a container runs."""
 
+    started_at: str | None = None
+
+
+class ContainerState(Record, frozen=True, kw_only=True):
+    """A container's state: running, ended, or neither yet."""
+
+    running: RunningState | None = None
     terminated: Terminated | None = None
 
 

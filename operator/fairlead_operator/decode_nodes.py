@@ -1,0 +1,224 @@
+"""From Node, ResourceSlices and NodeTopology to one `fairlead.model.hardware.Node`. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from fairlead.discovery.inventory import SliceDevice, join
+from fairlead.errors import UnreadableInput
+from fairlead.model.hardware import Gpu, Link, Machine, Nic, Node, NodeName, NumaNode, Taint
+from fairlead.model.tenancy import Pool
+from fairlead.units import quantity
+from fairlead_operator.custom_objects import NodeTopology
+from fairlead_operator.device_objects import AttributeValue, Slice, SliceDeviceSpec
+from fairlead_operator.objects import Condition, NodeObject, time_ms
+from fairlead_operator.pod_shape import allocatable
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+CLIQUE_LABEL = "nvidia.com/gpu.clique"
+STANDARD = "resource.kubernetes.io"
+_HEARTBEAT_OLDEST_MS = 60_000  # a node counts as unknown after 50 s without a heartbeat; an older one says little
+_KEEPING_AWAY = frozenset({"NoSchedule", "NoExecute"})
+
+LevelLabels = Mapping[str, Sequence[str]]
+"""Topology level -> node labels that name its domain, the first that is there winning."""
+
+
+def decode_topology(found: NodeTopology) -> Machine:
+    """Return the machine that the agent found."""
+    spec = found.spec
+    return Machine(
+        source=spec.source,
+        gpus=tuple(
+            Gpu(
+                id=g.id,
+                index=g.index,
+                device=g.device,
+                uuid=g.uuid,
+                pci=g.pci,
+                model=g.model,
+                memory_bytes=g.memory_bytes,
+                numa=g.numa,
+                pcie_root=g.pcie_root,
+                pcie_switch=g.pcie_switch,
+                healthy=g.healthy,
+                health_reason=g.health_reason,
+            )
+            for g in spec.gpus
+        ),
+        nics=tuple(
+            Nic(
+                id=n.id,
+                pci=n.pci,
+                numa=n.numa,
+                pcie_root=n.pcie_root,
+                pcie_switch=n.pcie_switch,
+                bytes_per_s=n.bytes_per_second,
+                rail=n.rail,
+            )
+            for n in spec.nics
+        ),
+        numa_nodes=tuple(
+            NumaNode(id=n.id, cpus=n.cpus, memory_bytes=n.memory_bytes, distances=tuple(n.distances))
+            for n in spec.numa_nodes
+        ),
+        links=tuple(Link(a=x.a, b=x.b, path=x.class_, bytes_per_s=x.bytes_per_second) for x in spec.links),
+        clique=spec.clique,
+    )
+
+
+def slice_devices(slices: Iterable[Slice], driver: str) -> tuple[str, tuple[SliceDevice, ...], tuple[str, ...]]:
+    """Return (the node's device pool, its whole GPUs, conflicts) from the slices of one node and driver.
+
+    Only the highest generation of a pool counts. While a driver is still publishing it, devices stay known but are kept
+    from new allocations, so that what is held on them is not forgotten. Parts of GPUs (MIG) are left out.
+    """
+    pools: dict[str, list[Slice]] = {}
+    for found in slices:
+        if found.spec.driver == driver:
+            pools.setdefault(found.spec.pool.name, []).append(found)
+    if not pools:
+        return "", (), ()
+    devices_of = {name: _pool_devices(members, driver) for name, members in pools.items()}
+    chosen = min(devices_of, key=lambda name: (-len(devices_of[name]), name))
+    conflicts = tuple(
+        f"ResourceSlices: device pool {name} of {driver} is left out, {chosen} is used; a node may have one"
+        for name in sorted(devices_of)
+        if name != chosen and devices_of[name]
+    )
+    return chosen, devices_of[chosen], conflicts
+
+
+def _pool_devices(members: list[Slice], driver: str) -> tuple[SliceDevice, ...]:
+    """Return the GPUs of one pool by the rules for consumers of slices."""
+    newest = max(found.spec.pool.generation for found in members)
+    current = sorted((s for s in members if s.spec.pool.generation == newest), key=lambda s: s.metadata.name)
+    names = Counter(device.name for found in current for device in found.spec.devices)
+    trouble = ""
+    if any(found.spec.pool.resource_slice_count != len(current) for found in current):
+        trouble = "its ResourceSlices are not complete"
+        current += [s for s in members if s.spec.pool.generation < newest]
+    elif any(count > 1 for count in names.values()):
+        trouble = "its ResourceSlices name a device twice"
+    found_devices: dict[str, SliceDevice] = {}
+    for found in current:
+        for spec in found.spec.devices:
+            device = _slice_device(spec, driver)
+            if device is not None and device.name not in found_devices:
+                found_devices[device.name] = replace(device, tainted=True, taint=trouble) if trouble else device
+    return tuple(found_devices.values())
+
+
+def _slice_device(spec: SliceDeviceSpec, driver: str) -> SliceDevice | None:
+    """Convert one device; None for what is no whole GPU."""
+    kind = _attribute(spec, driver, "type")
+    if kind not in ("", "gpu"):
+        return None
+    memory = spec.capacity.get("memory") or spec.capacity.get(f"{driver}/memory")
+    taint = next((t for t in spec.taints if t.effect in _KEEPING_AWAY), None)
+    return SliceDevice(
+        name=spec.name,
+        uuid=_attribute(spec, driver, "uuid"),
+        pci=_attribute(spec, driver, "pciBusID"),
+        model=_attribute(spec, driver, "productName"),
+        memory_bytes=quantity(memory.value, field=f"device {spec.name} capacity.memory") if memory else 0,
+        tainted=taint is not None,
+        taint="" if taint is None else f"{taint.key}={taint.value}:{taint.effect}",
+    )
+
+
+def _attribute(spec: SliceDeviceSpec, driver: str, name: str) -> str:
+    """Return a text attribute from the standard domain, the driver's, or none, which is the driver's too."""
+    for key in (f"{STANDARD}/{name}", f"{driver}/{name}", name):
+        value: AttributeValue | None = spec.attributes.get(key)
+        if value is not None and value.string is not None:
+            return value.string
+    return ""
+
+
+def pools_of(labels: Mapping[str, str], pools: Iterable[Pool]) -> tuple[Pool, ...]:
+    """Return the pools that select a node with these labels, by name; there should be at most one."""
+    found = (p for p in pools if all(labels.get(key) == value for key, value in p.node_selector))
+    return tuple(sorted(found, key=lambda pool: pool.name))
+
+
+def levels_of(labels: Mapping[str, str], level_labels: LevelLabels) -> tuple[tuple[str, str], ...]:
+    """Return (level, domain) for each level that a label names."""
+    levels = {level: next((labels[k] for k in keys if labels.get(k)), "") for level, keys in level_labels.items()}
+    return tuple(sorted((level, domain) for level, domain in levels.items() if domain))
+
+
+def not_ready_since_ms(conditions: Iterable[Condition], created_ms: int) -> int | None:
+    """Return when the node was last known to be Ready (UTC ms), None while it is.
+
+    A kubelet that went silent was Ready until its last heartbeat, which is before the moment somebody noticed.
+    """
+    ready = next((c for c in conditions if c.type == "Ready"), None)
+    if ready is None:
+        return created_ms
+    if ready.status == "True":
+        return None
+    changed = time_ms(ready.last_transition_time) or created_ms
+    heartbeat = time_ms(ready.last_heartbeat_time)
+    if 0 < heartbeat < changed:
+        return max(heartbeat, changed - _HEARTBEAT_OLDEST_MS)
+    return changed
+
+
+def is_out_of_service(found: NodeObject) -> bool:
+    """Whether an administrator has declared that nothing runs on the node any more."""
+    return any(taint.key == OUT_OF_SERVICE for taint in found.spec.taints)
+
+
+def decode_node(
+    found: NodeObject,
+    *,
+    topology: NodeTopology | None,
+    slices: Iterable[Slice],
+    pools: Iterable[Pool],
+    level_labels: LevelLabels,
+) -> Node:
+    """Join everything that is known of one node; `slices` are those of this node.
+
+    Raises
+    ------
+    UnreadableInput
+        A quantity or time in one of the objects cannot be read.
+    """
+    meta, labels = found.metadata, found.metadata.labels
+    candidates = pools_of(labels, pools)
+    pool = candidates[0] if candidates else None
+    conflicts: list[str] = []
+    if len(candidates) > 1:
+        names = ", ".join(p.name for p in candidates)
+        conflicts.append(f"pools {names} all select this node; {candidates[0].name} has it")
+    driver = pool.driver if pool else "gpu.nvidia.com"
+    device_pool, devices, doubts = slice_devices(slices, driver)
+    conflicts += doubts
+    machine, mismatches = join(decode_topology(topology) if topology else None, devices)
+    clique = labels.get(CLIQUE_LABEL, "")
+    if clique and machine.clique and clique != machine.clique:
+        conflicts.append(f"label {CLIQUE_LABEL} says {clique}, the topology {machine.clique}; the label is taken")
+    if clique:
+        machine = replace(machine, clique=clique)
+    return Node(
+        name=NodeName(meta.name),
+        machine=machine,
+        pool=pool.name if pool else "",
+        driver=driver,
+        device_pool=device_pool,
+        labels=tuple(sorted(labels.items())),
+        taints=tuple(Taint(key=t.key, value=t.value, effect=t.effect) for t in found.spec.taints),
+        allocatable=allocatable(found.status.allocatable, meta.name),
+        levels=levels_of(labels, level_labels),
+        unschedulable=found.spec.unschedulable,
+        not_ready_since_ms=not_ready_since_ms(found.status.conditions, time_ms(meta.creation_timestamp)),
+        conflicts=(*conflicts, *mismatches),
+    )
+
+
+def readable_node(found: NodeObject, why: UnreadableInput) -> Node:
+    """Return a node of which something cannot be read: known, but given nothing."""
+    return Node(name=NodeName(found.metadata.name), unschedulable=True, conflicts=(str(why),))
