@@ -26,6 +26,7 @@ IDLE_S = 150.0  # bookmarks come about once a minute; a stream silent for longer
 _BACKOFF_MAX_S = 30.0
 _SHORT_S = 1.0  # a stream that ends this soon is counted as a failure, so that it cannot spin
 _GRAVES_MAX = 20_000
+_CATCH_UP_MS = 1_000  # what comes this soon after a stream was taken up anew may have happened while there was none
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item", bound=HasMeta)
@@ -143,6 +144,8 @@ class Reflector(Generic[Item]):
         self._version = ""
         self._failures = 0
         self._heard_ms = monotonic_ms()
+        self._opened_ms = 0
+        self._blind_ms = 0
         self._age_ms = 0
         self._graves: dict[str, None] = {}
         self._events = msgspec.json.Decoder(_Event)
@@ -151,6 +154,10 @@ class Reflector(Generic[Item]):
     def lag(self) -> Lag:
         """Say how far behind this watch may be."""
         return Lag(silent_ms=monotonic_ms() - self._heard_ms, age_ms=self._age_ms)
+
+    def gap_ms(self) -> int:
+        """Return how old the change that is being told may be: 0 on a live stream, else how long we were blind."""
+        return self._blind_ms if monotonic_ms() - self._opened_ms < _CATCH_UP_MS else 0
 
     def note_write(self, item: Item) -> None:
         """Take in what one of our own writes answered, at once; an event that is older will not undo it."""
@@ -210,7 +217,7 @@ class Reflector(Generic[Item]):
             if not meta.continue_:
                 break
             params["continue"] = meta.continue_
-        self._heard()
+        self._reopened()
         for item in self.store:
             uid = item.metadata.uid
             if (
@@ -237,8 +244,10 @@ class Reflector(Generic[Item]):
         path = self.resource.path(self._namespace)
         try:
             async with self._client.stream(path, params, idle_s=IDLE_S) as lines:
+                self._reopened()
                 async for line in lines:
                     self._line(line)
+            self._heard()  # the server closed it in good order: we saw everything until now
         except ApiError as error:
             if error.status == 410:
                 raise _Expired("version too old to watch from") from error
@@ -301,6 +310,14 @@ class Reflector(Generic[Item]):
             self.undecodable += 1
             log.warning("%s %s cannot be decoded: %s", self.resource.kind, _plain(raw).name, error)
             return None
+
+    def _reopened(self) -> None:
+        """A list or stream begins; what it tells may be as old as our last sign of life before it."""
+        now = monotonic_ms()
+        if now - self._opened_ms >= _CATCH_UP_MS:
+            self._blind_ms = now - self._heard_ms if self.synced.is_set() else 0
+        self._opened_ms = now
+        self._heard()
 
     def _heard(self) -> None:
         """The server is there."""
