@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHART = ROOT / "helm" / "fairlead"
-NAMESPACE = "fairlead"
+NAMESPACE = "fairlead-system"
 OPERATOR = "fairlead-operator"  # the ServiceAccount, and the Lease
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{OPERATOR}"
 # Nothing in a test's control plane runs these.
