@@ -24,7 +24,7 @@ from fairlead.simulation.behaviour import Behaviour
 from fairlead.simulation.checkers import all_checkers
 from fairlead.simulation.driver import Driver, PromiseBroken
 from fairlead.simulation.fleet import Fleet
-from fairlead.simulation.workload import Owner, draw
+from fairlead.simulation.workload import MIX, Owner, Shape, draw
 from fairlead.topology.fleets import build
 
 START_MS = 1_800_000_000_000
@@ -78,8 +78,10 @@ def run(seed: int, *, gangs: int = 40, nodes: int = 12, faults: bool = True, boo
     engine, journal = Engine(Rules()), _Journal()
     driver = Driver(engine, fleet, start_ms=START_MS, books=books, checkers=all_checkers(), listeners=(journal,))
     queues = _queues(world, sum(len(node.machine.gpus) for node in fleet_nodes))
+    largest = max(len(node.machine.gpus) for node in fleet_nodes)
+    mix = [replace(shape, gpus=min(shape.gpus, largest)) for shape in MIX]
     driver.put(PoolSeen(pool=POOL, at_ms=START_MS), *(QueueSeen(queue=queue, at_ms=START_MS) for queue in queues))
-    _submit(driver, world, seed, queues, gangs)
+    _submit(driver, world, seed, mix, gangs)
     if faults:
         _faults(driver, world, queues)
     try:
@@ -122,12 +124,13 @@ def _queues(world: random.Random, gpus: int) -> list[Queue]:
     return queues
 
 
-def _submit(driver: Driver, world: random.Random, seed: int, queues: list[Queue], count: int) -> None:
+def _submit(driver: Driver, world: random.Random, seed: int, mix: Sequence[Shape], count: int) -> None:
     """Let jobs arrive; some have a priority, a duration, or may not be preempted; some are suspended or deleted."""
     owners = [Owner(namespace=name, queue=name) for name in ("research-a", "research-b", "vision", "speech")]
     gap_ms = world.choice([1_000, 20_000, 120_000])
+    longest_ms = 2 * _HOUR_MS
     for arrival in draw(
-        seed, count=count, owners=owners, start_ms=START_MS + 1, gap_ms=gap_ms, longest_ms=2 * _HOUR_MS
+        seed, count=count, owners=owners, start_ms=START_MS + 1, gap_ms=gap_ms, longest_ms=longest_ms, mix=mix
     ):
         gang = _vary(arrival.gang, world)
         driver.fleet.declare(gang.id, arrival.run)

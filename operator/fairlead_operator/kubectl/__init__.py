@@ -1,0 +1,1 @@
+"""`kubectl fairlead`: the plugin for kubectl."""
