@@ -7,6 +7,8 @@ server's dry run.
 # ruff: noqa: RUF012  # msgspec makes a new list or dict of an empty default
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from fairlead_operator.objects import (
@@ -28,8 +30,8 @@ class DeviceRequest(Record, frozen=True, kw_only=True):
     count: int = 0
     model: str = ""
     memory: str = ""
-    mig: msgspec.Raw | None = None
-    share: msgspec.Raw | None = None
+    mig: Any = None
+    share: Any = None
 
 
 class RoleSpec(Record, frozen=True, kw_only=True):
@@ -87,11 +89,11 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     success_policy: SuccessPolicy = SuccessPolicy()
     failure_policy: FailurePolicy = FailurePolicy()
     preemption: PreemptionSpec = PreemptionSpec()
-    checkpoint: msgspec.Raw | None = None
-    depends_on: msgspec.Raw | None = None
-    deadline: msgspec.Raw | None = None
-    isolation: msgspec.Raw | None = None
-    ttl: msgspec.Raw | None = None
+    checkpoint: Any = None
+    depends_on: Any = None
+    deadline: Any = None
+    isolation: Any = None
+    ttl: Any = None
 
 
 class AllocatedNode(Record, frozen=True, kw_only=True):
@@ -113,9 +115,12 @@ class Allocation(Record, frozen=True, kw_only=True):
 
 
 class NominationStatus(Record, frozen=True, kw_only=True):
-    """status.nomination: the hole that is being opened for a gang."""
+    """status.nomination: the hole that is being opened for a gang, exact enough to be kept through a restart."""
 
     domain: str = ""
+    level: str = "cluster"
+    pace: int = 0
+    members: list[AllocatedNode] = []
     victims: list[str] = []
     until: str | None = None
 

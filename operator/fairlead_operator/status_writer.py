@@ -1,0 +1,251 @@
+"""Writes statuses at a bounded rate: the newest view of each gang, changes of phase before changes of place.
+
+A status is what people read, never what we decide by, so it may be late and a write that fails is taken up again.
+The one part that recovery reads, status.allocation, is written by placing before anything is held; this module only
+clears it, and only for an attempt that is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fairlead.errors import FairleadError
+from fairlead.model.effects import Phase
+from fairlead.model.gang import GangId
+from fairlead.service.metrics import Metrics
+from fairlead.world.views import GangView, PoolView, QueueView
+from fairlead_operator.custom_objects import GANGJOBS, POOLS, QUEUE_VIEWS, QUEUES, GangJob
+from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
+from fairlead_operator.objects import Resource
+from fairlead_operator.pods import API_VERSION
+from fairlead_operator.statuses import (
+    Condition,
+    conditions,
+    gang_status,
+    pool_status,
+    queue_status,
+    queue_view_status,
+    rfc3339,
+    rfc3339_micro,
+)
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S = 1.0  # after a failure of the server, before the next write
+_BAD_ENDS = (Phase.FAILED, Phase.REFUSED)
+
+
+class StatusWriter:
+    """Owns the statuses of our kinds. `job` reads a GangJob from memory, None where it is gone."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        job: Callable[[GangId], GangJob | None],
+        now_ms: Callable[[], int],
+        metrics: Metrics,
+        *,
+        writes_per_s: int = 50,
+    ) -> None:
+        """Start with nothing to write."""
+        self._client = client
+        self._job = job
+        self._now_ms = now_ms
+        self._metrics = metrics
+        self._gap_s = 1 / writes_per_s
+        self._urgent: dict[GangId, GangView] = {}
+        self._calm: dict[GangId, GangView] = {}
+        self._news = asyncio.Event()
+        self._conditions: dict[str, dict[str, Condition]] = {}
+        self._phases: dict[GangId, Phase] = {}
+        self._placed: dict[GangId, int] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def placing(self, gang: GangId, attempt: int) -> None:
+        """Hear that an attempt's allocation is about to be written: older views may no longer clear it."""
+        self._placed[gang] = attempt
+        self._urgent.pop(gang, None)
+        self._calm.pop(gang, None)
+
+    def put(self, views: Sequence[GangView]) -> None:
+        """Take in views; a newer one of the same gang replaces the older."""
+        for view in views:
+            if self._urgent.pop(view.id, None) is not None or self._phases.get(view.id) is not view.phase:
+                self._calm.pop(view.id, None)
+                self._urgent[view.id] = view
+            else:
+                self._calm[view.id] = view
+        self._metrics.status_backlog.set(len(self))
+        self._news.set()
+
+    def __len__(self) -> int:
+        """How many gangs' statuses are not written yet."""
+        return len(self._urgent) + len(self._calm)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            if not len(self):
+                self._news.clear()
+                await self._news.wait()
+            line = self._urgent or self._calm
+            gang = next(iter(line))
+            view = line.pop(gang)
+            self._metrics.status_backlog.set(len(self))
+            try:
+                await asyncio.gather(self._write_gang(view), asyncio.sleep(self._gap_s))
+            except FairleadError as error:
+                log.warning("event=status_failed gang=%s/%s error=%r", view.namespace, view.name, str(error))
+                if gang not in self._urgent and gang not in self._calm:
+                    self._calm[gang] = view
+                await asyncio.sleep(_PAUSE_S)
+
+    async def flush(self, within_s: float) -> None:
+        """Write what is left before the end, as far as the time goes."""
+        try:
+            async with asyncio.timeout(within_s):
+                while len(self):
+                    line = self._urgent or self._calm
+                    await self._write_gang(line.pop(next(iter(line))))
+        except (FairleadError, TimeoutError) as error:
+            log.info("event=status_unfinished left=%d error=%r", len(self), str(error))
+
+    async def _write_gang(self, view: GangView) -> None:
+        """Write one gang's status, and an Event where its phase has changed."""
+        job = self._job(view.id)
+        if job is None:
+            self._forget(view.id)
+            return
+        before = self._conditions.get(view.id) or _read_conditions(job)
+        now_ms = self._now_ms()
+        made = conditions(view, before, now_ms)
+        clear = view.attempt >= self._placed.get(view.id, 0)
+        status = gang_status(view, made, job.metadata.generation, now_ms, clear_allocation=clear)
+        if not await self._patch(GANGJOBS, view.name, {"status": status}, view.namespace):
+            self._forget(view.id)
+            return
+        self._conditions[view.id] = made
+        known = self._phases.get(view.id)
+        self._phases[view.id] = view.phase
+        if known is not view.phase and not (known is None and job.status.phase == view.phase.value):
+            await self._event(view, now_ms)
+
+    def _forget(self, gang: GangId) -> None:
+        """Drop what is remembered of a gang that is gone."""
+        for memory in (self._conditions, self._phases, self._placed):
+            memory.pop(gang, None)
+
+    async def _patch(self, resource: Resource[Any], name: str, body: dict[str, Any], namespace: str = "") -> bool:
+        """Merge into a status; False where the object is gone, which is nobody's fault."""
+        try:
+            await self._client.patch_merge(resource, name, body, namespace, sub="status")
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            if error.status in (
+                400,
+                422,
+            ):  # a status that the schema refuses is a bug of ours, and trying again is useless
+                log.error("event=status_refused kind=%s name=%s error=%r", resource.kind, name, error.message)
+                self._metrics.drift.labels(kind="status-refused").inc()
+                return True
+            raise
+        return True
+
+    async def _event(self, view: GangView, now_ms: int) -> None:
+        """Tell of a change of phase; an Event that is refused or lost is no loss."""
+        token = view.refusal.reason.token if view.refusal else view.phase.value
+        bad = view.phase in _BAD_ENDS or view.phase is Phase.STOPPING
+        mark = hashlib.sha256(f"{view.id}/{view.attempt}/{view.phase}/{now_ms}".encode()).hexdigest()[:16]
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{view.name}.{mark}", "namespace": view.namespace},
+            "eventTime": rfc3339_micro(now_ms),
+            "reportingController": "fairlead.dev/operator",
+            "reportingInstance": "fairlead-operator",
+            "action": view.phase.value,
+            "reason": token,
+            "type": "Warning" if bad and token != "Finished" else "Normal",
+            "note": (view.refusal.message if view.refusal else f"the gang is {view.phase.value}")[:1_000],
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": "GangJob",
+                "namespace": view.namespace,
+                "name": view.name,
+                "uid": view.id,
+            },
+        }
+        try:
+            await self._client.request("POST", f"/apis/events.k8s.io/v1/namespaces/{view.namespace}/events", body)
+        except NotLeader:
+            raise
+        except FairleadError as error:
+            log.info("event=event_lost gang=%s/%s error=%r", view.namespace, view.name, str(error))
+
+    # --- overviews --------------------------------------------------------------------------------------------------
+
+    async def overview(
+        self,
+        queues: Sequence[QueueView],
+        pools: Sequence[PoolView],
+        gangs: Sequence[GangView],
+        namespaces: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Write Queues, Pools and QueueViews whose numbers have changed. `namespaces` is queue -> those allowed."""
+        now_ms = self._now_ms()
+        for pool in pools:
+            status, made = pool_status(pool, self._conditions.get(f"pool/{pool.name}", {}), now_ms)
+            if await self._write_changed(POOLS, pool.name, "", status, now_ms):
+                self._conditions[f"pool/{pool.name}"] = made
+        by_place: dict[tuple[str, str], list[GangView]] = {}
+        for gang in gangs:
+            by_place.setdefault((gang.queue, gang.namespace), []).append(gang)
+        for queue in queues:
+            status, made = queue_status(queue, self._conditions.get(f"queue/{queue.name}", {}), now_ms)
+            if await self._write_changed(QUEUES, queue.name, "", status, now_ms):
+                self._conditions[f"queue/{queue.name}"] = made
+            for namespace in namespaces.get(queue.name, ()):
+                own = queue_view_status(queue, by_place.get((queue.name, namespace), []))
+                await self._write_changed(QUEUE_VIEWS, queue.name, namespace, own, now_ms)
+
+    async def _write_changed(
+        self, resource: Resource[Any], name: str, namespace: str, status: dict[str, Any], now_ms: int
+    ) -> bool:
+        """Write a status if it differs from what we wrote last; a QueueView that is missing is created."""
+        key = f"{resource.plural}/{namespace}/{name}"
+        if self._last.get(key) == status:
+            return False
+        body = {"status": {**status, "asOf": rfc3339(now_ms)}}
+        try:
+            found = await self._patch(resource, name, body, namespace)
+            if not found and resource is QUEUE_VIEWS:
+                made = {
+                    "apiVersion": API_VERSION,
+                    "kind": "QueueView",
+                    "metadata": {"name": name, "namespace": namespace},
+                    "spec": {"queue": name},
+                }
+                await self._client.create(QUEUE_VIEWS, made, namespace)
+                found = await self._patch(resource, name, body, namespace)
+        except NotLeader:
+            raise
+        except FairleadError as error:
+            log.warning("event=overview_failed kind=%s name=%s error=%r", resource.kind, name, str(error))
+            return False
+        if found:
+            self._last[key] = status
+        await asyncio.sleep(self._gap_s)
+        return found
+
+
+def _read_conditions(job: GangJob) -> dict[str, Condition]:
+    """Return the conditions that an earlier leader wrote."""
+    return {
+        found.type: Condition(found.type, found.status, found.reason, found.message, found.last_transition_time or "")
+        for found in job.status.conditions
+    }

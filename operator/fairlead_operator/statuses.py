@@ -1,0 +1,196 @@
+"""Statuses as values: a view becomes a merge patch; conditions of before are kept where they still hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fairlead.model.effects import Nominate, Phase
+from fairlead.model.gang import GangId
+from fairlead.model.ranges import fold
+from fairlead.model.reasons import Kind
+from fairlead.world.views import GangView, PoolView, QueueView
+from fairlead_operator.pods import JobSheet
+
+MESSAGE_MAX = 4_000
+POSITIONS_MAX = 200
+_BOUND = (Phase.STARTING, Phase.RUNNING)
+_WAITING = (Phase.PENDING, Phase.SUSPENDED, Phase.REFUSED)
+_HOLDING = (Phase.PLACING, Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition. `since` is RFC 3339, the time at which `status` last changed."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: str
+
+    def as_json(self, generation: int) -> dict[str, Any]:
+        """Write it as metav1.Condition."""
+        return {
+            "type": self.type,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "lastTransitionTime": self.since,
+            **({"observedGeneration": generation} if generation else {}),
+        }
+
+
+def rfc3339(ms: int) -> str:
+    """Write UTC ms as the API server's times are written, in whole seconds."""
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rfc3339_micro(ms: int) -> str:
+    """Write UTC ms as a MicroTime."""
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime(f"%Y-%m-%dT%H:%M:%S.{ms % 1000:03d}000Z")
+
+
+def conditions(view: GangView, before: Mapping[str, Condition], now_ms: int) -> dict[str, Condition]:
+    """Return the four conditions of a GangJob."""
+    phase, why = view.phase, view.refusal
+    token = why.reason.token if why else phase.value
+    told = (why.message if why else "")[:MESSAGE_MAX]
+    invalid = phase is Phase.REFUSED or (why is not None and why.reason.kind in (Kind.INVALID, Kind.NEVER))
+    bound = phase in _BOUND
+    finished = phase in (Phase.SUCCEEDED, Phase.FAILED)
+    facts = {
+        "Accepted": (not invalid, token if invalid else "Accepted", told if invalid else ""),
+        "Placed": (bound, "Bound" if bound else token, "" if bound else told),
+        "Running": (phase is Phase.RUNNING, token if phase is not Phase.RUNNING else "AllRunning", ""),
+        "Finished": (finished, token if finished else "NotFinished", told if finished else ""),
+    }
+    made: dict[str, Condition] = {}
+    for kind, (holds, reason, message) in facts.items():
+        status, old = ("True" if holds else "False"), before.get(kind)
+        since = old.since if old and old.status == status and old.since else rfc3339(now_ms)
+        made[kind] = Condition(kind, status, reason, message, since)
+    return made
+
+
+def gang_status(
+    view: GangView, made: Mapping[str, Condition], generation: int, now_ms: int, *, clear_allocation: bool
+) -> dict[str, Any]:
+    """Return the merge patch of a GangJob's status; null takes a field away. The allocation is written by placing."""
+    waits = view.phase in _WAITING
+    why = view.refusal
+    status: dict[str, Any] = {
+        "phase": view.phase.value,
+        "gpus": view.gpus,
+        "attempt": view.attempt,
+        "restarts": view.restarts,
+        "reason": why.reason.token if why else None,
+        "message": why.message[:MESSAGE_MAX] if why else None,
+        "position": view.position if waits else None,
+        "startEstimate": {"p50": None, "p90": None, "basis": "unknown"} if view.phase is Phase.PENDING else None,
+        "conditions": [condition.as_json(generation) for condition in made.values()],
+        "usage": {"gpuMs": view.gpu_ms, "asOf": rfc3339(now_ms)},
+        "lostGpuMs": view.lost_gpu_ms,
+        "startedAtMs": view.started_ms,
+        "finishedAtMs": view.finished_ms,
+        "asOf": rfc3339(now_ms),
+    }
+    if generation:
+        status["observedGeneration"] = generation
+    if clear_allocation and view.phase not in _HOLDING:
+        status["allocation"] = None
+    if view.nomination is None and view.phase is not Phase.PENDING:
+        status["nomination"] = None
+    return status
+
+
+def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]) -> dict[str, Any]:
+    """Return status.nomination: the hole, exact enough to be kept through a restart."""
+    placement = effect.placement
+    members: list[dict[str, Any]] = []
+    for member in placement.members:
+        text = f"{member.role}-{member.index}={fold(member.devices)}"
+        if members and members[-1]["node"] == member.node:
+            members[-1]["pods"].append(text)
+        else:
+            members.append({"node": str(member.node), "pods": [text]})
+    victims: list[str] = []
+    for gang, attempt in effect.victims:
+        sheet = sheets.get(gang)
+        victims.append(f"{sheet.namespace}/{sheet.name}#{attempt}" if sheet else f"{gang}#{attempt}")
+    return {
+        "domain": placement.domain,
+        "level": placement.level,
+        "pace": placement.pace_bytes_per_s,
+        "members": members,
+        "victims": victims,
+        "until": rfc3339_micro(effect.until_ms),
+    }
+
+
+def queue_status(
+    view: QueueView, before: Mapping[str, Condition], now_ms: int
+) -> tuple[dict[str, Any], dict[str, Condition]]:
+    """Return the merge patch of a Queue's status, and its conditions for the next time."""
+    over = "True" if view.over_limit else "False"
+    old = before.get("OverLimit")
+    since = old.since if old and old.status == over else rfc3339(now_ms)
+    reason = "AboveLimit" if view.over_limit else "WithinLimit"
+    message = f"holds {view.used_gpus} GPUs; the limit is {view.limit_gpus}" if view.over_limit else ""
+    made = {"OverLimit": Condition("OverLimit", over, reason, message, since)}
+    status = {
+        "conditions": [condition.as_json(0) for condition in made.values()],
+        "guaranteed": view.guaranteed_gpus,
+        "limit": view.limit_gpus,
+        "used": view.used_gpus,
+        "borrowed": view.borrowed_gpus,
+        "pending": view.pending_gangs,
+        "pendingGpus": view.pending_gpus,
+        "running": view.running_gangs,
+    }
+    return status, made
+
+
+def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any]:
+    """Return a QueueView's status: numbers of the queue, places of the gangs in `own` (one namespace's) only."""
+    waiting = sorted((gang for gang in own if gang.position is not None), key=lambda gang: gang.position or 0)
+    return {
+        "guaranteed": view.guaranteed_gpus,
+        "limit": view.limit_gpus,
+        "used": view.used_gpus,
+        "borrowed": view.borrowed_gpus,
+        "pending": view.pending_gangs,
+        "positions": [
+            {
+                "gangJob": gang.name,
+                "position": gang.position,
+                **({"reason": gang.refusal.reason.token} if gang.refusal else {}),
+            }
+            for gang in waiting[:POSITIONS_MAX]
+        ],
+    }
+
+
+def pool_status(
+    view: PoolView, before: Mapping[str, Condition], now_ms: int
+) -> tuple[dict[str, Any], dict[str, Condition]]:
+    """Return the merge patch of a Pool's status, and its conditions for the next time."""
+    foreign = "True" if view.foreign else "False"
+    old = before.get("ForeignAllocation")
+    since = old.since if old and old.status == foreign else rfc3339(now_ms)
+    message = (
+        f"{view.foreign} GPUs are allocated by somebody else; they are booked as unmanaged" if view.foreign else ""
+    )
+    reason = "AllocatedByOthers" if view.foreign else "None"
+    made = {"ForeignAllocation": Condition("ForeignAllocation", foreign, reason, message, since)}
+    status = {
+        "conditions": [condition.as_json(0) for condition in made.values()],
+        "nodes": view.nodes,
+        "gpus": view.gpus,
+        "free": view.free,
+        "unmanaged": view.foreign,
+        "down": view.down,
+    }
+    return status, made

@@ -1,0 +1,96 @@
+"""One attempt on its way into the cluster and out of it: what was written for each member, and what is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from fairlead.errors import FairleadError
+from fairlead.model.gang import GangId, Member
+from fairlead.model.hardware import Node, NodeName
+from fairlead.model.tenancy import Pool
+from fairlead_operator.pods import Attempt, JobSheet, claim_name, pod_name
+
+Key = tuple[GangId, int]
+"""(gang, attempt)."""
+
+Result = TypeVar("Result")
+
+
+class Lookup(Protocol):
+    """What is known of the cluster right now; answers come from memory."""
+
+    def sheet(self, gang: GangId) -> JobSheet | None:
+        """Return the GangJob, None where it is gone."""
+        ...
+
+    def node(self, name: NodeName) -> Node | None:
+        """Return a node, None where it is gone."""
+        ...
+
+    def pool(self, name: str) -> Pool | None:
+        """Return a pool, None where it is gone."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """One member's objects. `claim` is "" for a member without devices.
+
+    `pod_uid` is "" until the server has answered. `binding_tried` stays True even if no answer came.
+    """
+
+    member: Member
+    pod: str
+    claim: str = ""
+    pod_uid: str = ""
+    binding_tried: bool = False
+    released: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Trip:
+    """An attempt with all its members in rank order. `aborted` says why it is to be undone, "" while it is not."""
+
+    gang: GangId
+    sheet: JobSheet
+    attempt: Attempt
+    steps: list[Step]
+    aborted: str = ""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key(self) -> Key:
+        """Gang and attempt."""
+        return (self.gang, self.attempt.number)
+
+    @property
+    def tag(self) -> str:
+        """Name the attempt in a log line."""
+        return f"gang={self.sheet.namespace}/{self.sheet.name} attempt={self.attempt.number}"
+
+
+def trip_of(sheet: JobSheet, attempt: Attempt) -> Trip:
+    """Name the objects of every member of an attempt."""
+    steps: list[Step] = []
+    for member in attempt.placement.members:
+        pod = pod_name(sheet.name, member.role, member.index, attempt.number)
+        steps.append(Step(member=member, pod=pod, claim=claim_name(pod) if member.devices else ""))
+    return Trip(gang=GangId(sheet.uid), sheet=sheet, attempt=attempt, steps=steps)
+
+
+async def all_of(jobs: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Run all to their end, then raise the first failure of the outside if there was one.
+
+    Nothing is cancelled because a sibling failed: a write that is cut off may still happen, and then nobody knows.
+    """
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, FairleadError):
+            raise result
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
