@@ -63,8 +63,8 @@ class Intake:
     """Turns changes into facts through `put`; the `on_…` methods are callbacks of `Reflector`s.
 
     `accept` judges a GangJob. `knows` says whether the scheduler knows an attempt: pods and claims that only claim to
-    be ours are then treated as anybody else's. `gap_ms` and `on_over` are as in `MemberFacts`. `problems` has a sentence
-    for each Queue and Pool, by (kind, name), that cannot be honoured as it is written; its last good state goes on.
+    be ours are then treated as anybody else's. `gap_ms` and `on_over` are as in `MemberFacts`. `problems` has a
+    sentence for each Queue and Pool, by (kind, name), that cannot be honoured as written; its last good state goes on.
     """
 
     def __init__(

@@ -161,11 +161,11 @@ class Volume(Record, frozen=True, kw_only=True):
 
     name: str = ""
     persistent_volume_claim: ClaimSource | None = None
-    ephemeral: msgspec.Raw | None = None
-    gce_persistent_disk: msgspec.Raw | None = None
-    aws_elastic_block_store: msgspec.Raw | None = None
-    iscsi: msgspec.Raw | None = None
-    rbd: msgspec.Raw | None = None
+    ephemeral: Any = None
+    gce_persistent_disk: Any = None
+    aws_elastic_block_store: Any = None
+    iscsi: Any = None
+    rbd: Any = None
 
 
 class SpreadConstraint(Record, frozen=True, kw_only=True):
@@ -194,8 +194,8 @@ class PodSpec(Record, frozen=True, kw_only=True):
     topology_spread_constraints: list[SpreadConstraint] = []
     resource_claims: list[Named] = []
     volumes: list[Volume] = []
-    scheduling_group: msgspec.Raw | None = None
-    workload_ref: msgspec.Raw | None = None
+    scheduling_group: Any = None
+    workload_ref: Any = None
 
 
 class Terminated(Record, frozen=True, kw_only=True):
