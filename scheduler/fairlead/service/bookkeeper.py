@@ -1,0 +1,320 @@
+"""The books as the loop sees them: facts in, committed holds out, one transaction a batch.
+
+Theory of operation. Facts wait in an outbox until a transaction takes them. Inside it, what the journal has already is
+skipped, the rest goes through the meter, and journal rows and entries are written together; so after a crash anywhere
+the database holds a fact with all that follows from it, or neither, and facts that are delivered again change nothing.
+If the commit fails, the batch is kept as it is and written again, unless the database has it after all. At the start
+the meter is rebuilt from the journal; a cut is drawn then and at every full hour.
+
+Placement never waits for the database: while it is away `record` only queues, and tries again after a growing, jittered
+wait. Nothing queued is ever dropped; `behind_ms` and `full` say how bad it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, UnreadableInput
+from fairlead.ledger.chain import Head, Sealed, seal
+from fairlead.ledger.entry import Entry
+from fairlead.ledger.meter import HOUR_MS, Meter
+from fairlead.ledger.timeline import HoldKey
+from fairlead.model import codec
+from fairlead.model.codec import Cut, Record
+from fairlead.model.events import Event, MemberReleased, PlaceFailed
+from fairlead.reports import usage as usage_report
+from fairlead.reports.usage import By, UsageReport
+from fairlead.store import engine as database
+from fairlead.store import entries, journal, usage
+from fairlead.units import TICKS_PER_GPU_MS
+
+OUTBOX_BYTES = 256 * 2**20
+OUTBOX_MS = 3_600_000
+BATCH = 1_000  # facts a transaction
+RETRY_MS = 200
+RETRY_MAX_MS = 30_000
+
+_log = logging.getLogger("fairlead.books")
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A record that waits; `since_ms` is when it came."""
+
+    record: Record
+    data: bytes
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one transaction writes, worked out once. The heads are those after it."""
+
+    queued: tuple[_Queued, ...]
+    rows: tuple[journal.Row, ...]
+    sealed: tuple[Sealed, ...]
+    closed: tuple[HoldKey, ...]
+    journal_head: Head
+    ledger_head: Head
+
+
+def _pass(_name: str) -> None:
+    """Do nothing at a failpoint."""
+
+
+class Bookkeeper:
+    """`ports.Books` over SQLite or PostgreSQL. One writer; every method may be called from any thread."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: str = "embedded",
+        jitter: random.Random | None = None,
+        failpoint: Callable[[str], None] = _pass,
+    ) -> None:
+        """Nothing is opened yet; `open` does it and raises, or the first `record` does it and retries.
+
+        `cluster` becomes part of every entry's id and must stay the same for one database. `failpoint` is called with
+        the name of each step of a transaction (tests kill the process there).
+        """
+        self.url = url
+        self.cluster = cluster
+        self.trouble = ""
+        self._engine = database.connect(url)
+        self._jitter = jitter or random.Random()
+        self._failpoint = failpoint
+        self._lock = threading.RLock()
+        self._outbox: deque[_Queued] = deque()
+        self._outbox_bytes = 0
+        self._batch: _Batch | None = None
+        self._meter: Meter | None = None
+        self._resume: Cut | None = None  # to be drawn at the newest moment the journal knew, before anything new
+        self._journal_head = Head()
+        self._ledger_head = Head()
+        self._retry_at_ms = 0
+        self._failures = 0
+
+    def open(self) -> None:
+        """Make or upgrade the tables and rebuild the meter from the journal.
+
+        Raises
+        ------
+        Unreachable
+            The database does not answer.
+        BooksDoNotVerify
+            They are another cluster's books, or the journal cannot be read.
+        """
+        with self._lock:
+            if self._meter is None:
+                self._start()
+
+    def close(self) -> None:
+        """Close the database's connections. Facts in the outbox are not lost elsewhere: the cluster still has them."""
+        with self._lock:
+            self._engine.dispose()
+
+    def record(self, facts: Sequence[Event], now_ms: int) -> Sequence[HoldKey]:
+        """Take facts in order and write what waits; return the holds whose closing entries are committed now.
+
+        Call it with no facts every few seconds too: that retries after a failure and draws the hourly cut. Never
+        raises for what the database does; `trouble` has the sentence.
+        """
+        with self._lock:
+            for fact in facts:
+                self._queue(fact, now_ms)
+            if now_ms < self._retry_at_ms <= now_ms + RETRY_MAX_MS:
+                return ()
+            closed: list[HoldKey] = []
+            try:
+                self._drain(now_ms, closed)
+            except FairleadError as error:
+                self._failed(error, now_ms)
+            return tuple(dict.fromkeys(closed))
+
+    def cut(self, now_ms: int) -> None:
+        """Post every open segment up to `now_ms` and commit.
+
+        Raises
+        ------
+        Unreachable
+            The database is away; what waits is kept.
+        """
+        with self._lock:
+            self._queue(Cut(at_ms=now_ms), now_ms)
+            self._drain(now_ms, [])
+
+    def committed(self, hold: HoldKey) -> bool:
+        """Return whether a hold has ended in these books and that is committed."""
+        with self._lock:
+            if self._meter is None or not self._meter.is_over(hold):
+                return False
+            return self._batch is None or hold not in self._batch.closed
+
+    def open_holds(self) -> tuple[HoldKey, ...]:
+        """Return the holds that no fact has ended yet. At start, those the cluster no longer has were released
+        unseen: say so with `MemberReleased` and its `estimated_ms`."""
+        with self._lock:
+            return () if self._meter is None else self._meter.open_holds()
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The time of the newest record, None where there is none: the last moment the books know of."""
+        with self._lock:
+            return None if self._meter is None else self._meter.newest_ms
+
+    @property
+    def head(self) -> Head:
+        """The last committed entry's number and hash, to be published outside the database."""
+        with self._lock:
+            return self._ledger_head
+
+    def behind_ms(self, now_ms: int) -> int:
+        """Return for how long the oldest fact has been waiting for the database, 0 where none waits."""
+        with self._lock:
+            waiting = self._batch.queued[0] if self._batch else self._outbox[0] if self._outbox else None
+            return max(0, now_ms - waiting.since_ms) if waiting else 0
+
+    def full(self, now_ms: int) -> bool:
+        """Return whether the outbox is over its limit; nothing is dropped, but somebody must act."""
+        with self._lock:
+            return self._outbox_bytes >= OUTBOX_BYTES or self.behind_ms(now_ms) >= OUTBOX_MS
+
+    def usage(
+        self, now_ms: int, *, since_ms: int | None = None, until_ms: int | None = None, by: By = By.JOB
+    ) -> UsageReport:
+        """Report usage with open segments up to `now_ms`; nothing is posted for it.
+
+        Raises
+        ------
+        Unreachable
+            The database is away, or behind.
+        """
+        with self._lock:
+            self.open()
+            if self._meter is None or self._batch is not None:
+                raise Unreachable("the books are behind: the database did not take the last facts")
+            with database.reading(self._engine) as connection:
+                amounts = usage.amounts(connection, since_ms, until_ms)
+            return usage_report.report(
+                amounts, self._meter.open_segments(), as_of_ms=now_ms, since_ms=since_ms, until_ms=until_ms, by=by
+            )
+
+    def balances(self) -> dict[str, int]:
+        """Return account -> GPU-ms posted so far (open segments not included)."""
+        with database.reading(self._engine) as connection:
+            return {name: ticks // TICKS_PER_GPU_MS for name, ticks in entries.balances(connection).items()}
+
+    def _queue(self, record: Record, now_ms: int) -> None:
+        data = codec.encode(record)
+        self._outbox.append(_Queued(record, data, now_ms))
+        self._outbox_bytes += len(data)
+
+    def _start(self) -> None:
+        """Open the database and replay its journal; the meter is set only when all of it is read."""
+        database.upgrade(self._engine)
+        with database.writing(self._engine) as connection:
+            cluster = journal.set_meta(connection, "cluster", self.cluster)
+            unit = journal.set_meta(connection, "ticks_per_gpu_ms", str(TICKS_PER_GPU_MS))
+        if cluster != self.cluster or unit != str(TICKS_PER_GPU_MS):
+            raise BooksDoNotVerify(
+                f"these are the books of cluster {cluster!r} in {unit} ticks a GPU-ms, "
+                f"not of {self.cluster!r} in {TICKS_PER_GPU_MS}"
+            )
+        meter, head = Meter(self.cluster), Head()
+        with database.reading(self._engine) as connection:
+            for row in journal.read(connection):
+                outcome = meter.apply(usage_report.read_record(row), row.id)
+                head = seal(head, outcome.entries)[1]
+            self._journal_head, self._ledger_head = journal.head(connection), entries.head(connection)
+        self.trouble = ""
+        if head != self._ledger_head:
+            self.trouble = (
+                f"a replay of the journal ends at entry {head.number}, the ledger at {self._ledger_head.number}: "
+                "run `fairlead ledger verify`"
+            )
+            _log.error("books do not replay: %s", self.trouble)
+        self._meter = meter
+        if meter.newest_ms is not None:
+            self._resume = Cut(at_ms=meter.newest_ms)
+
+    def _drain(self, now_ms: int, closed: list[HoldKey]) -> None:
+        """Write everything that waits, a transaction a batch; `closed` grows with each commit."""
+        if self._meter is None:
+            self._start()
+        assert self._meter is not None
+        if self._resume is not None:
+            self._queue(self._resume, now_ms)
+            self._outbox.rotate(1)
+            self._resume = None
+        hour = now_ms // HOUR_MS * HOUR_MS
+        if self._meter.newest_ms is not None and (self._meter.cut_ms or self._meter.newest_ms) < hour:
+            self._queue(Cut(at_ms=hour), now_ms)
+        while self._batch is not None or self._outbox:
+            retried = self._batch is not None
+            with database.writing(self._engine) as connection:
+                self._failpoint("begun")
+                batch = self._batch = self._batch or self._prepare(connection)
+                if batch.rows and not (retried and journal.known(connection, [batch.rows[0].id])):
+                    journal.append(connection, batch.rows)
+                    self._failpoint("journal")
+                    entries.append(connection, batch.sealed)
+                    self._failpoint("entries")
+            self._failpoint("committed")
+            self._journal_head, self._ledger_head = batch.journal_head, batch.ledger_head
+            self._outbox_bytes -= sum(len(queued.data) for queued in batch.queued)
+            self._batch = None
+            closed += batch.closed
+        self._failures = self._retry_at_ms = 0
+
+    def _prepare(self, connection: database.Connection) -> _Batch:
+        """Take facts from the outbox through the meter; what the journal has already is not taken twice."""
+        assert self._meter is not None
+        queued = [self._outbox.popleft() for _ in range(min(BATCH, len(self._outbox)))]
+        ids = [codec.fact_id(item.data) for item in queued]
+        there = journal.known(connection, ids)
+        rows: list[journal.Row] = []
+        posted: list[Entry] = []
+        closed: list[HoldKey] = []
+        head = self._journal_head
+        for item, fact in zip(queued, ids, strict=True):
+            if fact in there:
+                closed += [hold for hold in _ended_by(item.record) if self._meter.is_over(hold)]
+                continue
+            there.add(fact)
+            row, head = journal.make_row(head, item.record, item.data, item.since_ms)
+            outcome = self._meter.apply(item.record, fact)
+            rows.append(row)
+            posted += outcome.entries
+            closed += outcome.closed
+        sealed, ledger_head = seal(self._ledger_head, posted)
+        return _Batch(tuple(queued), tuple(rows), tuple(sealed), tuple(closed), head, ledger_head)
+
+    def _failed(self, error: FairleadError, now_ms: int) -> None:
+        """Say so, and wait longer each time. Where a row contradicts the database, somebody else has written: begin
+        again from what is there."""
+        if isinstance(error, (BooksDoNotVerify, UnreadableInput)) and self._meter is not None:
+            if self._batch is not None:
+                self._outbox.extendleft(reversed(self._batch.queued))
+            self._batch = self._meter = None
+        self._failures += 1
+        wait = min(RETRY_MAX_MS, RETRY_MS << min(self._failures, 10))
+        self._retry_at_ms = now_ms + self._jitter.randint(wait // 2, wait)
+        self.trouble = str(error)
+        _log.warning("books behind by %d facts, next try in %d ms: %s", len(self._outbox), wait, error)
+
+
+def _ended_by(record: Record) -> list[HoldKey]:
+    """Return the holds that a record says are over."""
+    match record:
+        case MemberReleased():
+            return [(record.gang, record.attempt, record.rank)]
+        case PlaceFailed():
+            return [(record.gang, record.attempt, rank) for rank in record.released]
+        case _:
+            return []

@@ -1,0 +1,101 @@
+"""Append records to the journal, and read them back in order. The caller owns the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from fairlead.ledger.chain import Head, link
+from fairlead.model import codec
+from fairlead.model.codec import Record
+from fairlead.store.tables import journal, meta
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the journal as it lies there; nothing in it is trusted before the audit has looked."""
+
+    number: int
+    id: str
+    kind: str
+    subject: str
+    at_ms: int
+    recorded_ms: int
+    payload: str
+    hash: str
+
+
+def make_row(head: Head, record: Record, data: bytes, recorded_ms: int) -> tuple[Row, Head]:
+    """Number and link a record after `head`; `data` are its canonical bytes."""
+    fact = codec.fact_id(data)
+    after = Head(head.number + 1, link(head.hash, head.number + 1, fact.encode()))
+    row = Row(
+        number=after.number,
+        id=fact,
+        kind=type(record).__name__,
+        subject=codec.subject(record),
+        at_ms=record.at_ms,
+        recorded_ms=recorded_ms,
+        payload=data.decode(),
+        hash=after.hash,
+    )
+    return row, after
+
+
+def append(connection: sa.Connection, rows: Sequence[Row]) -> None:
+    """Append rows; one that is there already raises through the database's own keys."""
+    if rows:
+        columns = journal.c.keys()
+        connection.execute(journal.insert(), [{name: getattr(row, name) for name in columns} for row in rows])
+
+
+def known(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
+    """Return which of these record ids the journal has."""
+    found: set[str] = set()
+    for at in range(0, len(ids), _BATCH):
+        found.update(connection.scalars(sa.select(journal.c.id).where(journal.c.id.in_(ids[at : at + _BATCH]))))
+    return found
+
+
+def head(connection: sa.Connection) -> Head:
+    """Return the journal's last number and hash."""
+    row = connection.execute(
+        sa.select(journal.c.number, journal.c.hash).order_by(journal.c.number.desc()).limit(1)
+    ).first()  # fmt: skip
+    return Head(int(row[0]), str(row[1])) if row else Head()
+
+
+def read(connection: sa.Connection, after: int = 0) -> Iterator[Row]:
+    """Yield rows with numbers above `after`, in order, a batch in memory at a time."""
+    query = sa.select(journal).where(journal.c.number > after).order_by(journal.c.number)
+    yield from _rows(connection.execution_options(yield_per=_BATCH).execute(query))
+
+
+def of_subject(connection: sa.Connection, subject: str, kinds: Iterable[str] = ()) -> Iterator[Row]:
+    """Yield the rows about one gang, node, queue or pool, in order; all kinds where none is named."""
+    query = sa.select(journal).where(journal.c.subject == subject).order_by(journal.c.number)
+    wanted = tuple(kinds)
+    yield from _rows(connection.execute(query.where(journal.c.kind.in_(wanted)) if wanted else query))
+
+
+def set_meta(connection: sa.Connection, name: str, value: str) -> str:
+    """Write a property of these books once; return what it is, which is another value where one was there."""
+    there = connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))
+    if there is not None:
+        return str(there)
+    connection.execute(meta.insert().values(name=name, value=value))
+    return value
+
+
+def get_meta(connection: sa.Connection, name: str) -> str:
+    """Return a property of these books, "" where it was never written."""
+    return str(connection.scalar(sa.select(meta.c.value).where(meta.c.name == name)) or "")
+
+
+def _rows(result: sa.CursorResult[tuple[object, ...]]) -> Iterator[Row]:
+    for row in result.mappings():
+        yield Row(**{name: row[name] for name in Row.__slots__})

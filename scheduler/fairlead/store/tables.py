@@ -1,0 +1,68 @@
+"""Every SQL table, on one page. Migrations build exactly these; a test compares.
+
+Nothing in `journal`, `entry` or `posting` is ever updated or deleted: triggers refuse it in both databases.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+meta = sa.Table(
+    "meta",  # what these books are: the cluster they belong to, and their unit
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # dense, from 1
+    sa.Column("id", sa.Text, nullable=False, unique=True),  # SHA-256 of payload
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),  # gang uid, or node, queue or pool
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("recorded_ms", sa.BigInteger, nullable=False),  # the one thing that no hash covers
+    sa.Column("payload", sa.Text, nullable=False),  # canonical JSON
+    sa.Column("hash", sa.Text, nullable=False),  # the journal's own chain
+    sa.Index("journal_subject", "subject", "kind"),
+)
+
+entry = sa.Table(
+    "entry",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # dense, from 1
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("fact", sa.Text, nullable=False),  # journal.id
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("node", sa.Text, nullable=False),
+    sa.Column("device", sa.Text, nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("from_ms", sa.BigInteger, nullable=False),
+    sa.Column("to_ms", sa.BigInteger, nullable=False),
+    sa.Column("gang", sa.Text, nullable=False),
+    sa.Column("namespace", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("attempt", sa.BigInteger, nullable=False),
+    sa.Column("rank", sa.BigInteger, nullable=False),
+    sa.Column("estimated_ms", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Index("entry_gang", "gang", "attempt", "rank"),
+    sa.Index("entry_time", "to_ms", "from_ms"),
+)
+
+posting = sa.Table(
+    "posting",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),  # 0 is capacity
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("ticks", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(["number"], ["entry.number"], name="posting_entry"),
+)
+
+APPEND_ONLY = ("journal", "entry", "posting")
+"""The tables that triggers protect, each by ``<table>_no_update`` and ``<table>_no_delete``."""
