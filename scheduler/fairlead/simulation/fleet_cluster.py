@@ -28,6 +28,7 @@ class FleetCluster:
         self._zero_ms = clock_ms()
         self._answers: dict[Key, asyncio.Future[Event]] = {}
         self._changed = asyncio.Event()
+        self._wake_ms: int | None = None
 
     def now_ms(self) -> int:
         """Return virtual UTC ms."""
@@ -63,7 +64,7 @@ class FleetCluster:
         """Deliver facts as they come due until `stop` is set."""
         while not stop.is_set():
             facts = [fact for fact in self.fleet.due(self.now_ms()) if not self._answered(fact)]
-            if facts:
+            if facts or self._wake_is_due():
                 deliver(*facts)
             self._changed.clear()
             try:
@@ -71,9 +72,16 @@ class FleetCluster:
             except TimeoutError:
                 continue
 
-    def wake(self) -> None:
-        """Look at the heap again; something was put there from outside."""
+    def wake_at(self, at_ms: int | None) -> None:
+        """Let the loop look again at virtual `at_ms`; its own alarm clock runs on real time."""
+        self._wake_ms = at_ms
         self._changed.set()
+
+    def _wake_is_due(self) -> bool:
+        if self._wake_ms is None or self._wake_ms > self.now_ms():
+            return False
+        self._wake_ms = None
+        return True
 
     def _answered(self, fact: Event) -> bool:
         """Hand the result of a placement to who waits for it; False where it has to be delivered instead."""
@@ -86,7 +94,7 @@ class FleetCluster:
         return True
 
     def _nap_s(self) -> float:
-        next_ms = self.fleet.next_ms()
-        if next_ms is None:
+        moments = [at_ms for at_ms in (self.fleet.next_ms(), self._wake_ms) if at_ms is not None]
+        if not moments:
             return LONGEST_NAP_S
-        return min(LONGEST_NAP_S, max(0.001, (next_ms - self.now_ms()) / 1_000 / self._speed))
+        return min(LONGEST_NAP_S, max(0.001, (min(moments) - self.now_ms()) / 1_000 / self._speed))

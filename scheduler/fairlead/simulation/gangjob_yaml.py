@@ -53,9 +53,13 @@ class Documents:
         """Return what a watch would have shown of these documents, in the order in which they depend on each other."""
         return (
             *(PoolSeen(pool=pool, at_ms=now_ms) for pool in self.pools),
-            *(QueueSeen(queue=queue, at_ms=now_ms) for queue in self.queues),
+            *self.queue_facts(now_ms),
             *(GangSeen(gang=gang, at_ms=now_ms) for gang in self.gangs),
         )
+
+    def queue_facts(self, now_ms: int) -> tuple[Event, ...]:
+        """Return what a watch would have shown of the queues alone."""
+        return tuple(QueueSeen(queue=queue, at_ms=now_ms) for queue in self.queues)
 
 
 def read(

@@ -1,0 +1,59 @@
+"""`fairlead up`: the embedded shell in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairlead.clock import now_ms
+from fairlead.errors import UnreadableInput
+
+
+def up(
+    fleet: Annotated[str, typer.Option("--fleet", help="A built-in fleet; `fairlead fleets` lists them.")] = "mixed",
+    nodes: Annotated[int | None, typer.Option("--nodes", min=1, max=100_000, help="Nodes of the fleet.")] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    database: Annotated[Path, typer.Option("--database", help="SQLite file of the books.")] = Path("fairlead.sqlite"),
+    speed: Annotated[int, typer.Option("--speed", min=1, max=10_000, help="Virtual seconds a second.")] = 1,
+    setup: Annotated[
+        Path | None, typer.Option("--setup", help="YAML to start with; default the queues of the demo.")
+    ] = None,
+) -> None:
+    """Serve a fleet in memory until it is interrupted."""
+    import asyncio
+
+    from fairlead.simulation.bookshop import open_books
+    from fairlead.simulation.embedded import HOST, Embedded, listen, serve
+
+    text = _queues_of_the_demo() if setup is None else _read(setup)
+    with listen(port) as listener, open_books(f"sqlite:///{database}", now_ms()) as books:
+        shell = Embedded(fleet, books=books, start_ms=now_ms(), speed=speed, nodes=nodes)
+        shell.submit(text, "default")
+        gpus = sum(len(node.machine.gpus) for node in shell.fleet.nodes.values())
+        print(
+            f"fairlead: {len(shell.fleet.nodes)} nodes with {gpus} GPUs on http://{HOST}:{listener.getsockname()[1]}, "
+            f"books in {database}; end with Ctrl-C",
+            file=sys.stderr,
+            flush=True,
+        )
+        asyncio.run(serve(shell, listener))
+
+
+def _queues_of_the_demo() -> str:
+    """Return the documents of the demo that are not jobs."""
+    import yaml
+
+    from fairlead.simulation.story import jobs_yaml
+
+    documents = [doc for doc in yaml.safe_load_all(jobs_yaml()) if doc["kind"] != "GangJob"]
+    return yaml.safe_dump_all(documents)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UnreadableInput(f"cannot read {path}: {problem}") from problem

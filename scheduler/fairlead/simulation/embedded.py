@@ -1,0 +1,182 @@
+"""The embedded shell: engine, loop and books of production around the fleet in memory, with the HTTP API in front.
+
+It takes no users and no network: it serves the loopback address, and whoever reaches it may do everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fairlead.errors import MissingExtra, NotFound, Unreachable, UnreadableInput
+from fairlead.model.events import Event, GangGone, GangSeen, MemberReleased, NodeGone, NodeSeen, PoolSeen
+from fairlead.model.gang import Gang, GangId
+from fairlead.model.rules import Rules
+from fairlead.model.tenancy import Pool
+from fairlead.service.engine import Cycle, Engine
+from fairlead.service.loop import Loop
+from fairlead.service.ports import Books
+from fairlead.simulation import gangjob_yaml
+from fairlead.simulation.fleet import Fleet
+from fairlead.simulation.fleet_cluster import FleetCluster
+from fairlead.topology.fleets import FLEETS, build
+
+HOST = "127.0.0.1"
+POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),))
+
+
+class Embedded:
+    """One fleet and everything around it. `submit` and `delete` are called from the event loop that runs it."""
+
+    def __init__(self, fleet: str, *, books: Books, start_ms: int, speed: int = 1, nodes: int | None = None) -> None:
+        """Build the fleet at virtual time `start_ms`. Raises UnreadableInput for one that is unknown."""
+        if fleet not in FLEETS:
+            raise UnreadableInput(f"--fleet: there is no fleet {fleet!r}; use one of: {', '.join(FLEETS)}")
+        self.engine = Engine(Rules())
+        self.fleet = Fleet(build(fleet, nodes, pool=POOL.name), seed=start_ms)
+        self.cluster = FleetCluster(self.fleet, start_ms=start_ms, speed=speed)
+        self.books = books
+        self.loop = Loop(self.engine, self.cluster, books, self.cluster.now_ms, on_cycle=self._on_cycle)
+        self._gangs: dict[tuple[str, str], Gang] = {}
+        self._priorities: dict[str, int] = {}
+        self._submitted = 0
+        self.loop.put(PoolSeen(pool=POOL, at_ms=start_ms), *self.fleet.initial(start_ms))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first cycle has been decided."""
+        return self.loop.stats.cycles > 0
+
+    def submit(self, text: str, namespace: str) -> Sequence[str]:
+        """Take in documents, all or none; a GangJob that is there already is changed as far as it may be.
+
+        Raises
+        ------
+        UnreadableInput
+            A document cannot be read, or changes what may not be changed; the text names the field.
+        """
+        now_ms = self.cluster.now_ms()
+        found = gangjob_yaml.read(
+            text, now_ms=now_ms, new_id=self._new_id, priorities=self._priorities, namespace=namespace
+        )
+        gangs = [self._as_change(gang) for gang in found.gangs]
+        self._priorities = dict(found.priorities)
+        facts: list[Event] = [*found.queue_facts(now_ms)]
+        for pool in found.pools:
+            facts += self._pool_facts(pool, now_ms)
+        for gang in gangs:
+            run = next((run for gang_id, run in found.runs.items() if gang_id == gang.id), None)
+            if run is not None:
+                self.fleet.declare(gang.id, run)
+            self._gangs[gang.namespace, gang.name] = gang
+            facts.append(GangSeen(gang=gang, at_ms=now_ms))
+        self.loop.put(*facts)
+        names = [*(f"Queue/{queue.name}" for queue in found.queues), *(f"Pool/{pool.name}" for pool in found.pools)]
+        return [*names, *(f"GangJob/{gang.full_name}" for gang in gangs)]
+
+    def delete(self, namespace: str, name: str) -> None:
+        """Ask for a gang's end. Raises NotFound."""
+        gang = self._gangs.pop((namespace, name), None)
+        if gang is None:
+            raise NotFound(f"there is no GangJob {namespace}/{name}")
+        self.loop.put(GangGone(gang=gang.id, at_ms=self.cluster.now_ms()))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then the fleet is gone, and the books are told so."""
+        pump = asyncio.create_task(self.cluster.pump(self.loop.put, stop))
+        try:
+            await self.loop.run(stop)
+        finally:
+            stop.set()
+            await pump
+            self.books.record(self._end(self.cluster.now_ms()), self.cluster.now_ms())
+
+    def _end(self, now_ms: int) -> list[Event]:
+        """Facts that close what is open: a fleet in memory does not outlive its process."""
+        facts: list[Event] = []
+        for (gang, attempt), pods in sorted(self.fleet.pods.items()):
+            ranks = [rank for rank in sorted(pods.by_rank) if rank not in pods.released]
+            facts += [MemberReleased(gang=gang, attempt=attempt, rank=rank, at_ms=now_ms) for rank in ranks]
+        return [*facts, *(NodeGone(name=name, at_ms=now_ms) for name in sorted(self.fleet.nodes))]
+
+    def _on_cycle(self, cycle: Cycle, took_ms: int) -> None:
+        self.cluster.wake_at(cycle.wake_at_ms)
+
+    def _new_id(self, namespace: str, name: str) -> GangId:
+        self._submitted += 1
+        return GangId(f"{namespace}.{name}.{self.cluster.now_ms()}-{self._submitted}")
+
+    def _as_change(self, gang: Gang) -> Gang:
+        """Return `gang` with the identity of the one of its name, where there is one."""
+        old = self._gangs.get((gang.namespace, gang.name))
+        if old is None:
+            return gang
+        if gang.queue != old.queue:
+            raise UnreadableInput("spec.queue is immutable; create a new GangJob to use another queue")
+        shapes = [[(role.name, role.replicas, role.gpus) for role in one.roles] for one in (gang, old)]
+        if shapes[0] != shapes[1]:
+            raise UnreadableInput("spec.roles: names, replicas and devices.count are immutable; create a new GangJob")
+        return replace(gang, id=old.id, submitted_ms=old.submitted_ms)
+
+    def _pool_facts(self, pool: Pool, now_ms: int) -> list[Event]:
+        """A pool takes the nodes whose labels it selects."""
+        facts: list[Event] = [PoolSeen(pool=pool, at_ms=now_ms)]
+        wanted = set(pool.node_selector)
+        for name, node in sorted(self.fleet.nodes.items()):
+            if wanted <= set(node.labels) and node.pool != pool.name:
+                self.fleet.nodes[name] = replace(node, pool=pool.name)
+                facts.append(NodeSeen(node=self.fleet.nodes[name], at_ms=now_ms))
+        return facts
+
+
+async def serve(shell: Embedded, listener: socket.socket) -> None:
+    """Serve the HTTP API on `listener` until SIGINT or SIGTERM, then end in order. Raises MissingExtra."""
+    try:
+        import uvicorn
+    except ImportError as missing:
+        raise MissingExtra("`fairlead up` needs uvicorn: pip install 'fairlead[api]'") from missing
+    from fairlead.service.http_api import build_app
+    from fairlead.service.metrics import Metrics
+
+    class Quiet(uvicorn.Server):
+        """Leaves the signals to us: the loop has to end before the process does."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    app: Any = build_app(
+        shell.engine,
+        now_ms=shell.cluster.now_ms,
+        metrics=Metrics(),
+        ready=lambda: shell.ready,
+        submissions=shell,
+    )
+    server = Quiet(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    working = asyncio.create_task(shell.run(stop))
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    server.should_exit = True
+    await asyncio.gather(serving, working, waiting)
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket on the loopback address; port 0 takes a free one. Raises Unreachable where it is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except (OSError, OverflowError) as problem:
+        listener.close()
+        raise Unreachable(f"--port: {HOST}:{port} cannot be listened on ({problem}); use another port") from problem
+    return listener
