@@ -25,6 +25,8 @@ COLUMNS_UP_TO = 16
 
 _NICS_UP_TO = 62  # NICs are bits of an int64 in the matching; more of them change nothing for 16 GPUs
 
+_ANSWERS_UP_TO = 65_536  # remembered per shape: about 10 MB; 8 GPUs have 2,048 questions in all
+
 _Ints = NDArray[np.int64]
 
 
@@ -107,8 +109,8 @@ class ShapeTable:
 
         Best is the highest pace; then the lowest sum of path classes to a nearest NIC and the most NICs of their own;
         then the fewest NUMA nodes and the nearest of them; then what stays behind: the largest sets that keep each
-        pace, whole pace islands, NUMA nodes and switches; then the lowest mask. (0, 0) when `mask` has too few.
-        The pace of one device is 0.
+        pace, whole pace islands, NUMA nodes and switches; then the fewest switches; then the
+        lowest mask. (0, 0) when `mask` has too few. The pace of one device is 0.
         """
         found = self._best.get((mask, count))
         if found is None:
@@ -120,6 +122,8 @@ class ShapeTable:
                 found = (chosen, self.pace(chosen))
             else:
                 found = self._grow(free, count)
+            if len(self._best) >= _ANSWERS_UP_TO:
+                self._best.clear()
             self._best[mask, count] = found
         return found
 
@@ -157,7 +161,8 @@ class ShapeTable:
                 )
                 mask |= 1 << last
             nic_cost = sum(near[i] for i in self._bits(mask))
-            cost = (-self.pace(mask), nic_cost, self.numa_span(mask), -_kept_together(free & ~mask, shape), mask)
+            kept, switches = _kept_together(free & ~mask, shape), len({shape.switch[i] for i in self._bits(mask)})
+            cost = (-self.pace(mask), nic_cost, self.numa_span(mask), -kept, switches, mask)
             if best_cost is None or cost < best_cost:
                 best_cost, chosen = cost, mask
         return chosen, self.pace(chosen)
@@ -209,7 +214,7 @@ class TableCache:
 class _Columns:
     """One row per subset: its rank as a choice, and its rank as what stays behind (both smaller is better)."""
 
-    __slots__ = ("_left", "_pace", "_subsets")
+    __slots__ = ("_left", "_pace", "_subsets", "_switches")
 
     def __init__(self, shape: Shape) -> None:
         n = len(shape.pace)
@@ -227,7 +232,8 @@ class _Columns:
         rank.add(_pairwise(shape.distance, np.maximum, start=0))
         self._pace = np.where(size < 2, 0, pace)
         ranks = rank.dense()
-        self._left = _left_behind(shape, size, level, len(values))
+        self._switches = _span(shape.switch)  # 0 to n, so a remainder's rank times n + 1 weighs more
+        self._left = _left_behind(shape, size, level, len(values)) * (n + 1)
         self._subsets: list[tuple[_Ints, _Ints]] = []
         for count in range(n + 1):
             subsets = np.flatnonzero(size == count).astype(np.int64)
@@ -244,7 +250,7 @@ class _Columns:
         inside = np.flatnonzero((subsets & free) == subsets)
         # Sorted by rank, then mask: the equals of the first stand side by side.
         equals = subsets[inside[: np.searchsorted(ranks[inside], ranks[inside[0]], side="right")]]
-        return int(equals[np.argmin(self._left[free ^ equals])])
+        return int(equals[np.argmin(self._left[free ^ equals] + self._switches[equals])])
 
 
 def _left_behind(shape: Shape, size: _Ints, level: _Ints, levels: int) -> _Ints:
