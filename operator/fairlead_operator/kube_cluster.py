@@ -27,7 +27,7 @@ from fairlead_operator.evictions import may_evict
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
 from fairlead_operator.objects import PODS, Pod
 from fairlead_operator.placing import Placer, cause_of
-from fairlead_operator.pods import RANK, Attempt, JobSheet, claim_name, selector
+from fairlead_operator.pods import CLAIM_IN_POD, RANK, Attempt, JobSheet, claim_name, selector
 from fairlead_operator.status_writer import StatusWriter
 from fairlead_operator.statuses import nomination_status
 from fairlead_operator.teardown import Teardown
@@ -205,6 +205,11 @@ class KubeCluster:
             return ()
         log.info("event=stopping %s reason=%s released=%d", trip.tag, effect.cause.reason.token, len(released))
         return self._released(trip, released)
+
+    async def resume_stop(self, trip: Trip, keep: bool) -> None:
+        """Go on with a stop that an earlier leader began."""
+        log.info("event=stop_resumed %s", trip.tag)
+        await self._stop_later(trip, keep)
 
     async def _stop_later(self, trip: Trip, keep: bool) -> None:
         """Go on with a stop that the server did not let us finish: a gang goes whole."""

@@ -82,6 +82,11 @@ class StatusWriter:
         self._metrics.status_backlog.set(len(self))
         self._news.set()
 
+    def place_moved(self, view: GangView) -> bool:
+        """Whether a waiting gang's place in its queue differs from the one that its status says."""
+        job = self._job(view.id)
+        return job is not None and job.status.position != view.position
+
     def __len__(self) -> int:
         """How many gangs' statuses are not written yet."""
         return len(self._urgent) + len(self._calm)

@@ -1,0 +1,101 @@
+"""`fairlead-operator`: run the operator, or take its finalizers and taints off everything before an uninstall."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairlead.config import Settings, load
+from fairlead.errors import FairleadError
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+log = logging.getLogger("fairlead_operator")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; FAIRLEAD_* win over it.")]
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """Operate a cluster: place GangJobs on exact devices and keep the books."""
+    if context.invoked_subcommand is None:
+        run_command(None)
+
+
+@app.command("run")
+def run_command(config: ConfigFile = None) -> None:
+    """Run until SIGTERM. Exit 0: ended in order; 1: the lease was lost; 3: a server or database failed."""
+    settings = load(file=config)
+    _log_to_stderr(settings)
+    raise typer.Exit(asyncio.run(_run(settings)))
+
+
+@app.command("release-finalizers")
+def release_finalizers(config: ConfigFile = None) -> None:
+    """Take the booked finalizer off all pods and claims, and our taint off all nodes. For an uninstall."""
+    settings = load(file=config)
+    _log_to_stderr(settings)
+    raise typer.Exit(asyncio.run(_release(settings)))
+
+
+async def _run(settings: Settings) -> int:
+    """Open the books and operate until told to stop."""
+    from fairlead.service.bookkeeper import Bookkeeper
+    from fairlead_operator.kube_config import load_config
+    from fairlead_operator.run_operator import operate
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    kube = load_config(settings.kubeconfig)
+    books = Bookkeeper(settings.database_url, cluster=settings.cluster_name)
+    await asyncio.to_thread(books.open)
+    try:
+        return await operate(kube, books, settings, stop)
+    finally:
+        books.close()
+
+
+async def _release(settings: Settings) -> int:
+    """Let go of everything that is ours."""
+    from fairlead_operator.kube_client import KubeClient
+    from fairlead_operator.kube_config import load_config
+    from fairlead_operator.release import release_all
+
+    async with KubeClient(load_config(settings.kubeconfig)) as client:
+        count = await release_all(client)
+    print(f"released {count.objects} pods and claims and {count.nodes} nodes", file=sys.stderr)
+    return 0 if not count.failed else 3
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    """Log key=value lines."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="ts=%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    for handler in logging.getLogger().handlers:
+        if handler.formatter is not None:
+            handler.formatter.converter = time.gmtime
+
+
+def run() -> None:
+    """Entry point: errors of the outside become one sentence and their exit code."""
+    try:
+        app()
+    except FairleadError as error:
+        print(f"fairlead-operator: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    run()
