@@ -76,7 +76,7 @@ def with_positions(gangs: Iterable[GangDoc], views: Iterable[Object]) -> None:
 def queue(item: Object) -> QueueDoc:
     """Return a Queue's document."""
     spec, status = item.get("spec") or {}, item.get("status") or {}
-    quota = next((entry for entry in spec.get("resources") or [] if entry.get("name") == "gpu"), {})
+    quota: Object = next((entry for entry in spec.get("resources") or [] if entry.get("name") == "gpu"), {})
     over = any(c.get("type") == "OverLimit" and c.get("status") == "True" for c in status.get("conditions") or [])
     return QueueDoc(
         name=str(item["metadata"]["name"]),

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from fairlead.cli import render
-from fairlead.clock import now_ms
 from fairlead.errors import FairleadError, UnreadableInput
 from fairlead.units import duration_ms
 from fairlead_operator.kubectl.sources import HttpSource, KubeSource, Source
@@ -84,7 +83,7 @@ def ls(
     """List gangs: state, place in the queue, reason, start."""
     source, default = _open(kubeconfig, context, timeout, server)
     docs = source.gangs(None if everywhere else namespace or default)
-    _print(docs, output, json, "gangjob.fairlead.dev", lambda found: render.gangs(found, now_ms()))
+    _print(docs, output, json, "gangjob.fairlead.dev", lambda found: render.gangs(found, source.now_ms))
 
 
 @app.command()
@@ -107,7 +106,7 @@ def explain(
     if json or output == "json":
         render.as_json(doc)
     else:
-        _print([doc], output, False, "gangjob.fairlead.dev", lambda found: render.explain(found[0], now_ms()))
+        _print([doc], output, False, "gangjob.fairlead.dev", lambda found: render.explain(found[0], source.now_ms))
 
 
 @app.command()

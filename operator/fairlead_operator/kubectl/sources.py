@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from fairlead.cli.client import Server
+from fairlead.clock import now_ms
 from fairlead.errors import Forbidden, NotFound
 from fairlead.service.view_json import GangDoc, NodeDoc, PoolDoc, QueueDoc, UsageDoc
 from fairlead_operator.kubectl import documents
@@ -14,7 +15,9 @@ from fairlead_operator.kubectl.api_server import GROUP, ApiServer
 
 
 class Source(Protocol):
-    """Documents by kind; `namespace` None means all namespaces."""
+    """Documents by kind; `namespace` None means all namespaces. `now_ms` is the present of the server."""
+
+    now_ms: int
 
     def gangs(self, namespace: str | None) -> list[GangDoc]:
         """Return gangs by namespace and name."""
@@ -47,15 +50,18 @@ class HttpSource:
     def __init__(self, server: Server) -> None:
         """Take the server; nothing is sent yet."""
         self._server = server
+        self.now_ms = now_ms()
 
     def gangs(self, namespace: str | None) -> list[GangDoc]:
         """Return gangs by namespace and name."""
-        return list(self._server.call("GET", "/v1/gangs", query={"namespace": namespace}).get("items", []))
+        answer = self._server.call("GET", "/v1/gangs", query={"namespace": namespace})
+        self.now_ms = int(answer.get("as_of_ms") or self.now_ms)
+        return list(answer.get("items", []))
 
     def gang(self, namespace: str, name: str) -> GangDoc:
         """Return one gang."""
         answer: Any = self._server.call("GET", f"/v1/gangs/{namespace}/{name}")
-        answer.pop("as_of_ms", None)
+        self.now_ms = int(answer.pop("as_of_ms", None) or self.now_ms)
         found: GangDoc = answer
         return found
 
@@ -82,6 +88,7 @@ class KubeSource:
     def __init__(self, api: ApiServer) -> None:
         """Take the connection; nothing is sent yet."""
         self._api = api
+        self.now_ms = now_ms()
 
     def gangs(self, namespace: str | None) -> list[GangDoc]:
         """Return gangs by namespace and name."""

@@ -18,7 +18,7 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the story as data.")] = False,
 ) -> None:
     """Play the story and verify its books; exit 7 where they do not balance."""
-    from fairlead.simulation.bookshop import tell_with_books
+    from fairlead.simulation.fleet_books import tell_with_books
 
     data = tell_with_books(fleet)
     if json:
@@ -52,7 +52,14 @@ def _print(data: Mapping[str, Any]) -> None:
 def _jobs(data: Mapping[str, Any]) -> None:
     head = ("GANGJOB", "QUEUE", "PODSxGPUS", "WITHIN", "CLASS", "AT")
     rows = [
-        (f"{job['namespace']}/{job['name']}", job["queue"], job["shape"], job["within"], job["service_class"], _at(job["submitted_ms"]))
+        (
+            f"{job['namespace']}/{job['name']}",
+            job["queue"],
+            job["shape"],
+            job["within"],
+            job["service_class"],
+            _at(job["submitted_ms"]),
+        )
         for job in data["jobs"]
     ]
     render.table(head, rows)
@@ -72,20 +79,22 @@ def _placements(data: Mapping[str, Any]) -> None:
 
 
 def _reclaim(reclaim: Mapping[str, Any]) -> None:
-    _say(f"{_at(reclaim['asked_ms'])}  {reclaim['for']} asks for {reclaim['gpus']} GPUs in one rack. Its queue is below its")
-    _say("         guarantee, so it may take back what was lent; no priority is involved.")
+    asked, freed = _at(reclaim["asked_ms"]), _at(reclaim["last_released_ms"])
+    _say(f"{asked}  {reclaim['for']} asks for {reclaim['gpus']} GPUs in one rack. Its queue is below its guarantee,")
+    _say("         so it may take back what was lent; no priority is involved.")
     for victim in reclaim["victims"]:
         nodes = ", ".join(on_node["node"] for on_node in victim["allocation"]["nodes"])
         again = f"it ran again at {_at(victim['ran_again_ms'])}" if victim["ran_again_ms"] else "it waits"
         _say(f"         {victim['gang']} ({victim['tier']}, on {nodes}) is stopped; {again}.")
-    _say(f"{_at(reclaim['last_released_ms'])}  {reclaim['freed_gpus']} GPUs are free: with what was idle, rack {reclaim['domain']} is whole.")
+    _say(f"{freed}  {reclaim['freed_gpus']} GPUs are freed; with what was idle, rack {reclaim['domain']} is whole.")
     _say(f"{_at(reclaim['placed_ms'])}  {reclaim['for']} is placed.")
 
 
 def _failure(failure: Mapping[str, Any]) -> None:
-    _say(f"{_at(failure['failed_ms'])}  {failure['node']} stops answering. {failure['gang']} ran there, on {_list(failure['nodes_before'])}.")
-    _say(f"{_at(failure['restarted_ms'])}  It restarts whole, as attempt {failure['attempt_after']}, on {_list(failure['nodes_after'])}")
-    _say(f"         (slowest link {pace_text(failure['pace_bytes_per_s'])}). What the dead node holds stays down until it is back.")
+    before, after = _list(failure["nodes_before"]), _list(failure["nodes_after"])
+    _say(f"{_at(failure['failed_ms'])}  {failure['node']} stops answering. {failure['gang']} ran on {before}.")
+    _say(f"{_at(failure['restarted_ms'])}  It restarts whole as attempt {failure['attempt_after']} on {after}")
+    _say(f"         (slowest link {pace_text(failure['pace_bytes_per_s'])}). The dead node's GPUs are booked as down.")
 
 
 def _usage(data: Mapping[str, Any]) -> None:

@@ -68,7 +68,10 @@ def _cell(value: object) -> str:
 
 def age_text(then_ms: int | None, now_ms: int) -> str:
     """Write how long ago something was."""
-    return "-" if then_ms is None else duration_text(max(0, now_ms - then_ms) // 1_000 * 1_000)
+    if then_ms is None:
+        return "-"
+    age_ms = max(0, now_ms - then_ms) // 1_000 * 1_000
+    return duration_text(age_ms) if age_ms else "0s"
 
 
 def start_text(gang: GangDoc, now_ms: int) -> str | None:

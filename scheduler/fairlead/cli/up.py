@@ -15,7 +15,9 @@ from fairlead.errors import UnreadableInput
 def up(
     fleet: Annotated[str, typer.Option("--fleet", help="A built-in fleet; `fairlead fleets` lists them.")] = "mixed",
     nodes: Annotated[int | None, typer.Option("--nodes", min=1, max=100_000, help="Nodes of the fleet.")] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8080,
     database: Annotated[Path, typer.Option("--database", help="SQLite file of the books.")] = Path("fairlead.sqlite"),
     speed: Annotated[int, typer.Option("--speed", min=1, max=10_000, help="Virtual seconds a second.")] = 1,
     setup: Annotated[
@@ -25,12 +27,12 @@ def up(
     """Serve a fleet in memory until it is interrupted."""
     import asyncio
 
-    from fairlead.simulation.bookshop import open_books
     from fairlead.simulation.embedded import HOST, Embedded, listen, serve
+    from fairlead.simulation.fleet_books import open_books
 
     text = _queues_of_the_demo() if setup is None else _read(setup)
-    with listen(port) as listener, open_books(f"sqlite:///{database}", now_ms()) as books:
-        shell = Embedded(fleet, books=books, start_ms=now_ms(), speed=speed, nodes=nodes)
+    with listen(port) as listener, open_books(f"sqlite:///{database}", now_ms()) as opened:
+        shell = Embedded(fleet, books=opened.books, start_ms=opened.start_ms, speed=speed, nodes=nodes)
         shell.submit(text, "default")
         gpus = sum(len(node.machine.gpus) for node in shell.fleet.nodes.values())
         print(

@@ -21,7 +21,7 @@ from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool
 from fairlead.service.engine import Engine
 from fairlead.service.ports import Books
-from fairlead.service.view_json import GangDoc, UsageDoc, allocation_doc, gang_doc, usage_docs
+from fairlead.service.view_json import GangDoc, allocation_doc, gang_doc
 from fairlead.simulation import gangjob_yaml
 from fairlead.simulation.checkers import all_checkers
 from fairlead.simulation.driver import Driver
@@ -83,9 +83,9 @@ class Story:
             self._gangs[gang.id] = replace(gang, submitted_ms=at_ms)
             self.fleet.schedule(at_ms, GangSeen(gang=self._gangs[gang.id], at_ms=at_ms))
         self._background()
-        self.data["jobs"] = [self._job(gang) for gang in documents.gangs]
+        self.data["jobs"] = [self._job(gang) for gang in self._gangs.values()]
         self._until(15)
-        self.data["waiting"] = self._doc(_WAITS)
+        self.data["waiting"], self.data["waiting_ms"] = self._doc(_WAITS), self.driver.now_ms
         self._reclaim(next(gang for gang in self._gangs.values() if gang.name == _LATE))
         self._node_failure()
         self.driver.run()
@@ -93,7 +93,6 @@ class Story:
             again = [f for _, f in self._facts if isinstance(f, Intended) and f.attempt == victim["attempt"] + 1]
             victim["ran_again_ms"] = next((f.at_ms for f in again if self._full_name(f.gang) == victim["gang"]), None)
         self.data["placements"] = self._placements()
-        self.data["usage"] = self._usage()
         self.data["end_ms"] = self.driver.now_ms
         told = [doc for doc in self._docs() if self._id(doc) in self._gangs]
         self.data["phases"] = {doc["name"]: doc["phase"] for doc in told}
@@ -180,9 +179,7 @@ class Story:
 
     def _held_before(self, gang: GangId, at_ms: int) -> Mapping[str, Any]:
         """What a gang held when it was asked to stop."""
-        held = next(
-            f for at, f in reversed(self._facts) if isinstance(f, Intended) and f.gang == gang and at <= at_ms
-        )
+        held = next(f for at, f in reversed(self._facts) if isinstance(f, Intended) and f.gang == gang and at <= at_ms)
         return {
             "gang": self._full_name(gang),
             "tier": str(held.tier),
@@ -202,10 +199,6 @@ class Story:
             if isinstance(fact, Intended) and fact.gang in self._gangs
         ]
 
-    def _usage(self) -> list[UsageDoc]:
-        engine = self.driver.engine
-        return usage_docs(engine.gang_views(self.driver.now_ms), engine.queue_views())
-
     @staticmethod
     def _job(gang: Gang) -> dict[str, Any]:
         """What the YAML asked for, in short."""
@@ -219,6 +212,7 @@ class Story:
             "gpus": gang.gpus,
             "within": gang.topology.within if gang.topology else None,
             "service_class": str(gang.service_class),
+            "submitted_ms": gang.submitted_ms,
         }
 
     @property
