@@ -21,12 +21,22 @@ class LimitHit:
 
 
 class Standing:
-    """Usage and entitlement of every queue, moved along as a cycle places and stops. All in whole GPUs."""
+    """Usage and entitlement of every queue, moved along as a cycle places and stops. All in whole GPUs.
+
+    `used` is what a queue will hold once everything that is being stopped is gone and everything that room is made for
+    has come, so that the same borrowed GPUs are not taken twice. What is leaving is still held: limits count it as
+    well. What is only hoped for is no loss yet: nothing is taken on the strength of it.
+    """
 
     def __init__(
-        self, capacity: int, queues: Mapping[str, Queue], used: Mapping[str, int], pending: Iterable[tuple[str, int]]
+        self,
+        capacity: int,
+        queues: Mapping[str, Queue],
+        used: Mapping[str, int],
+        pending: Iterable[tuple[str, int]],
+        leaving: Iterable[tuple[str, int]] = (),
     ) -> None:
-        """Take `used` as charged now and `pending` as (queue, GPUs) of every waiting gang."""
+        """Take `used` as charged now, `pending` of every waiting gang, `leaving` of every attempt that stops."""
         self._queues = dict(queues)
         self._chain = {name: ancestors(name, self._queues) for name in self._queues}
         self.used: dict[str, int] = {name: used.get(name, 0) for name in self._queues}
@@ -38,6 +48,11 @@ class Standing:
             if name in demand:
                 demand[name] += gpus
         self.entitled: dict[str, int] = entitlements(capacity, self._queues, demand)
+        self._tree_leaving: dict[str, int] = dict.fromkeys(self._queues, 0)
+        self._tree_hoped: dict[str, int] = dict.fromkeys(self._queues, 0)
+        self._hoped: dict[str, int] = {}
+        for name, gpus in leaving:
+            self.leave(name, gpus)
 
     def _add(self, queue: str, gpus: int) -> None:
         for name in self._chain.get(queue, ()):
@@ -49,12 +64,29 @@ class Standing:
             self.used[queue] += gpus
             self._add(queue, gpus)
 
-    def limit_hit(self, queue: str, gpus: int) -> LimitHit | None:
-        """Return the first limit, from the queue up, that `gpus` more would break."""
+    def leave(self, queue: str, gpus: int) -> None:
+        """Move GPUs from used to leaving: their attempt is being stopped and still holds them."""
+        self.charge(queue, -gpus)
+        for name in self._chain.get(queue, ()):
+            self._tree_leaving[name] += gpus
+
+    def hope(self, queue: str, gpus: int) -> None:
+        """Count GPUs as used that a queue is to get as soon as room was made."""
+        self.charge(queue, gpus)
+        self._hoped[queue] = self._hoped.get(queue, 0) + gpus
+        for name in self._chain.get(queue, ()):
+            self._tree_hoped[name] += gpus
+
+    def limit_hit(self, queue: str, gpus: int, *, after_stops: bool = False) -> LimitHit | None:
+        """Return the first limit, from the queue up, that `gpus` more would break.
+
+        `after_stops` asks about the time when everything that is leaving is gone.
+        """
         for name in self._chain.get(queue, ()):
             limit = self._queues[name].limit_gpus
-            if limit is not None and self._tree_used[name] + gpus > limit:
-                return LimitHit(name, self._tree_used[name], limit)
+            held = self._tree_used[name] + (0 if after_stops else self._tree_leaving[name])
+            if limit is not None and held + gpus > limit:
+                return LimitHit(name, held, limit)
         return None
 
     def never_within_limit(self, queue: str, gpus: int) -> LimitHit | None:
@@ -79,11 +111,12 @@ class Standing:
 
         Guarantees of queues above both are not touched: what moves between their children stays inside them.
         """
-        if queue not in self.used or self.used[queue] <= self.entitled[queue]:
+        if queue not in self.used or self.used[queue] - self._hoped.get(queue, 0) <= self.entitled[queue]:
             return False
         shared = set(self._chain.get(taker, ()))
         return all(
-            name in shared or self._tree_used[name] - gpus >= self._queues[name].guaranteed_gpus
+            name in shared
+            or self._tree_used[name] - self._tree_hoped[name] - gpus >= self._queues[name].guaranteed_gpus
             for name in self._chain[queue]
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 from fairlead.model.gang import Gang, PodShape, Requirement, Role, SelectorTerms, ServiceClass, Toleration
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
-from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory
+from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import HostPorts
 
@@ -84,9 +84,12 @@ def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, P
         return "not in a pool"
     if pool.service_classes is not None and service not in pool.service_classes:
         return f"in a pool that does not serve {service}"
+    passing = ""
     for taint in node.taints:
         if taint.effect in BLOCKING_EFFECTS and not tolerates(shape.tolerations, taint):
-            return f"tainted {taint.key}"
+            if not taint.key.startswith(PASSING_TAINTS):
+                return f"tainted {taint.key}"
+            passing = passing or f"tainted {taint.key}"
     labels = dict(node.labels)
     if any(labels.get(key) != value for key, value in shape.node_selector):
         return "not matching nodeSelector"
@@ -98,10 +101,12 @@ def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, P
         return "not ready"
     if node.unschedulable:
         return "cordoned"
-    return ""
+    return passing
 
 
-PASSING = frozenset({"not ready", "cordoned"})
+PASSING_TAINTS = "node.kubernetes.io/"
+"""What Kubernetes itself puts on nodes that are not ready, cordoned or short of something, and takes off again."""
+PASSING = ("not ready", "cordoned", f"tainted {PASSING_TAINTS}")
 """Rules that a node may leave by itself; the others need a change of the job, the node's labels or its taints."""
 
 
@@ -113,6 +118,25 @@ class Feasibility:
         self._inventory = inventory
         self._pools = pools
         self._fits: dict[tuple[object, ...], Fit] = {}
+        self._inside: dict[tuple[str, str], BoolColumn] = {}
+
+    def inside(self, level: Level, gang: Gang) -> BoolColumn:
+        """Return which domains of `level` lie whole in one domain of the level the gang requires. Shape (domains,).
+
+        Levels need not nest: a rack may reach into two islands, and some nodes are in no island at all.
+        """
+        wish = gang.topology
+        required = wish.within if wish is not None and wish.required else "cluster"
+        known = self._inside.get((level.name, required))
+        if known is None:
+            inside = level.domain_of >= 0
+            outer = self._inventory.levels[required].domain_of[inside]
+            low = np.full(len(level.names), np.iinfo(np.int64).max)
+            high = np.full(len(level.names), -1, dtype=np.int64)
+            np.minimum.at(low, level.domain_of[inside], outer)
+            np.maximum.at(high, level.domain_of[inside], outer)
+            known = self._inside[level.name, required] = (low == high) & (low >= 0)
+        return known
 
     def fit(self, role: Role, service: ServiceClass, *, ever: bool = False) -> Fit:
         """Return where a role's pods may run; `ever` ignores rules that pass by themselves (not ready, cordoned)."""
@@ -133,7 +157,7 @@ class Feasibility:
         devices: list[int] = []
         for node in nodes:
             rule = why_not(node, role, service, self._pools)
-            if ever and rule in PASSING:
+            if ever and rule.startswith(PASSING):
                 rule = ""
             if rule:
                 blocked[rule] = blocked.get(rule, 0) + 1

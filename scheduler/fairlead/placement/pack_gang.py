@@ -15,7 +15,7 @@ import numpy as np
 from fairlead.model.gang import Gang, Member, Placement, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.placement.feasible import MANY, Feasibility, Fit, scarcest, slots
-from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
+from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
 
 DOMAINS_TRIED = 16
@@ -40,7 +40,8 @@ def place(gang: Gang, overlay: Overlay, feasibility: Feasibility) -> Placement |
     fits = [feasibility.fit(role, gang.service_class) for role in gang.roles]
     rooms = [slots(role, fit, overlay.columns, overlay.ports) for role, fit in zip(gang.roles, fits, strict=True)]
     for level in levels_to_try(gang, inventory):
-        for domain in _fitting_domains(gang, level, rooms, fits, overlay):
+        inside = feasibility.inside(level, gang)
+        for domain in _fitting_domains(gang, level, inside, rooms, fits, overlay):
             rows = level.domain_of == domain
             seats = _seat(gang, fits, rows, overlay)
             if seats is not None:
@@ -56,13 +57,13 @@ def place_in(gang: Gang, overlay: Overlay, feasibility: Feasibility, level: Leve
 
 
 def levels_to_try(gang: Gang, inventory: Inventory) -> list[Level]:
-    """Return the levels a gang may be placed in, tightest first."""
+    """Return the levels a gang may be placed in, tightest first; none where it requires one that nobody has."""
     found: list[Level] = []
     for level in inventory.levels.values():
         found.append(level)
         if gang.topology is not None and gang.topology.required and level.name == gang.topology.within:
-            break
-    return found
+            return found
+    return [] if gang.topology is not None and gang.topology.required else found
 
 
 def domain_sums(column: IntColumn, level: Level) -> IntColumn:
@@ -74,10 +75,10 @@ def domain_sums(column: IntColumn, level: Level) -> IntColumn:
 
 
 def _fitting_domains(
-    gang: Gang, level: Level, rooms: Sequence[IntColumn], fits: Sequence[Fit], overlay: Overlay
+    gang: Gang, level: Level, inside: BoolColumn, rooms: Sequence[IntColumn], fits: Sequence[Fit], overlay: Overlay
 ) -> list[int]:
     """Return domains with room for every role, best pace first, then the least room left over."""
-    enough = np.ones(len(level.names), dtype=np.bool_)
+    enough = inside.copy()
     left = np.zeros(len(level.names), dtype=np.int64)
     for role, room in zip(gang.roles, rooms, strict=True):
         sums = domain_sums(np.minimum(room, MANY // 4096), level)
@@ -239,6 +240,8 @@ def why_not_now(gang: Gang, overlay: Overlay, feasibility: Feasibility) -> Refus
             detail = scarcest(role, fit, overlay.columns, overlay.ports)
             return refuse(Reason.NODES_FILTERED, role=role.name, detail=detail)
         best += np.minimum(domain_sums(room, level), role.replicas)
+    # Sums over roles and nodes say too much where roles want the same room; that it does not fit is known by now.
+    best = np.minimum(best, gang.members - 1)
     top = int(best.argmax())
     if level.name == "cluster":
         return refuse(Reason.NOT_ENOUGH_FREE, members=gang.members, best=int(best[top]))
@@ -247,12 +250,19 @@ def why_not_now(gang: Gang, overlay: Overlay, feasibility: Feasibility) -> Refus
     )
 
 
+def unknown_level(gang: Gang, inventory: Inventory) -> Refusal | None:
+    """Return a refusal where the gang names a level, required or preferred, that no node is in."""
+    if gang.topology is None or not inventory.nodes or gang.topology.within in inventory.levels:
+        return None
+    return refuse(Reason.UNKNOWN_LEVEL, level=gang.topology.within, known=", ".join(inventory.levels))
+
+
 def _required_level(gang: Gang, inventory: Inventory) -> Level | Refusal:
     within = gang.topology.within if gang.topology is not None and gang.topology.required else "cluster"
-    wanted = gang.topology.within if gang.topology is not None else within
     known = inventory.levels
-    if inventory.nodes and wanted not in known:
-        return refuse(Reason.UNKNOWN_LEVEL, level=wanted, known=", ".join(known))
+    unknown = unknown_level(gang, inventory)
+    if unknown is not None:
+        return unknown
     if within not in known or not known[within].names:
         return refuse(Reason.NO_NODE_MATCHES, role=gang.roles[0].name, detail="there are no nodes")
     return known[within]

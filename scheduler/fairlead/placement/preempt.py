@@ -69,7 +69,7 @@ def find_room(
     on_row = _by_row(candidates, overlay)
     best: Room | None = None
     for level in levels_to_try(gang, overlay.inventory):
-        enough = np.ones(len(level.names), dtype=np.bool_)
+        enough = feasibility.inside(level, gang).copy()
         for role, room in zip(gang.roles, rooms, strict=True):
             enough &= domain_sums(np.minimum(room, MANY // 4096), level) >= role.replicas
         search = _Search(gang, world, overlay, feasibility, standing, fits, on_row)
@@ -229,8 +229,12 @@ class _Search:
         return self.standing.used.get(queue, 0) - self.standing.entitled.get(queue, 0)
 
     def _try(self, victims: Sequence[Running], level: Level, domain: int) -> Placement | None:
-        freed = sum(v.gpus for v in victims if v.queue == self.gang.queue)
-        if self.standing.limit_hit(self.gang.queue, self.gang.gpus - freed) is not None:
+        for victim in victims:
+            self.standing.charge(victim.queue, -victim.gpus)
+        hit = self.standing.limit_hit(self.gang.queue, self.gang.gpus, after_stops=True)
+        for victim in victims:
+            self.standing.charge(victim.queue, victim.gpus)
+        if hit is not None:
             return None
         mark = self.overlay.checkpoint()
         self.overlay.release(victims)

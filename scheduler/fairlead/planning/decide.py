@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Phase, Place, Refuse, Stop
 from fairlead.model.gang import Gang, Placement
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Pool
 from fairlead.ordering.backlog import in_order, inside_queue
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, request_key, row_is_free
-from fairlead.placement.pack_gang import place, why_never, why_not_now
+from fairlead.placement.pack_gang import place, unknown_level, why_never, why_not_now
 from fairlead.placement.preempt import find_room
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
@@ -71,9 +71,18 @@ class _Cycle:
         self.overlay = Overlay(world)
         usable = world.inventory.usable
         capacity = int(np.bitwise_count(world.free.free_mask[usable]).sum()) + sum(world.queue_gpus.values())
-        pending = [(w.gang.queue, w.gang.gpus) for w in world.waiting]
-        self.standing = Standing(capacity, world.queues, world.queue_gpus, pending)
         self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
+        pending = [
+            (w.gang.queue, w.gang.gpus)
+            for w in world.waiting
+            if not w.hopeless and (w.nomination is not None or admission(w.gang, world) is None)
+        ]
+        leaving = [
+            (attempt.queue, attempt.gpus)
+            for attempt in world.running
+            if attempt.phase is Phase.STOPPING or attempt.gang in self.spared
+        ]
+        self.standing = Standing(capacity, world.queues, world.queue_gpus, pending, leaving)
         self.stops_left = world.rules.stops_per_cycle
 
     def run(self) -> bool:
@@ -98,7 +107,7 @@ class _Cycle:
             nomination = waiting.nomination
             assert nomination is not None, waiting
             gang = waiting.gang
-            stays = admission(gang, self.world) is None and self.standing.limit_hit(gang.queue, gang.gpus) is None
+            stays = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gang.gpus) is None
             if stays and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
             elif self.world.now_ms >= nomination.until_ms or not any(v in live for v in nomination.victims):
@@ -108,7 +117,7 @@ class _Cycle:
         for waiting in unfinished:
             assert waiting.nomination is not None, waiting
             self.overlay.take_placement(waiting.gang, waiting.nomination.placement)
-            self.standing.charge(waiting.gang.queue, waiting.gang.gpus)
+            self.standing.hope(waiting.gang.queue, waiting.gang.gpus)
             self.spared.update(victim for victim, _ in waiting.nomination.victims)
 
     def _still_fits(self, gang: Gang, placement: Placement) -> bool:
@@ -161,6 +170,9 @@ class _Cycle:
         refusal = admission(gang, self.world)
         if refusal is not None:
             return refusal
+        unknown = unknown_level(gang, self.world.inventory)
+        if unknown is not None:
+            return unknown
         never = self.standing.never_within_limit(gang.queue, gang.gpus)
         if never is not None:
             return refuse(Reason.ABOVE_LIMIT, need=gang.gpus, queue=never.queue, limit=never.limit)
@@ -203,8 +215,8 @@ class _Cycle:
             cause = refuse(Reason.PREEMPTED) if own else refuse(Reason.RECLAIMED, gpus=victim.gpus)
             self.effects.append(Stop(gang=victim.gang, attempt=victim.attempt, cause=cause, requeue=True, by=gang.id))
             self.spared.add(victim.gang)
-            self.standing.charge(victim.queue, -victim.gpus)
-        self.standing.charge(gang.queue, gang.gpus)
+            self.standing.leave(victim.queue, victim.gpus)
+        self.standing.hope(gang.queue, gang.gpus)
         self.overlay.take_placement(gang, room.placement)
         domain = room.placement.domain or "the cluster"
         self.effects.append(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, Nominate, Phase, Place, Stop
-from fairlead.model.gang import Gang, GangId, Placement
-from fairlead.model.hardware import NodeName
+from fairlead.model.effects import Effect, EndNomination, Nominate, Phase, Place, Stop
+from fairlead.model.gang import Gang, GangId, Placement, Role
+from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason
+from fairlead.ordering.fair_share import entitlements
 from fairlead.planning.plan import Plan
 from fairlead.world.snapshot import Running, Waiting, World
 
@@ -35,7 +36,17 @@ class _Tally:
     pods: dict[NodeName, list[tuple[int, int, int, int]]] = field(
         default_factory=dict[NodeName, list[tuple[int, int, int, int]]]
     )
+    extended: dict[tuple[NodeName, str], int] = field(default_factory=dict[tuple[NodeName, str], int])
+    ports: dict[NodeName, list[tuple[str, str, int]]] = field(
+        default_factory=dict[NodeName, list[tuple[str, str, int]]]
+    )
     queue_gpus: dict[str, int] = field(default_factory=dict[str, int])
+    remaining: dict[str, int] = field(default_factory=dict[str, int])
+    hoped: dict[GangId, Gang] = field(default_factory=dict[GangId, Gang])
+    yielding: dict[GangId, frozenset[tuple[GangId, int]]] = field(
+        default_factory=dict[GangId, frozenset[tuple[GangId, int]]]
+    )
+    entitled: dict[str, int] | None = None
     placed: set[GangId] = field(default_factory=set[GangId])
     stopped: set[GangId] = field(default_factory=set[GangId])
 
@@ -46,7 +57,12 @@ def violations(plan: Plan, world: World) -> list[Violation]:
         return [Violation(i, "the plan is based on another world") for i in range(len(plan.effects))]
     waiting = {w.gang.id: w for w in world.waiting}
     running = {(r.gang, r.attempt): r for r in world.running}
-    tally = _Tally(queue_gpus=dict(world.queue_gpus))
+    tally = _Tally(queue_gpus=dict(world.queue_gpus), remaining=dict(world.queue_gpus))
+    tally.hoped = {w.gang.id: w.gang for w in world.waiting if w.nomination is not None}
+    gone = {(effect.gang, effect.attempt) for effect in plan.effects if isinstance(effect, Stop) and not effect.by}
+    for attempt in world.running:
+        if attempt.phase is Phase.STOPPING or (attempt.gang, attempt.attempt) in gone:
+            _subtract(tally.remaining, attempt)
     found: list[Violation] = []
     for position, effect in enumerate(plan.effects):
         found += [Violation(position, text) for text in _check(effect, world, waiting, running, tally)]
@@ -71,7 +87,12 @@ def _check(
                 yield f"{effect.gang}: room is made for a gang that does not wait"
             else:
                 yield from _check_shape(item.gang, effect.placement)
-                yield from _check_victims(effect, running)
+                yield from _check_level(item.gang, effect.placement, world)
+                yield from _check_victims(effect, world, running)
+                tally.hoped[effect.gang] = item.gang
+                tally.yielding[effect.gang] = frozenset(effect.victims)
+        case EndNomination():
+            tally.hoped.pop(effect.gang, None)
         case _:
             return
 
@@ -85,6 +106,8 @@ def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], ta
     if effect.gang in tally.placed:
         yield f"{gang.full_name}: placed twice in one plan"
     tally.placed.add(effect.gang)
+    tally.hoped.pop(effect.gang, None)
+    tally.remaining[gang.queue] = tally.remaining.get(gang.queue, 0) + gang.gpus
     if effect.attempt != item.attempts + 1:
         yield f"{gang.full_name}: attempt {effect.attempt} after {item.attempts}"
     yield from _check_shape(gang, effect.placement)
@@ -98,6 +121,7 @@ def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], ta
             yield f"{gang.full_name}: member {member.rank} on {member.node}: no such node or role"
             continue
         node = world.inventory.nodes[row]
+        yield from _check_host(gang, role, node, row, world, tally)
         if not node.ready or node.unschedulable or not node.pool:
             yield f"{gang.full_name}: {node.name} takes no pods now"
         known = {gpu.device: (bit, gpu) for bit, gpu in enumerate(node.machine.gpus)}
@@ -123,6 +147,31 @@ def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], ta
         for word, wanted, left in zip(("CPU", "memory", "ephemeral storage", "pods"), sums, room, strict=True):
             if wanted > 0 and wanted > left:
                 yield f"{gang.full_name}: {node.name} has {left} {word} left, the plan puts {wanted} there"
+
+
+def _check_host(gang: Gang, role: Role, node: Node, row: int, world: World, tally: _Tally) -> Iterator[str]:
+    """What else Kubernetes would hold a pod off a node for: taints, node selector, host ports, extended resources."""
+    for taint in node.taints:
+        tolerated = any(
+            t.effect in ("", taint.effect)
+            and (t.key == taint.key or (not t.key and t.operator == "Exists"))
+            and (t.operator == "Exists" or t.value == taint.value)
+            for t in role.pod.tolerations
+        )
+        if taint.effect != "PreferNoSchedule" and not tolerated:
+            yield f"{gang.full_name}: {node.name} has the taint {taint.key}, which {role.name} does not tolerate"
+    if not set(role.pod.node_selector) <= set(node.labels):
+        yield f"{gang.full_name}: {node.name} is not selected by {role.name}"
+    ports = tally.ports.setdefault(node.name, list(world.ports.get(row, ())))
+    for protocol, address, number in role.pod.host_ports:
+        if any(p == protocol and n == number and (a == address or "0.0.0.0" in (a, address)) for p, a, n in ports):
+            yield f"{gang.full_name}: host port {number} of {node.name} is taken"
+    ports.extend(role.pod.host_ports)
+    for name, amount in role.pod.requests.extended:
+        column = world.free.extended.get(name)
+        wanted = tally.extended[node.name, name] = tally.extended.get((node.name, name), 0) + amount
+        if amount > 0 and wanted > (0 if column is None else int(column[row])):
+            yield f"{gang.full_name}: {node.name} has not enough {name} left"
 
 
 def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
@@ -181,10 +230,30 @@ def _check_level(gang: Gang, placement: Placement, world: World) -> Iterator[str
         yield f"{gang.full_name}: asked for one {wish.within}, got {len(domains)}"
 
 
-def _check_victims(effect: Nominate, running: dict[tuple[GangId, int], Running]) -> Iterator[str]:
+def _check_victims(effect: Nominate, world: World, running: dict[tuple[GangId, int], Running]) -> Iterator[str]:
+    """Victims run, and what they hold together with what is free covers every device of the room."""
+    given: set[tuple[NodeName, str]] = set()
     for victim in effect.victims:
-        if victim not in running:
+        attempt = running.get(victim)
+        if attempt is None:
             yield f"{effect.gang}: {victim[0]} does not run and cannot yield"
+            continue
+        members = [attempt.placement.members[rank] for rank in attempt.holding]
+        given |= {(member.node, device) for member in members for device in member.devices}
+    for member in effect.placement.members:
+        row = world.inventory.row.get(member.node)
+        if row is None:
+            yield f"{effect.gang}: room on {member.node}, which is not there"
+            continue
+        healthy = {gpu.device for gpu in world.inventory.nodes[row].machine.gpus if gpu.healthy}
+        free = set(world.inventory.devices(row, int(world.free.free_mask[row])))
+        for device in member.devices:
+            if device not in healthy or (device not in free and (member.node, device) not in given):
+                yield f"{effect.gang}: no victim frees {member.node}/{device}"
+
+
+def _subtract(remaining: dict[str, int], attempt: Running) -> None:
+    remaining[attempt.queue] = remaining.get(attempt.queue, 0) - attempt.gpus
 
 
 def _check_stop(
@@ -201,22 +270,55 @@ def _check_stop(
     if effect.gang in tally.stopped:
         yield f"{effect.gang}: stopped twice in one plan"
     tally.stopped.add(effect.gang)
-    if effect.cause.reason not in TAKING:
+    if effect.cause.reason not in TAKING and not effect.by:
         return
     taker = waiting.get(GangId(effect.by))
     spec = attempt.spec
-    if taker is None or spec is None or attempt.phase is Phase.STOPPING:
+    named = tally.yielding.get(GangId(effect.by), frozenset())
+    if taker is None or spec is None or attempt.phase is Phase.STOPPING or (effect.gang, effect.attempt) not in named:
         yield f"{effect.gang}: taken for nobody"
         return
     if not spec.preemptible:
         yield f"{spec.full_name}: taken although it may not be"
     if taker.gang.queue == attempt.queue:
+        _subtract(tally.remaining, attempt)
+        if effect.cause.reason is not Reason.PREEMPTED:
+            yield f"{spec.full_name}: {effect.cause.reason.token} inside one queue"
         if spec.priority >= taker.gang.priority:
             yield f"{spec.full_name}: taken by a job of no higher priority"
         return
-    victim_queue = world.queues.get(attempt.queue)
-    guaranteed = victim_queue.guaranteed_gpus if victim_queue is not None else 0
-    left = tally.queue_gpus.get(attempt.queue, 0) - attempt.gpus
-    tally.queue_gpus[attempt.queue] = left
-    if left < guaranteed:
-        yield f"{spec.full_name}: taken across queues below the guarantee of {attempt.queue}"
+    yield from _check_reclaim(effect, attempt, spec, taker.gang, world, tally)
+
+
+def _check_reclaim(
+    effect: Stop, attempt: Running, spec: Gang, taker: Gang, world: World, tally: _Tally
+) -> Iterator[str]:
+    """Between queues: only what is borrowed, only for a queue within its entitlement, never below a guarantee."""
+    if effect.cause.reason is not Reason.RECLAIMED:
+        yield f"{spec.full_name}: {effect.cause.reason.token} across queues"
+    entitled = tally.entitled = _entitled(world) if tally.entitled is None else tally.entitled
+    coming = sum(gang.gpus for gang in tally.hoped.values() if gang.queue == taker.queue)
+    if tally.remaining.get(taker.queue, 0) + coming > entitled.get(taker.queue, 0):
+        yield f"{taker.full_name}: reclaims although {taker.queue} would be above its entitlement"
+    if tally.remaining.get(attempt.queue, 0) <= entitled.get(attempt.queue, 0):
+        yield f"{spec.full_name}: taken although {attempt.queue} has borrowed nothing"
+    _subtract(tally.remaining, attempt)
+    for name, queue in sorted(world.queues.items()):
+        if not _is_below(attempt.queue, name, world) or _is_below(taker.queue, name, world):
+            continue
+        left = sum(gpus for below, gpus in tally.remaining.items() if _is_below(below, name, world))
+        if left < queue.guaranteed_gpus:
+            yield f"{spec.full_name}: taken across queues below the guarantee of {name}"
+
+
+def _entitled(world: World) -> dict[str, int]:
+    """Count capacity and demand anew: what may be used or is held, and what is held or waited for by who may."""
+    usable = [i for i, node in enumerate(world.inventory.nodes) if node.pool and node.ready and not node.unschedulable]
+    free = sum(int(world.free.free_mask[row]).bit_count() for row in usable)
+    demand = dict(world.queue_gpus)
+    for item in world.waiting:
+        queue = world.queues.get(item.gang.queue)
+        listed = queue is not None and item.gang.namespace in queue.namespaces
+        if listed and not item.hopeless:
+            demand[item.gang.queue] = demand.get(item.gang.queue, 0) + item.gang.gpus
+    return entitlements(free + sum(world.queue_gpus.values()), world.queues, demand)

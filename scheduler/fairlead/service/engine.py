@@ -62,10 +62,10 @@ class Engine:
         world = self.world(now_ms)
         plan = decide(world, self._memo)
         bad = violations(plan, world)
-        refused = {violation.effect for violation in bad}
+        refused = _with_their_kind(plan, {violation.effect for violation in bad})
         facts: list[Event] = []
         effects: list[Performable] = []
-        again = plan.more
+        epoch, again = self.state.epoch, plan.more
         for position, effect in enumerate(plan.effects):
             if position in refused:
                 continue
@@ -74,12 +74,13 @@ class Engine:
                     self.state.refused(gang, refusal, world.epoch)
                 case DeclareLost(node=node):
                     facts.append(NodeLost(name=node, at_ms=now_ms))
-                    again = True
                 case Place() | Stop() | Nominate() | EndNomination():
                     facts.append(_intention(effect, now_ms))
                     effects.append(effect)
-                    again = again or isinstance(effect, EndNomination)
         self.state.apply_all(facts)
+        # What these intentions freed by themselves (room no longer kept, an attempt with nothing left to release) is
+        # seen by the next slice; no fact from outside will come to ask for one.
+        again = again or self.state.epoch != epoch
         return Cycle(
             effects=tuple(effects),
             facts=tuple(facts),
@@ -117,6 +118,21 @@ class Engine:
     def pool_views(self) -> Sequence[PoolView]:
         """Return all pools by name."""
         return standing_views.pool_views(self.node_views(), sorted(self.state.pools))
+
+
+def _with_their_kind(plan: Plan, bad: set[int]) -> set[int]:
+    """Return `bad` and what makes no sense without it: a nomination and its stops go together or not at all."""
+    takers = {
+        effect.by if isinstance(effect, Stop) else effect.gang
+        for position, effect in enumerate(plan.effects)
+        if position in bad and isinstance(effect, Stop | Nominate)
+    } - {""}
+    return bad | {
+        position
+        for position, effect in enumerate(plan.effects)
+        if (isinstance(effect, Stop) and effect.by in takers)
+        or (isinstance(effect, Nominate | Refuse) and effect.gang in takers)
+    }
 
 
 def _intention(effect: Performable, now_ms: int) -> Event:

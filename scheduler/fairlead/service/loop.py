@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Place
-from fairlead.model.events import Event
+from fairlead.model.effects import Nominate, Stop
+from fairlead.model.events import Bound, Event, PlaceFailed
 from fairlead.service.engine import Cycle, Engine
 from fairlead.service.ports import Books, Cluster, Performable
 
@@ -33,6 +33,7 @@ class LoopStats:
     facts: int = 0
     placed: int = 0
     place_failed: int = 0
+    perform_failed: int = 0
     in_flight: int = 0
     effects: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -108,8 +109,12 @@ class Loop:
         took = self._now_ms() - began
         self._count(cycle, took)
         await self._record([*facts, *cycle.facts])
+        nominations: dict[str, asyncio.Task[None]] = {}
         for effect in cycle.effects:
-            self._start(effect)
+            # Nobody is stopped before it is on record for whom: a restart in between must keep the hole for the asker.
+            task = self._start(effect, nominations.get(effect.by) if isinstance(effect, Stop) else None)
+            if isinstance(effect, Nominate):
+                nominations[effect.gang] = task
         if cycle.views:
             await self._cluster.publish(cycle.views)
         return cycle.more, cycle.wake_at_ms
@@ -138,18 +143,22 @@ class Loop:
         if self._on_cycle is not None:
             self._on_cycle(cycle, took_ms)
 
-    def _start(self, effect: Performable) -> None:
-        task = asyncio.create_task(self._perform(effect))
+    def _start(self, effect: Performable, after: asyncio.Task[None] | None) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._perform(effect, after))
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
-    async def _perform(self, effect: Performable) -> None:
+    async def _perform(self, effect: Performable, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait({after})
         async with self._slots:
             self.stats.in_flight += 1
             try:
-                self.put(*await self._cluster.perform(effect))
-                if isinstance(effect, Place):
-                    self.stats.placed += 1
+                facts = await self._cluster.perform(effect)
+                self.put(*facts)
+                self.stats.placed += sum(isinstance(fact, Bound) for fact in facts)
+                self.stats.place_failed += sum(isinstance(fact, PlaceFailed) for fact in facts)
             finally:
                 self.stats.in_flight -= 1
 
@@ -158,7 +167,7 @@ class Loop:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("event=perform_failed", exc_info=task.exception())
-            self.stats.place_failed += 1
+            self.stats.perform_failed += 1
 
     async def _drain(self) -> None:
         """Finish effects in flight and book what they brought; every effect has its own deadline."""

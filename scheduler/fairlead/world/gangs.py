@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fairlead.model.effects import Phase
-from fairlead.model.events import Nominated, StopIntended
-from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
-from fairlead.model.reasons import Refusal
-from fairlead.world.lifecycle import Step, next_phase
+from fairlead.model.events import Nominated, Remembered, StopIntended
+from fairlead.model.gang import Gang, GangId, Member, Placement, PodShape, Tier
+from fairlead.model.hardware import NodeName
+from fairlead.model.reasons import Kind, Refusal
+from fairlead.world.lifecycle import FINAL, Step, next_phase
 
 HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What one member takes from one node. `queue` is charged for it while the attempt is the gang's current one."""
+
+    node: NodeName
+    devices: tuple[str, ...]
+    shape: PodShape
+    queue: str
+    since_ms: int
 
 
 @dataclass(slots=True)
@@ -41,8 +53,8 @@ class GangRecord:
     """A gang's place in the world. `gang` is None while its spec was never accepted.
 
     `refused_epoch` is the epoch of the last refusal: nothing has changed for the better while it equals the state's.
-    `retry_at_ms` is the end of its backoff. `past_gpu_ms` counts ended attempts, `lost_gpu_ms` those that were stopped
-    before they finished.
+    `attempts` numbers the latest attempt, `concluded` the latest that is over. `retry_at_ms` is the end of its backoff.
+    `past_gpu_ms` counts ended attempts, `lost_gpu_ms` those that were stopped before they finished.
     """
 
     id: GangId
@@ -52,6 +64,7 @@ class GangRecord:
     gang: Gang | None = None
     phase: Phase = Phase.PENDING
     attempts: int = 0
+    concluded: int = 0
     restarts: int = 0
     failures_in_row: int = 0
     current: Attempt | None = None
@@ -72,3 +85,23 @@ class GangRecord:
         self.phase = next_phase(before, step, f"{self.namespace}/{self.name} {self.history}")
         if self.phase is not before:
             self.history = [*self.history[-9:], f"{before}-{step.name}->{self.phase}"]
+
+    def remember(self, fact: Remembered) -> None:
+        """Take over what a status says of the time before this process; what is known by now wins."""
+        if fact.attempts < self.attempts or self.current is not None or self.phase in FINAL:
+            return
+        self.attempts, self.restarts = fact.attempts, max(self.restarts, fact.restarts)
+        self.past_gpu_ms, self.lost_gpu_ms = fact.past_gpu_ms, fact.lost_gpu_ms
+        self.started_ms, self.finished_ms = fact.started_ms, fact.finished_ms
+        if fact.ended is not None and self.phase in (Phase.PENDING, Phase.SUSPENDED):
+            self.step(Step.SUCCEED if fact.ended else Step.FAIL)
+
+
+def is_waiting(record: GangRecord) -> bool:
+    """Whether the gang stands in its queue."""
+    return record.phase is Phase.PENDING and record.gang is not None and not record.gone
+
+
+def is_hopeless(record: GangRecord) -> bool:
+    """Whether no waiting helps: what it last asked for can't be given before a spec or the cluster changes."""
+    return record.refusal is not None and record.refusal.reason.kind in (Kind.INVALID, Kind.NEVER)

@@ -57,6 +57,10 @@ NEXT: dict[tuple[Phase, Step], Phase] = {
     (_P.PENDING, Step.FAIL): _P.FAILED,
     (_P.SUSPENDED, Step.SUCCEED): _P.SUCCEEDED,
     (_P.SUSPENDED, Step.FAIL): _P.FAILED,
+    (_P.PLACING, Step.RECOVER): _P.PLACING,  # two attempts were found: the later one counts
+    (_P.STARTING, Step.RECOVER): _P.PLACING,
+    (_P.RUNNING, Step.RECOVER): _P.PLACING,
+    (_P.STOPPING, Step.RECOVER): _P.PLACING,
     (_P.SUCCEEDED, Step.RECOVER): _P.PLACING,
     (_P.FAILED, Step.RECOVER): _P.PLACING,
 }

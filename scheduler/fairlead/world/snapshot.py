@@ -15,22 +15,26 @@ from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.topology.tables import TableCache
 from fairlead.world.fleet import Columns, Inventory, build_inventory, free_columns
-from fairlead.world.gangs import GangRecord
+from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
 from fairlead.world.lifecycle import HOLDING
-from fairlead.world.state import ClusterState, is_waiting
+from fairlead.world.state import ClusterState
 
 HostPorts = frozenset[tuple[str, str, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A gang in its queue. `fresh` says that it may be answered differently than last time."""
+    """A gang in its queue. `fresh` says that it may be answered differently than last time.
+
+    `hopeless`: it was refused for good, so what it asks for is nobody's demand.
+    """
 
     gang: Gang
     attempts: int
     retry_at_ms: int
     nomination: Nominated | None
     fresh: bool
+    hopeless: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +181,7 @@ def _waiting(record: GangRecord, epoch: int) -> Waiting:
         retry_at_ms=record.retry_at_ms,
         nomination=record.nomination,
         fresh=record.refused_epoch != epoch,
+        hopeless=is_hopeless(record),
     )
 
 

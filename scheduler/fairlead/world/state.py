@@ -7,30 +7,18 @@ here decides: gangs move along the table of `fairlead.world.lifecycle` as facts 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from fairlead.model import events as ev
 from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId, PodShape
 from fairlead.model.hardware import Node, NodeName
-from fairlead.model.reasons import Kind, Reason, Refusal
+from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
-from fairlead.world.gangs import Attempt, GangRecord, HoldKey
-from fairlead.world.lifecycle import FINAL, HOLDING, Step
+from fairlead.world.gangs import Attempt, GangRecord, Hold, HoldKey
+from fairlead.world.lifecycle import HOLDING, Step
 
 FAILURES = frozenset({Reason.MEMBER_FAILED, Reason.START_DEADLINE, Reason.RESTARTS_EXHAUSTED})
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What one member takes from one node. `queue` is charged for it while the attempt is the gang's current one."""
-
-    node: NodeName
-    devices: tuple[str, ...]
-    shape: PodShape
-    queue: str
-    since_ms: int
 
 
 class ClusterState:
@@ -110,11 +98,14 @@ class ClusterState:
                 self.lost.add(name)
                 self._settle_on(name, fact.at_ms)
             case ev.NodeUsed(name=name):
+                before = self.used.get(name)
                 self.used[name] = fact
-                self._free_up(name)
+                if before is None or (before.taken, before.host_ports) != (fact.taken, fact.host_ports):
+                    self._free_up(name)
             case ev.ForeignDevices(name=name, devices=devices):
-                self.foreign[name] = devices
-                self._free_up(name)
+                if self.foreign.get(name, ()) != devices:
+                    self.foreign[name] = devices
+                    self._free_up(name)
 
     def _free_up(self, name: NodeName) -> None:
         self.dirty_nodes.add(name)
@@ -140,7 +131,13 @@ class ClusterState:
                 record = self.gangs.setdefault(
                     gang.id, GangRecord(id=gang.id, namespace=gang.namespace, name=gang.name, queue=gang.queue)
                 )
+                if record.gang == gang and record.phase is not Phase.REFUSED:
+                    return
                 self.touched.add(gang.id)
+                if record.gang is None:
+                    record.gone = record.gone and bool(record.namespace)  # its attempt was found before its spec
+                else:  # another shape, or none for now: room made for the old one is of no use
+                    self._change(record)
                 record.namespace, record.name = gang.namespace, gang.name
                 record.gang, record.queue = gang, gang.queue
                 record.refused_epoch = -1
@@ -159,16 +156,20 @@ class ClusterState:
                 self.touched.add(fact.gang)
                 if record.phase in (Phase.PENDING, Phase.REFUSED, Phase.SUSPENDED):
                     record.refusal = fact.refusal
-                    record.nomination = None
+                    self._change(record)
                     record.step(Step.REFUSED)
             case ev.GangGone(gang=gang_id):
                 gone = self.gangs.get(gang_id)
                 if gone is not None:
                     gone.gone = True
-                    gone.nomination = None
-                    self.epoch += 1
+                    self._change(gone)
                     if gone.phase not in HOLDING:
                         del self.gangs[gang_id]
+
+    def _change(self, record: GangRecord) -> None:
+        """What a gang asks for is different or over: others may have its room and its share of the demand."""
+        record.nomination = None
+        self.epoch += 1
 
     # --- gangs: what happens to them --------------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class ClusterState:
             case ev.Recovered():
                 self._recover(record, fact)
             case ev.Remembered():
-                _remember(record, fact)
+                record.remember(fact)
             case ev.Nominated():
                 if record.phase is Phase.PENDING:
                     record.nomination = fact
@@ -203,7 +204,8 @@ class ClusterState:
                     record.failures_in_row = 0
                     record.step(Step.BOUND)
             case ev.MemberRunning(rank=rank):
-                attempt.running.add(rank)
+                if rank not in attempt.succeeded and rank not in attempt.failed:
+                    attempt.running.add(rank)
             case ev.MemberEnded(rank=rank):
                 attempt.running.discard(rank)
                 if fact.succeeded:
@@ -213,8 +215,9 @@ class ClusterState:
             case ev.MemberReleased(rank=rank):
                 self._release(record, attempt, rank, fact.at_ms)
             case ev.PlaceFailed():
-                record.failures_in_row += 1
-                record.retry_at_ms = fact.at_ms + self._backoff_ms(record.failures_in_row)
+                if attempt.stop is None:
+                    record.failures_in_row += 1
+                    record.retry_at_ms = fact.at_ms + self._backoff_ms(record.failures_in_row)
                 self._stop(
                     record,
                     attempt,
@@ -248,9 +251,7 @@ class ClusterState:
         self._hold_all(record, record.current, range(len(fact.placement.members)))
 
     def _recover(self, record: GangRecord, fact: ev.Recovered) -> None:
-        if record.current is not None and record.current.number >= fact.attempt:
-            return
-        record.current = Attempt(
+        found = Attempt(
             number=fact.attempt,
             placement=fact.placement,
             tier=fact.tier,
@@ -259,7 +260,16 @@ class ClusterState:
             holding=set(),
             running=set(fact.running),
         )
-        record.attempts = max(record.attempts, fact.attempt)
+        latest = record.current.number if record.current is not None else record.concluded
+        if fact.attempt < max(latest, record.attempts):  # an earlier try that was left on a lost node
+            self._hold_all(record, found, fact.holding, charged=False)
+            return
+        if fact.attempt == latest:
+            return
+        if record.current is not None:
+            self._abandon(record.current, record)
+        record.current = found
+        record.attempts = fact.attempt
         record.restarts = max(record.restarts, fact.restarts)
         record.nomination = None
         record.refusal = None
@@ -270,7 +280,7 @@ class ClusterState:
             record.step(Step.BOUND)
         self._advance(record, record.current, fact.at_ms)
 
-    def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int]) -> None:
+    def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int], *, charged: bool = True) -> None:
         shapes = {role.name: role.pod for role in record.gang.roles} if record.gang else {}
         for rank in ranks:
             member = attempt.member(rank)
@@ -285,7 +295,8 @@ class ClusterState:
             attempt.holding.add(rank)
             self.holds[key] = hold
             self.holds_on.setdefault(member.node, {})[key] = hold
-            self.queue_gpus[record.queue] = self.queue_gpus.get(record.queue, 0) + len(hold.devices)
+            if charged:
+                self.queue_gpus[record.queue] = self.queue_gpus.get(record.queue, 0) + len(hold.devices)
             self.dirty_nodes.add(member.node)
 
     # --- the end of attempts ----------------------------------------------------------------------------------------
@@ -299,16 +310,15 @@ class ClusterState:
         if fact.cause.reason in FAILURES:
             record.restarts += 1
             if fact.requeue:
-                record.failures_in_row += 1
-                record.retry_at_ms = fact.at_ms + self._backoff_ms(record.failures_in_row)
+                record.retry_at_ms = fact.at_ms + self._backoff_ms(record.restarts)
 
     def _release(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
         if rank not in attempt.holding:
             return
+        gpus = len(attempt.member(rank).devices)
+        self._uncharge((record.id, attempt.number, rank))
         attempt.holding.discard(rank)
         self._drop_hold((record.id, attempt.number, rank))
-        gpus = len(attempt.member(rank).devices)
-        self._uncharge(record.queue, gpus)
         gpu_ms = gpus * max(0, at_ms - attempt.since_ms)
         record.past_gpu_ms += gpu_ms
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
@@ -329,9 +339,8 @@ class ClusterState:
     def _conclude(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
         """End an attempt: its holds on lost nodes stay as holds of nobody's quota."""
         assert attempt.stop is not None, record
-        for rank in attempt.holding:
-            self._uncharge(record.queue, len(attempt.member(rank).devices))
-        record.current = None
+        self._abandon(attempt, record)
+        record.current, record.concluded = None, attempt.number
         self.epoch += 1
         if record.gone:
             del self.gangs[record.id]
@@ -343,6 +352,10 @@ class ClusterState:
         else:
             record.step(Step.SUCCEED if attempt.stop.cause.reason is Reason.FINISHED else Step.FAIL)
             record.finished_ms = at_ms
+
+    def _abandon(self, attempt: Attempt, record: GangRecord) -> None:
+        for rank in sorted(attempt.holding):
+            self._uncharge((record.id, attempt.number, rank))
 
     def _settle_on(self, node: NodeName, at_ms: int) -> None:
         """A node was lost: attempts that only waited for it are over."""
@@ -362,10 +375,11 @@ class ClusterState:
             del self.holds_on[hold.node]
         self._free_up(hold.node)
 
-    def _uncharge(self, queue: str, gpus: int) -> None:
-        left = self.queue_gpus.get(queue, 0) - gpus
-        assert left >= 0, (queue, gpus, left)
-        self.queue_gpus[queue] = left
+    def _uncharge(self, key: HoldKey) -> None:
+        hold = self.holds[key]  # charged to the queue that the gang had then, whatever it names now
+        left = self.queue_gpus.get(hold.queue, 0) - len(hold.devices)
+        assert left >= 0, (key, hold, left)
+        self.queue_gpus[hold.queue] = left
 
     def _backoff_ms(self, failures: int) -> int:
         return min(self.rules.backoff_max_ms, self.rules.backoff_ms << min(failures - 1, 20))
@@ -377,23 +391,3 @@ class ClusterState:
             record.refusal = refusal
             self.touched.add(gang_id)
         record.refused_epoch = epoch
-
-
-def _remember(record: GangRecord, fact: ev.Remembered) -> None:
-    if fact.attempts < record.attempts or record.current is not None or record.phase in FINAL:
-        return
-    record.attempts, record.restarts = fact.attempts, max(record.restarts, fact.restarts)
-    record.past_gpu_ms, record.lost_gpu_ms = fact.past_gpu_ms, fact.lost_gpu_ms
-    record.started_ms, record.finished_ms = fact.started_ms, fact.finished_ms
-    if fact.ended is not None and record.phase in (Phase.PENDING, Phase.SUSPENDED):
-        record.step(Step.SUCCEED if fact.ended else Step.FAIL)
-
-
-def is_waiting(record: GangRecord) -> bool:
-    """Whether the gang stands in its queue."""
-    return record.phase is Phase.PENDING and record.gang is not None and not record.gone
-
-
-def is_final(record: GangRecord) -> bool:
-    """Whether the gang will never run again, or not before its spec changes."""
-    return record.phase in FINAL or (record.refusal is not None and record.refusal.reason.kind is Kind.INVALID)
