@@ -42,7 +42,8 @@ class Api:
 
     def __init__(self, url: str, ca_file: str, token: str | None, *, default_timeout_s: float = ANSWER_SECONDS_MAX):
         place = urlsplit(url)
-        assert place.hostname and place.port, url
+        assert place.hostname, url
+        assert place.port, url
         self._host, self._port, self._timeout_s = place.hostname, place.port, default_timeout_s
         self._tls = ssl.create_default_context(cafile=ca_file)
         # The server's throw-away certificate lacks an extension that newer Pythons insist on.

@@ -182,7 +182,11 @@ def _build_one(go: str, program: Program, folder: Path, environ: Mapping[str, st
         command += ["-ldflags", _linker_flags(program), "-o", str(target), program.package]
         try:
             done = subprocess.run(
-                command, cwd=HERE / program.module, env=_go_environ(environ), stdout=sys.stderr, timeout=BUILD_SECONDS_MAX
+                command,
+                cwd=HERE / program.module,
+                env=_go_environ(environ),
+                stdout=sys.stderr,
+                timeout=BUILD_SECONDS_MAX,
             )
         except subprocess.TimeoutExpired as error:
             raise BuildFailed(f"{program.name}: go build took more than {BUILD_SECONDS_MAX} s") from error
