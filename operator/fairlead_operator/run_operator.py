@@ -172,7 +172,7 @@ class Term:
         return pod_shape(pod, placed.volume_affinity) == placed
 
     def _claim_gap_ms(self) -> int:
-        return self.watches.claims.lag().silent_ms
+        return self.watches.claims.gap_ms()
 
     def _on_cycle(self, cycle: Cycle, took_ms: int) -> None:
         self._metrics.cycle_seconds.observe(took_ms / 1000)
@@ -198,10 +198,12 @@ class Term:
             looping = asyncio.create_task(self.loop.run(stop))
             helpers += [asyncio.create_task(self._settle(recovery)), asyncio.create_task(self._look_after())]
             self.ready = True
+            self._metrics.ready.set(1)
             await _until_first(looping, helpers)
         finally:
             stopping.cancel()
             self.ready = False
+            self._metrics.ready.set(0)
             await self._end(helpers)
 
     async def _rebuild(self) -> Recovery:
@@ -271,7 +273,7 @@ class Term:
         holds = await asyncio.to_thread(self._books.record, (), now_ms())
         if holds:
             await self.cluster.booked(holds)
-        number = self._books.head().number
+        number = self._books.head.number
         self._metrics.ledger_entries.inc(max(0, number - self._entries))
         self._entries = max(self._entries, number)
         self._metrics.ledger_behind_seconds.set(self._books.behind_ms(now_ms()) / 1000)

@@ -94,7 +94,7 @@ class StatusWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            if not len(self):
+            while not len(self):
                 self._news.clear()
                 await self._news.wait()
             line = self._urgent or self._calm

@@ -12,9 +12,11 @@ from fairlead.errors import MissingExtra
 from fairlead.world.views import GangView, PoolView
 
 try:
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 except ImportError as missing:  # pragma: no cover - the extra is installed wherever tests run
     raise MissingExtra("metrics need prometheus-client: pip install 'fairlead[operator]'") from missing
+
+disable_created_metrics()  # a second series per counter, which nobody asks for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
