@@ -79,8 +79,9 @@ class Engine:
                     effects.append(effect)
         self.state.apply_all(facts)
         # What these intentions freed by themselves (room no longer kept, an attempt with nothing left to release) is
-        # seen by the next slice; no fact from outside will come to ask for one.
-        again = again or self.state.epoch != epoch
+        # seen by the next slice; no fact from outside will come to ask for one. So are the gangs on a node that has
+        # just been declared lost.
+        again = again or self.state.epoch != epoch or any(isinstance(fact, NodeLost) for fact in facts)
         return Cycle(
             effects=tuple(effects),
             facts=tuple(facts),

@@ -80,6 +80,24 @@ def what_waits_has_a_reason(driver: Driver) -> Sequence[str]:
     return broken
 
 
+def nothing_stays_on_lost_nodes(driver: Driver) -> Sequence[str]:
+    """No gang is left to itself on a node that was declared lost: the same step that declares it stops the gang."""
+    lost = driver.engine.state.lost & driver.fleet.down.keys()
+    broken: list[str] = []
+    for gang in driver.engine.gang_views(driver.now_ms) if lost else ():
+        nodes = {member.node for member in gang.placement.members} if gang.placement else set()
+        if gang.phase in (Phase.PLACING, Phase.STARTING, Phase.RUNNING) and nodes & lost:
+            broken.append(f"P1: {gang.namespace}/{gang.name} is {gang.phase} on lost node {min(nodes & lost)}")
+    return broken
+
+
 def all_checkers() -> tuple[Checker, ...]:
     """Return a fresh set; one of them has a memory."""
-    return (gangs_are_whole, devices_are_exclusive, LimitsHold(), every_device_has_one_state, what_waits_has_a_reason)
+    return (
+        gangs_are_whole,
+        devices_are_exclusive,
+        LimitsHold(),
+        every_device_has_one_state,
+        what_waits_has_a_reason,
+        nothing_stays_on_lost_nodes,
+    )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairlead.ledger.audit import audit
 from fairlead.model.events import Event, MemberReleased, NodeGone
 from fairlead.model.hardware import NodeName
-from fairlead.reports.usage import By, replay
+from fairlead.reports.usage import By, FleetRow, replay
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.simulation.story import Story
 from fairlead.store import engine as database
-from fairlead.store import journal
+from fairlead.store import entries, journal
+from fairlead.units import gpu_hours_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def _left_open(books: Bookkeeper, at_ms: int) -> list[Event]:
 
 
 def tell_with_books(fleet: str) -> dict[str, Any]:
-    """Play the demo's story with real books in a temporary folder; add usage by tenant and what verifying them found."""
+    """Play the demo's story on real books in a temporary folder; add usage by tenant and what verifying them found."""
     with tempfile.TemporaryDirectory(prefix="fairlead-demo-") as folder:
         url = f"sqlite:///{Path(folder, 'books.sqlite')}"
         books = Bookkeeper(url)
@@ -80,6 +82,7 @@ def tell_with_books(fleet: str) -> dict[str, Any]:
             end_ms = story.driver.now_ms
             books.cut(end_ms)
             report = books.usage(end_ms, by=By.TENANT)
+            fleet_rows = report.fleet
             data["usage"] = [
                 {
                     "tenant": row.tenant,
@@ -102,5 +105,33 @@ def tell_with_books(fleet: str) -> dict[str, Any]:
             ]
         finally:
             books.close()
-        data["books"] = _verify(url)
+        data["books"] = _verify(url, fleet_rows)
     return data
+
+
+def _verify(url: str, rows: Sequence[FleetRow]) -> dict[str, Any]:
+    """Recompute the timeline from the journal and compare it with the ledger, entry by entry."""
+    engine = database.connect(url)
+    try:
+        with database.reading(engine) as connection:
+            found = audit(journal.get_meta(connection, "cluster"), journal.read(connection), entries.read(connection))
+    finally:
+        engine.dispose()
+    hours = sum(row.capacity_gpu_ms for row in rows)
+    held = sum(row.held_gpu_ms for row in rows)
+    down = sum(row.down_gpu_ms for row in rows)
+    free = sum(row.free_gpu_ms + row.stranded_gpu_ms + row.reserved_idle_gpu_ms + row.unmanaged_gpu_ms for row in rows)
+    balance = found.verified and hours == held + down + free
+    summary = (
+        f"{gpu_hours_text(hours)} GPU-hours of capacity = {gpu_hours_text(held)} held + {gpu_hours_text(free)} free "
+        f"+ {gpu_hours_text(down)} down, {found.entries} entries for {found.devices} devices from {found.records} facts"
+    )
+    return {
+        "balance": balance,
+        "summary": summary if found.verified else found.findings[0].sentence,
+        "capacity_gpu_ms": hours,
+        "entries": found.entries,
+        "facts": found.records,
+        "devices": found.devices,
+        "findings": [finding.sentence for finding in found.findings],
+    }
