@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import time
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +15,7 @@ from cluster.chart import (
     apply,
     gangjob,
     install_chart,
+    path_of,
     render_chart,
     wait_until,
 )
@@ -555,6 +557,23 @@ def test_a_missing_lease_stops_nobody_from_starting_pods(api, tokens, writes, he
     wait_until(
         lambda: attempt(api, writes["a service"], tokens["operator-b"])[0] == 403, "the new Lease is not seen", 5
     )
+
+
+def test_the_fence_that_was_removed_and_put_back_sees_the_lease(api, tokens, writes, helm):
+    """The API server would go on with the Lease it saw last, were it not for the anchor (kubernetes#130887)."""
+    hold(api, "operator-a")
+    wait_for_leader(api, writes, tokens["operator-a"])
+    fence = [d for d in render_chart(helm) if d["metadata"]["name"] == "fairlead-leader-fence"]
+    for document in reversed(fence):
+        assert api.request("DELETE", path_of(document))[0] == 200
+    wait_until(lambda: attempt(api, writes["a service"], tokens["operator-b"])[0] == 201, "the fence still stands")
+    time.sleep(2.5)  # the server tidies up once a second
+    for document in fence:
+        apply(api, document)
+    wait_until(lambda: attempt(api, writes["a service"], tokens["operator-b"])[0] == 403, "the fence is not back")
+    hold(api, "operator-b")
+    wait_for_leader(api, writes, tokens["operator-b"])
+    assert sorted(refusals(api, writes, tokens["operator-a"])) == sorted(writes)
 
 
 # The chart itself.
