@@ -223,7 +223,7 @@ class Meter:
             elif hold.begin_ms <= begin:
                 continue
             hold.begin_ms = begin
-            touched[member.node] = min(begin, touched.get(member.node, begin))
+            touched[hold.node] = min(begin, touched.get(hold.node, begin))
         # Books draw a cut when they start, at the newest thing known then: the end lies between that and now.
         known_ms = begin if self.cut_ms is None else max(begin, self.cut_ms)
         ended, closed = self._end(gone, at_ms, max(0, at_ms - known_ms))
@@ -259,7 +259,8 @@ class Meter:
                 continue
             where = (track.name, device)
             for kind, a, b, state in _corrections(old, new, from_ms, book.posted_to_ms):
-                entries.append(make_entry(origin, kind, where, state, (a, b), _width(estimated, state, b)))
+                edge = a if kind is EntryKind.REVERSAL else b  # a late end takes back what was booked after it
+                entries.append(make_entry(origin, kind, where, state, (a, b), _width(estimated, state, edge)))
             book.splice(new)
             entries += self._post(where, book, origin, estimated)
         return entries

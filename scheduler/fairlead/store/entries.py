@@ -117,9 +117,5 @@ def _entry(lines: Sequence[sa.RowMapping]) -> Entry:
     values = {name: lines[0][name] for name in _FIELDS}
     if values["kind"] in tuple(EntryKind):
         values["kind"] = EntryKind(str(values["kind"]))
-    parts = tuple(
-        Posting(account=row["account"], ticks=row["ticks"])  # type: ignore[arg-type]
-        for row in lines
-        if row["line"] is not None
-    )
-    return Entry(**values, postings=parts)  # type: ignore[arg-type]
+    parts = tuple(Posting(account=row["account"], ticks=row["ticks"]) for row in lines if row["line"] is not None)
+    return Entry(**values, postings=parts)

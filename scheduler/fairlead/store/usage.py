@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,20 +27,21 @@ def amounts(connection: sa.Connection, since_ms: int | None = None, until_ms: in
     Exact: an entry's amount is a whole number of ticks per millisecond, so a clipped one is too.
     """
     begin, end = entry.c.from_ms, entry.c.to_ms
-    key = (posting.c.account, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
-    query: sa.Select[Any] = sa.select(*key)
+    inside: list[sa.ColumnElement[bool]] = []
     ticks: sa.ColumnElement[int] = posting.c.ticks
     if since_ms is not None or until_ms is not None:
         first = begin if since_ms is None else sa.case((begin < since_ms, since_ms), else_=begin)
         last = end if until_ms is None else sa.case((end > until_ms, until_ms), else_=end)
         ticks = posting.c.ticks.op("/")(end - begin) * (last - first)
-        if since_ms is not None:
-            query = query.where(end > since_ms)
-        if until_ms is not None:
-            query = query.where(begin < until_ms)
+    if since_ms is not None:
+        inside.append(end > since_ms)
+    if until_ms is not None:
+        inside.append(begin < until_ms)
+    key = (posting.c.account, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
     query = (
-        query.add_columns(sa.func.sum(ticks))
+        sa.select(*key, sa.func.sum(ticks))
         .select_from(posting.join(entry, entry.c.number == posting.c.number))
+        .where(*inside)
         .group_by(*key)
         .order_by(*key)
     )

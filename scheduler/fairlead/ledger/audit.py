@@ -1,0 +1,280 @@
+"""Do the books verify? Every entry by itself, the chain, and the whole timeline against the journal.
+
+`audit` reads journal rows and entries once each, in order, and trusts nothing in them. It proves, per device and
+account, that the net of all entries is what the sweep finds in the journal, and so that in every pool
+
+    capacity × time = held + reserved-idle + stranded + free + down + unmanaged
+
+in ticks, exactly, up to where each device is posted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
+
+from fairlead.errors import UnreadableInput
+from fairlead.ledger import accounts
+from fairlead.ledger.accounts import Kind
+from fairlead.ledger.chain import Head, Sealed, link
+from fairlead.ledger.entry import Entry, EntryKind, Origin, State, entry_bytes, entry_id
+from fairlead.ledger.sweep import Span, Sweep, What
+from fairlead.model import codec
+from fairlead.units import TICKS_PER_GPU_MS
+
+MAX_FINDINGS = 20
+
+
+class JournalRow(Protocol):
+    """A row of the journal as it lies in the database."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def payload(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: the entry's or the journal record's number (None where there is none), and the field."""
+
+    entry: int | None = None
+    record: int | None = None
+    field: str
+    message: str
+
+    @property
+    def sentence(self) -> str:
+        """The finding for people."""
+        where = f"entry {self.entry}" if self.entry is not None else "the ledger"
+        if self.entry is None and self.record is not None:
+            where = f"journal record {self.record}"
+        return f"{where}: {self.field}: {self.message}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Audit:
+    """What was looked at and what was found. `balances` is account -> ticks. No findings: the books verify."""
+
+    records: int = 0
+    entries: int = 0
+    devices: int = 0
+    head: Head = field(default_factory=Head)
+    journal_head: Head = field(default_factory=Head)
+    newest_ms: int | None = None
+    balances: dict[str, int] = field(default_factory=dict[str, int])
+    findings: list[Finding] = field(default_factory=list[Finding])
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as plain data for JSON; the first finding is the one to look at."""
+        return {**asdict(self), "verified": self.verified, "findings": [asdict(f) for f in self.findings]}
+
+    def add(self, finding: Finding) -> None:
+        """Note a finding, up to `MAX_FINDINGS`."""
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(finding)
+
+
+_Edges = dict[tuple[str, str], list[tuple[int, int, int, What, int]]]
+"""(node, device) -> (from_ms, to_ms, +1 or -1, what, entry number)."""
+
+
+def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -> Audit:
+    """Verify the books of `cluster`. Rows and entries come in order of their numbers."""
+    found = Audit()
+    sweep = Sweep()
+    facts: dict[str, tuple[int, int]] = {}
+    broken: dict[str, int] = {}
+    for row in rows:
+        problem = _read_row(row, found, sweep)
+        facts[row.id] = (row.number, row.at_ms)
+        if problem is not None:
+            broken[row.id] = row.number
+            found.add(problem)
+    intervals: _Edges = {}
+    for sealed in entries:
+        problems = list(_check_entry(cluster, sealed, found, facts, broken))
+        found.entries += 1
+        found.head = Head(sealed.number, sealed.hash)
+        if problems:
+            found.add(problems[0])
+            continue
+        entry = sealed.entry
+        for part in entry.postings:
+            found.balances[part.account] = found.balances.get(part.account, 0) + part.ticks
+        sign = 1 if entry.kind is EntryKind.SEGMENT else -1
+        intervals.setdefault((entry.node, entry.device), []).append(
+            (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
+        )
+    found.newest_ms = sweep.newest
+    if not found.findings:
+        _compare(found, sweep, intervals)
+    found.findings.sort(key=lambda f: (f.entry is None, f.entry or 0, f.record or 0))
+    return found
+
+
+def _read_row(row: JournalRow, found: Audit, sweep: Sweep) -> Finding | None:
+    """Check one row of the journal and give its record to the sweep."""
+    expected = found.records + 1
+    linked = link(found.journal_head.hash, row.number, row.id.encode())
+    found.records = row.number if isinstance(row.number, int) else expected  # pyright: ignore[reportUnnecessaryIsInstance]
+    found.journal_head = Head(row.number, row.hash)
+    if row.number != expected:
+        return Finding(record=row.number, field="number", message=f"{expected} should come here: records are missing")
+    if codec.fact_id(row.payload.encode()) != row.id:
+        return Finding(record=row.number, field="payload", message="it was changed: its hash is not its id")
+    if linked != row.hash:
+        return Finding(record=row.number, field="hash", message="the journal's chain breaks here")
+    try:
+        record = codec.decode(row.payload)
+    except UnreadableInput as error:
+        return Finding(record=row.number, field="payload", message=str(error))
+    said = (type(record).__name__, codec.subject(record), record.at_ms)
+    for name, truth, there in zip(("kind", "subject", "at_ms"), said, (row.kind, row.subject, row.at_ms), strict=True):
+        if truth != there:
+            return Finding(record=row.number, field=name, message=f"is {there!r}, its payload says {truth!r}")
+    sweep.read(record)
+    return None
+
+
+def _check_entry(
+    cluster: str, sealed: Sealed, found: Audit, facts: dict[str, tuple[int, int]], broken: dict[str, int]
+) -> Iterator[Finding]:
+    """Yield what is wrong with an entry taken by itself, the most telling first."""
+    entry, number = sealed.entry, sealed.number
+    if number != found.head.number + 1:
+        yield Finding(
+            entry=number, field="number", message=f"{found.head.number + 1} should come here: entries are missing"
+        )
+    for name, message in _check_fields(entry):
+        yield Finding(entry=number, field=name, message=message)
+        return
+    if entry.fact in broken:
+        record = broken[entry.fact]
+        yield Finding(entry=number, record=record, field="fact", message=f"journal record {record} below it is broken")
+    elif entry.fact not in facts:
+        yield Finding(entry=number, field="fact", message=f"the journal has no record {entry.fact}")
+    elif facts[entry.fact][1] != entry.at_ms:
+        yield Finding(entry=number, field="at_ms", message=f"is {entry.at_ms}, its fact says {facts[entry.fact][1]}")
+    origin = Origin(cluster, entry.fact, entry.at_ms)
+    state = State(account=entry.account, pool=entry.pool, gang=entry.gang, attempt=entry.attempt, rank=entry.rank)
+    where = (entry.node, entry.device)
+    if entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms)) != entry.id:
+        yield Finding(entry=number, field="id", message="is not made from what the entry says")
+    if link(found.head.hash, number, entry_bytes(entry)) != sealed.hash:
+        yield Finding(entry=number, field="hash", message="the chain breaks: this entry or its place was changed")
+
+
+def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield (field, what is wrong) for what an entry must say whatever the facts."""
+    numbers = ("at_ms", "from_ms", "to_ms", "attempt", "rank", "estimated_ms")
+    for name in (*numbers, "id", "fact", "node", "device", "pool", "gang", "namespace", "name"):
+        value = getattr(entry, name)
+        if not isinstance(value, int if name in numbers else str):
+            yield name, f"is {value!r}, which is no {'integer' if name in numbers else 'text'}"
+            return
+    if entry.kind not in tuple(EntryKind):
+        yield "kind", f"is {entry.kind!r}"
+    if entry.from_ms >= entry.to_ms:
+        yield "to_ms", f"is {entry.to_ms}, not after from_ms {entry.from_ms}"
+    if len(entry.postings) != 2:
+        yield "postings", f"there are {len(entry.postings)}, not 2"
+        return
+    ticks = (entry.to_ms - entry.from_ms) * TICKS_PER_GPU_MS * (1 if entry.kind == EntryKind.SEGMENT else -1)
+    for line, (part, due) in enumerate(zip(entry.postings, (-ticks, ticks), strict=True)):
+        try:
+            account = accounts.parse(part.account)
+        except (UnreadableInput, AttributeError) as error:
+            yield f"postings[{line}].account", str(error)
+            continue
+        if (account.kind is Kind.CAPACITY) != (line == 0):
+            yield f"postings[{line}].account", f"{part.account} does not belong on this line"
+        elif account.pool and account.pool != entry.pool:
+            yield f"postings[{line}].account", f"{part.account} is not of pool {entry.pool}"
+        if type(part.ticks) is not int or part.ticks != due:
+            yield f"postings[{line}].ticks", f"is {part.ticks!r}, must be {due}"
+
+
+def _what(entry: Entry) -> What:
+    return (entry.account, entry.pool, entry.gang, entry.attempt, entry.rank, entry.namespace, entry.name)
+
+
+def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
+    """Hold the net of all entries of every device against what the journal says it was in."""
+    expected: dict[str, int] = {}
+    for node, device, spans in sweep.spans():
+        found.devices += 1
+        booked = intervals.pop((node, device), [])
+        until = max((to for _, to, _, _, _ in booked), default=0)
+        if spans:
+            until = max(until, spans[-1][0], sweep.last_cut or 0)
+        if booked and until > (sweep.newest or 0):
+            last = max(number for _, to, _, _, number in booked if to == until)
+            found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
+        for finding in _compare_device(f"{node}/{device}", spans, booked, until):
+            found.add(finding)
+            break
+        for at, (begin, what) in enumerate(spans):
+            end = min(spans[at + 1][0] if at + 1 < len(spans) else until, until)
+            if what is not None and begin < end:
+                ticks = (end - begin) * TICKS_PER_GPU_MS
+                for account, amount in ((what[0], ticks), (f"capacity:{what[1]}", -ticks)):
+                    expected[account] = expected.get(account, 0) + amount
+    for (node, device), strays in sorted(intervals.items()):
+        found.add(Finding(entry=strays[0][4], field="device", message=f"no fact ever named {node}/{device}"))
+    for account in sorted({*expected, *found.balances}):
+        due, is_ = expected.get(account, 0), found.balances.get(account, 0)
+        if due != is_:
+            found.add(Finding(field=account, message=f"its balance is {is_} ticks; the journal says {due}"))
+
+
+def _compare_device(
+    device: str, spans: list[Span], booked: list[tuple[int, int, int, What, int]], until: int
+) -> Iterator[Finding]:
+    """Sweep the edges of both; yield where they differ."""
+    edges: dict[int, list[tuple[What, int]]] = {}
+    for begin, end, sign, what, _ in booked:
+        edges.setdefault(begin, []).append((what, sign))
+        edges.setdefault(end, []).append((what, -sign))
+    due_at = dict(spans)
+    net: dict[What, int] = {}
+    due: What | None = None
+    moments = sorted({*edges, *due_at, until})
+    for now, then in pairwise(moments):
+        due = due_at.get(now, due)
+        for what, sign in edges.get(now, ()):
+            net[what] = net.get(what, 0) + sign
+        there = {what: count for what, count in net.items() if count}
+        if now >= until or there == ({due: 1} if due is not None else {}):
+            continue
+        numbers = [n for a, b, _, what, n in booked if a < then and b > now and what in there and what != due]
+        twice = [n for a, b, _, what, n in booked if a < then and b > now and what == due]
+        said = ", ".join(f"{count} × {_text(what)}" for what, count in sorted(there.items())) or "nothing"
+        yield Finding(
+            entry=min(numbers) if numbers else max(twice, default=None),
+            field="account",
+            message=f"{device} from {now} to {then}: booked {said}; the journal says {_text(due)}",
+        )
+
+
+def _text(what: What | None) -> str:
+    if what is None:
+        return "that it was not in the fleet"
+    return what[0] + (f" by {what[5]}/{what[6]} attempt {what[3]} rank {what[4]}" if what[2] else "")

@@ -1,0 +1,226 @@
+"""The auditor's own reading of the journal: a plain sweep over the sorted edges of every node.
+
+Written without a look at `meter.py` and `timeline.py`, and importing nothing from them: two ways to the same answer.
+All records are read first; then each node's edges are walked once, from the oldest to the newest, with a handful of
+variables, and every device gets the list of what it was in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fairlead.model import events as ev
+from fairlead.model.codec import Cut, Record
+from fairlead.model.hardware import Node, Resources
+
+MUST_BOOK_WITHIN_MS = 172_800_000  # two days: an older fact counts as if it were just that old
+
+What = tuple[str, str, str, int, int, str, str]
+"""(account, pool, gang, attempt, rank, namespace, job): what an entry must say of an interval."""
+Span = tuple[int, What | None]
+"""(from_ms, what), lasting until the next span's beginning; None where the device was not in the fleet."""
+
+
+def _not_before(oldest: int | None, moment: int) -> int:
+    return moment if oldest is None else max(moment, oldest)
+
+
+@dataclass(slots=True)
+class _Hold:
+    rank: int
+    node: str
+    devices: tuple[str, ...]
+    asks: Resources
+    what: What
+    begin: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One node: its dated facts, and the spans in which it is known to have been lost."""
+
+    facts: list[tuple[int, int, object]] = field(default_factory=list[tuple[int, int, object]])
+    lost: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+
+class Sweep:
+    """Reads records in journal order with `read`, then says with `spans` what every device was in."""
+
+    def __init__(self) -> None:
+        """Begin with an empty fleet."""
+        self.newest: int | None = None
+        self.last_cut: int | None = None
+        self._count = 0
+        self._lanes: dict[str, _Lane] = {}
+        self._holds: dict[tuple[str, int, int], _Hold] = {}
+        self._over: dict[tuple[str, int, int], int] = {}
+        self._parents: dict[str, str] = {}
+        self._jobs: dict[str, tuple[str, str, str, dict[str, Resources]]] = {}
+
+    def read(self, record: Record) -> None:
+        """Take the next record of the journal."""
+        self._count += 1
+        oldest = None if self.newest is None else self.newest - MUST_BOOK_WITHIN_MS
+        at = _not_before(oldest, record.at_ms)
+        self.newest = _not_before(self.newest, record.at_ms)
+        if isinstance(record, Cut):
+            self.last_cut = _not_before(self.last_cut, record.at_ms)
+        elif isinstance(record, ev.NodeSeen):
+            self._lane(record.node.name).facts.append((at, self._count, record.node))
+            since = record.node.not_ready_since_ms
+            if since is not None:
+                self._lane(record.node.name).lost.append((min(_not_before(oldest, since), at), at))
+        elif isinstance(record, ev.NodeGone | ev.NodeUsed | ev.ForeignDevices):
+            self._lane(record.name).facts.append((at, self._count, record))
+        elif isinstance(record, ev.Intended):
+            self._begin(record, at, None)
+        elif isinstance(record, ev.Recovered):
+            self._begin(record, min(_not_before(oldest, record.since_ms), at), at)
+        elif isinstance(record, ev.MemberReleased):
+            self._finish((record.gang, record.attempt, record.rank), at)
+        elif isinstance(record, ev.PlaceFailed):
+            for rank in record.released:
+                self._finish((record.gang, record.attempt, rank), at)
+        else:
+            self._remember(record)
+
+    def _remember(self, record: Record) -> None:
+        if isinstance(record, ev.QueueSeen):
+            self._parents[record.queue.name] = record.queue.parent
+        elif isinstance(record, ev.QueueGone):
+            self._parents.pop(record.name, None)
+        elif isinstance(record, ev.GangSeen):
+            gang = record.gang
+            asks = {role.name: role.pod.requests for role in gang.roles}
+            self._jobs[gang.id] = (gang.namespace, gang.name, gang.queue, asks)
+        elif isinstance(record, ev.GangRefused):
+            self._jobs.setdefault(record.gang, (record.namespace, record.name, record.queue, {}))
+
+    def _lane(self, node: str) -> _Lane:
+        return self._lanes.setdefault(node, _Lane())
+
+    def _root(self, queue: str) -> str:
+        """Climb to the root of a queue's tree; stop at a queue nobody described, or on a second visit."""
+        visited: list[str] = []
+        while queue in self._parents and queue not in visited:
+            visited.append(queue)
+            queue = self._parents[queue]
+        return visited[-1] if visited else queue
+
+    def _begin(self, record: ev.Intended | ev.Recovered, begin: int, seen: int | None) -> None:
+        namespace, job, queue, asks = self._jobs.get(record.gang, ("", "", "", {}))
+        account = f"held:{self._root(queue) or 'unknown'}:{queue or 'unknown'}:{record.tier.value}"
+        for member in record.placement.members:
+            key = (record.gang, record.attempt, member.rank)
+            if isinstance(record, ev.Recovered) and seen is not None and member.rank not in record.holding:
+                self._finish(key, seen)
+            elif key in self._holds:
+                self._holds[key].begin = min(begin, self._holds[key].begin)
+            else:
+                what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job)
+                need = asks.get(member.role, Resources(pods=1))
+                self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin)
+
+    def _finish(self, key: tuple[str, int, int], at: int) -> None:
+        self._over[key] = min(at, self._over.get(key, at))
+
+    def spans(self) -> Iterator[tuple[str, str, list[Span]]]:
+        """Yield (node, device, spans) for every device that was ever seen, sorted."""
+        on_node: dict[str, list[tuple[str, int, int]]] = {}
+        for key, hold in self._holds.items():
+            on_node.setdefault(hold.node, []).append(key)
+        for node in sorted(self._lanes):
+            walked = self._walk(self._lanes[node], on_node.get(node, []))
+            for device in sorted(walked):
+                yield node, device, walked[device]
+
+    def _walk(self, lane: _Lane, keys: list[tuple[str, int, int]]) -> dict[str, list[Span]]:
+        """Walk one node's edges in time; at each, let the world change, then look at every device."""
+        begins: dict[int, list[tuple[str, int, int]]] = {}
+        ends: dict[int, list[tuple[str, int, int]]] = {}
+        for key in keys:
+            begin, end = self._holds[key].begin, self._over.get(key)
+            if end is None or end > begin:
+                begins.setdefault(begin, []).append(key)
+                if end is not None:
+                    ends.setdefault(end, []).append(key)
+        facts: dict[int, list[tuple[int, object]]] = {}
+        for at, order, fact in lane.facts:
+            facts.setdefault(at, []).append((order, fact))
+        delta: dict[int, int] = {}
+        for a, b in lane.lost:
+            delta[a] = delta.get(a, 0) + 1
+            delta[b] = delta.get(b, 0) - 1
+        here = _Here()
+        names = sorted({gpu.device for _, _, f in lane.facts if isinstance(f, Node) for gpu in f.machine.gpus})
+        out: dict[str, list[Span]] = {name: [] for name in names}
+        for now in sorted({*begins, *ends, *facts, *delta}):
+            here.lost += delta.get(now, 0)
+            today = sorted(facts.get(now, ()), key=lambda pair: pair[0])
+            if any(isinstance(fact, ev.NodeGone) for _, fact in today):
+                here.holding.clear()
+            for _, fact in today:
+                here.learn(fact)
+            for key in ends.get(now, ()):
+                here.holding.pop(key, None)
+            for key in begins.get(now, ()):
+                here.holding[key] = self._holds[key]
+            for name in names:
+                what = here.look(name)
+                if what != (out[name][-1][1] if out[name] else None):
+                    out[name].append((now, what))
+        return out
+
+
+@dataclass(slots=True)
+class _Here:
+    """What is true of a node at the moment the sweep has reached."""
+
+    node: Node | None = None
+    lost: int = 0
+    taken: Resources = field(default_factory=Resources)
+    others: tuple[str, ...] = ()
+    holding: dict[tuple[str, int, int], _Hold] = field(default_factory=dict[tuple[str, int, int], _Hold])
+
+    def learn(self, fact: object) -> None:
+        """Let one dated fact be true from now on."""
+        if isinstance(fact, Node):
+            self.node = fact
+        elif isinstance(fact, ev.NodeGone):
+            self.node = None
+        elif isinstance(fact, ev.NodeUsed):
+            self.taken = fact.taken
+        elif isinstance(fact, ev.ForeignDevices):
+            self.others = fact.devices
+
+    def look(self, device: str) -> What | None:
+        """Say what a device is in; the first rule that applies decides."""
+        node = self.node
+        gpu = next((g for g in reversed(node.machine.gpus) if g.device == device), None) if node else None
+        if node is None or gpu is None:
+            return None
+        pool = node.pool or "-"
+        mine = [(hold.begin, key) for key, hold in self.holding.items() if device in hold.devices]
+        if self.lost > 0 or node.not_ready_since_ms is not None:
+            account = f"down:{pool}:node-lost"
+        elif not gpu.healthy:
+            account = f"down:{pool}:unhealthy"
+        elif mine:
+            first = self.holding[min(mine)[1]].what
+            return (first[0], pool, *first[2:])
+        elif device in self.others or not node.pool:
+            account = f"unmanaged:{pool}"
+        elif node.unschedulable:
+            account = f"down:{pool}:cordoned"
+        else:
+            account = f"stranded:{pool}" if self._nothing_left(node) else f"free:{pool}"
+        return (account, pool, "", 0, -1, "", "")
+
+    def _nothing_left(self, node: Node) -> bool:
+        asks = [self.taken, *(hold.asks for hold in self.holding.values())]
+        return (
+            node.allocatable.cpu_milli - sum(a.cpu_milli for a in asks) <= 0
+            or node.allocatable.memory_bytes - sum(a.memory_bytes for a in asks) <= 0
+            or node.allocatable.pods - sum(a.pods for a in asks) <= 0
+        )

@@ -1,0 +1,149 @@
+"""Builders and hypothesis streams of facts for the tests of the books."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from typing import Any
+
+from hypothesis import strategies as st
+
+from fairlead.model.codec import Cut
+from fairlead.model.events import (
+    ForeignDevices,
+    GangSeen,
+    Intended,
+    MemberReleased,
+    NodeGone,
+    NodeSeen,
+    NodeUsed,
+    PlaceFailed,
+    QueueSeen,
+    Recovered,
+)
+from fairlead.model.gang import Gang, Member, Placement, PodShape, Role, Tier
+from fairlead.model.hardware import Gpu, Machine, Node, Resources
+from fairlead.model.reasons import Reason, refuse
+from fairlead.model.tenancy import Queue
+
+ROOM = Resources(cpu_milli=64_000, memory_bytes=2**38, pods=110)
+NODES = ("n1", "n2")
+GANGS = ("g1", "g2", "g3")
+ATTEMPTS = (1, 2)
+
+
+def node(name: str = "n1", gpus: int = 4, sick: tuple[int, ...] = (), **more: Any) -> Node:
+    """A node of pool `main` with whole GPUs gpu-0 …; `sick` are unhealthy."""
+    devices = tuple(Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", healthy=i not in sick) for i in range(gpus))
+    fields: dict[str, Any] = {"pool": "main", "allocatable": ROOM, **more}
+    return Node(name=name, machine=Machine(gpus=devices), **fields)
+
+
+def gang(uid: str = "g1", queue: str = "vision", cpu_milli: int = 1_000) -> Gang:
+    """A gang whose pods ask for some CPU."""
+    shape = PodShape(requests=Resources(cpu_milli=cpu_milli, memory_bytes=2**30, pods=1))
+    roles = (Role(name="worker", replicas=2, gpus=2, pod=shape),)
+    return Gang(id=uid, namespace="ns", name=f"job-{uid}", queue=queue, roles=roles)
+
+
+def placement(*members: tuple[str, tuple[int, ...]]) -> Placement:
+    """Ranks in order: (node, GPU indexes)."""
+    return Placement(
+        members=tuple(
+            Member(role="worker", index=rank, rank=rank, node=name, devices=tuple(f"gpu-{i}" for i in gpus))
+            for rank, (name, gpus) in enumerate(members)
+        )
+    )
+
+
+NAMED = (
+    QueueSeen(queue=Queue(name="lab"), at_ms=0),
+    QueueSeen(queue=Queue(name="vision", parent="lab"), at_ms=0),
+    QueueSeen(queue=Queue(name="speech"), at_ms=0),
+    GangSeen(gang=gang("g1"), at_ms=0),
+    GangSeen(gang=gang("g2", "speech", cpu_milli=64_000), at_ms=0),
+    GangSeen(gang=gang("g3", "nobody-described"), at_ms=0),
+)
+"""Who is who; journaled first, because names go by the journal's order."""
+
+times = st.integers(0, 400)
+placements = st.lists(
+    st.tuples(st.sampled_from(NODES), st.sets(st.integers(0, 3), max_size=2).map(lambda s: tuple(sorted(s)))),
+    min_size=1,
+    max_size=2,
+).map(lambda members: placement(*members))
+
+
+@st.composite
+def any_fact(draw: Any) -> Any:
+    """One fact that changes the timeline, at any time, consistent with nothing."""
+    at, name, uid = draw(times), draw(st.sampled_from(NODES)), draw(st.sampled_from(GANGS))
+    attempt = draw(st.sampled_from(ATTEMPTS))
+    kind = draw(st.integers(0, 9))
+    if kind <= 1:
+        seen = node(
+            name,
+            draw(st.integers(2, 4)),
+            tuple(draw(st.sets(st.integers(0, 3), max_size=1))),
+            pool=draw(st.sampled_from(["main", "main", "side", ""])),
+            unschedulable=draw(st.booleans()),
+            not_ready_since_ms=draw(st.one_of(st.none(), times)),
+        )
+        return NodeSeen(node=seen, at_ms=at)
+    if kind == 2:
+        return NodeGone(name=name, at_ms=at)
+    if kind == 3:
+        used = Resources(cpu_milli=draw(st.sampled_from([0, 63_000, 64_000])), pods=1)
+        return NodeUsed(name=name, taken=used, at_ms=at)
+    if kind == 4:
+        return ForeignDevices(name=name, devices=tuple(draw(st.sets(st.sampled_from(["gpu-0", "gpu-3"])))), at_ms=at)
+    if kind in (5, 6):
+        return Intended(
+            gang=uid, attempt=attempt, placement=draw(placements), tier=draw(st.sampled_from(list(Tier))), at_ms=at,
+            deadline_ms=at + 30,
+        )  # fmt: skip
+    if kind == 7:
+        ranks = tuple(sorted(draw(st.sets(st.integers(0, 1)))))
+        return PlaceFailed(
+            gang=uid, attempt=attempt, cause=refuse(Reason.PLACE_CONFLICT, detail="x"), released=ranks, at_ms=at
+        )  # fmt: skip
+    if kind == 8:
+        return Recovered(
+            gang=uid, attempt=attempt, placement=draw(placements), tier=Tier.BORROWED, since_ms=draw(times), bound=True,
+            holding=tuple(sorted(draw(st.sets(st.integers(0, 1))))), running=(), at_ms=at,
+        )  # fmt: skip
+    return MemberReleased(
+        gang=uid, attempt=attempt, rank=draw(st.integers(0, 1)), at_ms=at, estimated_ms=draw(st.sampled_from([0, 7]))
+    )  # fmt: skip
+
+
+cuts = times.map(lambda at: Cut(at_ms=at))
+streams = st.lists(st.one_of(any_fact(), any_fact(), any_fact(), cuts), max_size=25)
+"""Disordered, with repeats when a list is played twice."""
+
+
+def strategy_for(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a type that occurs in facts: dataclasses of 64-bit integers, text, enums and tuples of those."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, typing.NewType):
+        return strategy_for(hint.__supertype__)
+    if origin in (types.UnionType, typing.Union):
+        return st.one_of([strategy_for(part) for part in parts])
+    if origin is tuple and len(parts) == 2 and parts[1] is Ellipsis:
+        return st.lists(strategy_for(parts[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*[strategy_for(part) for part in parts])
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return st.sampled_from(list(hint))
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return st.builds(hint, **{f.name: strategy_for(hints[f.name]) for f in dataclasses.fields(hint)})
+    plain: dict[Any, st.SearchStrategy[Any]] = {
+        int: st.integers(-(2**63), 2**63 - 1),
+        str: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+        bool: st.booleans(),
+        type(None): st.none(),
+    }
+    return plain[hint]

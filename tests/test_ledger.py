@@ -1,0 +1,385 @@
+"""The books: facts to entries, by hand and by hypothesis, against an auditor that shares no code with the meter."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledger_facts import NAMED, any_fact, node, placement, strategy_for, streams
+
+from fairlead.errors import UnreadableInput
+from fairlead.ledger import accounts, meter, sweep
+from fairlead.ledger.audit import Audit, audit
+from fairlead.ledger.chain import Head, Sealed, seal
+from fairlead.ledger.entry import EntryKind, Origin, Posting, State, make_entry
+from fairlead.model import codec
+from fairlead.model.codec import Cut
+from fairlead.model.events import (
+    ForeignDevices,
+    Intended,
+    MemberReleased,
+    NodeGone,
+    NodeSeen,
+    NodeUsed,
+    PlaceFailed,
+    QueueSeen,
+    Recovered,
+)
+from fairlead.model.gang import Tier
+from fairlead.model.hardware import Resources
+from fairlead.model.reasons import Reason, refuse
+from fairlead.model.tenancy import Queue
+from fairlead.store import journal
+
+HOUR = 3_600_000
+
+
+class Books:
+    """The meter, a journal and a chain in memory."""
+
+    def __init__(self) -> None:
+        self.meter = meter.Meter("c")
+        self.rows: list[journal.Row] = []
+        self.sealed: list[Sealed] = []
+        self.heads = (Head(), Head())
+        self.known: set[str] = set()
+
+    def take(self, *records: Any) -> Books:
+        for record in records:
+            data = codec.encode(record)
+            if codec.fact_id(data) in self.known:
+                continue
+            self.known.add(codec.fact_id(data))
+            row, journal_head = journal.make_row(self.heads[0], record, data, 0)
+            new, head = seal(self.heads[1], self.meter.apply(record, row.id).entries)
+            self.rows.append(row)
+            self.sealed += new
+            self.heads = (journal_head, head)
+        return self
+
+    def audit(self) -> Audit:
+        return audit("c", self.rows, self.sealed)
+
+    def gpu_ms(self) -> dict[str, int]:
+        found = self.audit()
+        assert found.verified, [f.sentence for f in found.findings]
+        return {name: ticks // 840 for name, ticks in found.balances.items() if ticks}
+
+
+def hold(at_ms: int, *members: tuple[str, tuple[int, ...]], uid: str = "g1", tier: Tier = Tier.IN_QUOTA) -> Intended:
+    return Intended(
+        gang=uid, attempt=1, placement=placement(*members), tier=tier, at_ms=at_ms, deadline_ms=at_ms + 30_000
+    )  # fmt: skip
+
+
+def release(at_ms: int, rank: int = 0, uid: str = "g1", estimated_ms: int = 0) -> MemberReleased:
+    return MemberReleased(gang=uid, attempt=1, rank=rank, at_ms=at_ms, estimated_ms=estimated_ms)
+
+
+# The worked example of docs/explanation/books.md, every number by hand: 4 GPUs, 10 s.
+EXAMPLE = (
+    *NAMED,
+    NodeSeen(node=node(), at_ms=1_000),
+    hold(2_000, ("n1", (0, 1))),
+    release(6_000),
+    Cut(at_ms=11_000),
+)
+
+
+def test_the_worked_example_by_hand() -> None:
+    books = Books().take(*EXAMPLE)
+    assert books.gpu_ms() == {
+        "capacity:main": -40_000,  # 4 GPUs for 10 s
+        "held:lab:vision:in-quota": 8_000,  # 2 GPUs for 4 s
+        "free:main": 32_000,  # 2 for 10 s, 2 for 1 s before and 5 s after
+    }
+    first = books.sealed[0].entry
+    assert (first.device, first.from_ms, first.to_ms) == ("gpu-0", 1_000, 2_000)
+    assert first.postings == (
+        Posting(account="capacity:main", ticks=-840_000),
+        Posting(account="free:main", ticks=840_000),
+    )
+    held = [s.entry for s in books.sealed if s.entry.gang]
+    assert [(e.device, e.namespace, e.name, e.attempt, e.rank) for e in held] == [
+        ("gpu-0", "ns", "job-g1", 1, 0),
+        ("gpu-1", "ns", "job-g1", 1, 0),
+    ]
+    assert {e.at_ms for e in held} == {6_000}
+    assert [s.number for s in books.sealed] == list(range(1, len(books.sealed) + 1))
+
+
+def test_a_lost_node_is_down_from_its_last_ready_time_and_what_was_posted_is_taken_back() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(1_000, ("n1", (0, 1))), Cut(at_ms=9_000))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 16_000
+    books.take(NodeSeen(node=node(not_ready_since_ms=4_000), at_ms=9_500), Cut(at_ms=10_000))
+    assert books.gpu_ms() == {
+        "capacity:main": -40_000,
+        "held:lab:vision:in-quota": 6_000,
+        "free:main": 10_000,
+        "down:main:node-lost": 24_000,
+    }
+    assert any(s.entry.kind is EntryKind.REVERSAL for s in books.sealed)
+    # It comes back with the hold still open beneath, and the hold is booked again.
+    books.take(NodeSeen(node=node(), at_ms=10_000), release(10_500), Cut(at_ms=11_000))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 7_000
+
+
+def test_a_gone_node_ends_its_capacity_and_its_holds() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(1_000, ("n1", (0,)), ("n2", (0,))))
+    books.take(NodeSeen(node=node("n2"), at_ms=1_000))
+    outcome = books.meter.apply(NodeGone(name="n1", at_ms=3_000), "f")
+    assert outcome.closed == (("g1", 1, 0),)
+    assert books.meter.open_holds() == (("g1", 1, 1),)
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(1_000, ("n1", (0,))))
+    books.take(NodeGone(name="n1", at_ms=3_000), NodeSeen(node=node(), at_ms=8_000), Cut(at_ms=9_000))
+    assert books.gpu_ms() == {"capacity:main": -16_000, "held:lab:vision:in-quota": 2_000, "free:main": 14_000}
+
+
+def test_a_device_that_leaves_the_fleet_ends_its_capacity() -> None:
+    books = Books().take(NodeSeen(node=node(), at_ms=0), NodeSeen(node=node(gpus=3), at_ms=600), Cut(at_ms=1_000))
+    assert books.gpu_ms() == {"capacity:main": -3_600, "free:main": 3_600}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ([NodeSeen(node=node(unschedulable=True), at_ms=0)], {"down:main:cordoned": 4_000}),
+        ([NodeSeen(node=node(sick=(2,)), at_ms=0)], {"down:main:unhealthy": 1_000, "free:main": 3_000}),
+        ([NodeSeen(node=node(pool=""), at_ms=0)], {"unmanaged:-": 4_000}),
+        (
+            [NodeSeen(node=node(), at_ms=0), ForeignDevices(name="n1", devices=("gpu-3",), at_ms=500)],
+            {"unmanaged:main": 500, "free:main": 3_500},
+        ),
+        (
+            [
+                NodeSeen(node=node(), at_ms=0),
+                NodeUsed(name="n1", taken=Resources(cpu_milli=64_000), at_ms=400),
+                NodeUsed(name="n1", taken=Resources(cpu_milli=100), at_ms=900),
+            ],
+            {"stranded:main": 2_000, "free:main": 2_000},
+        ),
+        (  # its own pod takes all CPU: what is left on the node can serve nobody
+            [NodeSeen(node=node(), at_ms=0), hold(0, ("n1", (0,)), uid="g2", tier=Tier.BORROWED)],
+            {"held:speech:speech:borrowed": 1_000, "stranded:main": 3_000},
+        ),
+        (  # a cordoned node's held devices are still held
+            [NodeSeen(node=node(unschedulable=True), at_ms=0), hold(0, ("n1", (0,)))],
+            {"held:lab:vision:in-quota": 1_000, "down:main:cordoned": 3_000},
+        ),
+        (  # precedence: down before held
+            [NodeSeen(node=node(sick=(0,)), at_ms=0), hold(0, ("n1", (0, 1)))],
+            {"down:main:unhealthy": 1_000, "held:lab:vision:in-quota": 1_000, "free:main": 2_000},
+        ),
+    ],
+)
+def test_states_and_their_precedence(facts: list[Any], expected: dict[str, int]) -> None:
+    found = Books().take(*NAMED, *facts, Cut(at_ms=1_000)).gpu_ms()
+    assert {name: ms for name, ms in found.items() if not name.startswith("capacity")} == expected
+
+
+def test_place_failed_and_recovered_close_ranks() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(0, ("n1", (0,)), ("n1", (1,))))
+    failed = PlaceFailed(
+        gang="g1", attempt=1, cause=refuse(Reason.PLACE_CONFLICT, detail="409"), released=(1,), at_ms=100
+    )
+    books.take(failed, Cut(at_ms=200))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 300
+    found = Recovered(
+        gang="g1", attempt=1, placement=placement(("n1", (0,)), ("n1", (1,))), tier=Tier.IN_QUOTA, since_ms=0,
+        bound=True, holding=(), running=(), at_ms=500,
+    )  # fmt: skip
+    books.take(found, Cut(at_ms=1_000))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 600
+    closing = [s.entry for s in books.sealed if s.entry.gang and s.entry.to_ms == 500]
+    assert [e.estimated_ms for e in closing] == [300]  # the books last knew at 200
+    assert books.meter.open_holds() == ()
+
+
+def test_a_recovered_attempt_that_the_journal_never_saw_is_booked_from_its_start() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), Cut(at_ms=900))
+    found = Recovered(
+        gang="g1", attempt=1, placement=placement(("n1", (0,))), tier=Tier.RESERVED, since_ms=400, bound=True,
+        holding=(0,), running=(), at_ms=1_000,
+    )  # fmt: skip
+    assert books.take(found, Cut(at_ms=1_000)).gpu_ms()["held:lab:vision:reserved"] == 600
+
+
+def test_an_estimated_release_is_marked_with_its_width() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(0, ("n1", (0,))), release(50, estimated_ms=20))
+    assert [s.entry.estimated_ms for s in books.sealed if s.entry.gang] == [20]
+
+
+def test_the_tenant_is_the_root_of_the_queue_when_the_hold_was_told() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(0, ("n1", (0,))))
+    books.take(QueueSeen(queue=Queue(name="vision", parent="speech"), at_ms=10), Cut(at_ms=100))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 100
+
+
+def test_a_fact_that_is_too_late_is_booked_as_late_as_allowed() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(0, ("n1", (0,))), Cut(at_ms=72 * HOUR))
+    books.take(release(10), Cut(at_ms=73 * HOUR))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 24 * HOUR
+    taken_back = [s.entry for s in books.sealed if s.entry.kind is EntryKind.REVERSAL]
+    assert [(e.from_ms, e.estimated_ms) for e in taken_back] == [(24 * HOUR, 24 * HOUR - 10)]
+    assert sweep.MUST_BOOK_WITHIN_MS == meter.LATE_MS
+
+
+def test_forgetting_the_past_changes_nothing() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0))
+    for day in range(12):
+        at = day * 12 * HOUR
+        books.take(hold(at, ("n1", (0,)), uid=f"h{day}"), release(at + HOUR, uid=f"h{day}"))
+        books.take(NodeSeen(node=node(sick=(3,) if day % 2 else ()), at_ms=at + 5), Cut(at_ms=at + 2 * HOUR))
+    assert books.gpu_ms()["held:unknown:unknown:in-quota"] == 12 * HOUR
+    assert len(books.meter._holds) < 8
+    assert books.meter.is_over(("h0", 1, 0))
+
+
+@settings(max_examples=300, deadline=None)
+@given(streams)
+def test_the_auditor_agrees_on_any_stream(stream: list[Any]) -> None:
+    books = Books().take(*NAMED, *stream)
+    found = books.audit()
+    assert found.verified, [f.sentence for f in found.findings]
+    assert sum(found.balances.values()) == 0
+    for sealed in books.sealed:
+        assert sum(part.ticks for part in sealed.entry.postings) == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(streams)
+def test_applying_a_fact_twice_changes_nothing(stream: list[Any]) -> None:
+    folded = meter.Meter("c")
+    for number, record in enumerate([*NAMED, *stream]):
+        folded.apply(record, f"{number}")
+        assert folded.apply(record, f"{number} again").entries == ()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(any_fact(), max_size=14), st.randoms(use_true_random=False))
+def test_order_of_delivery_does_not_change_totals(facts: list[Any], rng: Any) -> None:
+    # Facts of one moment on one subject go by the journal's order, and of two accounts of one hold the first
+    # delivered names devices: keep one of each.
+    seen: set[Any] = set()
+    kept = []
+    for fact in facts:
+        opens = isinstance(fact, Intended | Recovered)
+        key = ("hold", fact.gang, fact.attempt) if opens else (type(fact), fact.at_ms, codec.subject(fact))
+        key = ("node", fact.at_ms, codec.subject(fact)) if isinstance(fact, NodeSeen | NodeGone) else key
+        if key not in seen:
+            kept.append(fact)
+        seen.add(key)
+    shuffled = list(kept)
+    rng.shuffle(shuffled)
+    one = Books().take(*NAMED, *kept, Cut(at_ms=500))
+    two = Books().take(*NAMED, *shuffled, Cut(at_ms=100), Cut(at_ms=500))
+    assert one.gpu_ms() == two.gpu_ms()
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams, st.data())
+def test_any_changed_entry_is_named(stream: list[Any], data: st.DataObject) -> None:
+    books = Books().take(*NAMED, *stream)
+    if not books.sealed:
+        return
+    at = data.draw(st.integers(0, len(books.sealed) - 1))
+    good = books.sealed[at]
+    entry = good.entry
+    field = data.draw(
+        st.sampled_from(["at_ms", "to_ms", "from_ms", "rank", "estimated_ms", "node", "name", "fact", "ticks", "gone"])
+    )
+    if field == "gone":
+        del books.sealed[at]
+        if at == len(books.sealed):
+            return  # the tail cut off: what the published head is for, unless the timeline misses it
+        assert books.audit().findings[0].entry == good.number + 1
+        return
+    if field == "ticks":
+        part = dataclasses.replace(entry.postings[1], ticks=entry.postings[1].ticks + 1)
+        changed = dataclasses.replace(entry, postings=(entry.postings[0], part))
+    else:
+        value = getattr(entry, field)
+        changed = dataclasses.replace(entry, **{field: value + 1 if isinstance(value, int) else value + "x"})
+    books.sealed[at] = dataclasses.replace(good, entry=changed)
+    first = books.audit().findings[0]
+    assert first.entry == good.number
+    assert field != "ticks" or first.field == "postings[1].ticks"
+
+
+def test_entries_that_are_consistent_but_untrue_are_named_by_the_timeline() -> None:
+    """Somebody with the code rewrites the whole tail: chain and ids are right, the account is not."""
+    books = Books().take(*EXAMPLE)
+    lies = Books()
+    lies.rows = books.rows
+    entries = []
+    for sealed in books.sealed:
+        entry = sealed.entry
+        if entry.gang and entry.device == "gpu-1":
+            parts = (entry.postings[0], Posting(account="free:main", ticks=entry.postings[1].ticks))
+            state = State(account="free:main", pool="main")
+            origin = Origin("c", entry.fact, entry.at_ms)
+            entry = make_entry(origin, entry.kind, ("n1", "gpu-1"), state, (entry.from_ms, entry.to_ms))
+            assert entry.postings == parts
+        entries.append(entry)
+    lies.sealed = seal(Head(), entries)[0]
+    found = lies.audit()
+    number = next(s.number for s in books.sealed if s.entry.gang and s.entry.device == "gpu-1")
+    assert found.findings[0].entry == number
+    assert found.findings[0].field == "account"
+    short = Books()
+    short.rows, short.sealed = books.rows, books.sealed[:-1]
+    assert "booked nothing" in short.audit().findings[0].message
+
+
+def test_the_auditor_shares_no_code_with_the_meter() -> None:
+    folder = Path(sweep.__file__).parent
+    for name in ("sweep.py", "audit.py"):
+        tree = ast.parse((folder / name).read_text())
+        imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert not imported & {"fairlead.ledger.meter", "fairlead.ledger.timeline"}
+
+
+def test_accounts_are_read_back_and_checked() -> None:
+    assert accounts.parse(accounts.held("lab", "vision", Tier.BORROWED)).tier == "borrowed"
+    assert accounts.parse(accounts.down("main", accounts.Cause.NODE_LOST)).cause == "node-lost"
+    for bad in ("money:x", "held:a:b", "held:a::in-quota", "down:main:tired", "free:", "held:a:b:stolen"):
+        with pytest.raises(UnreadableInput, match="account"):
+            accounts.parse(bad)
+
+
+def test_cuts_are_only_lines() -> None:
+    one, two = Books().take(*EXAMPLE), Books()
+    for record in EXAMPLE:
+        two.take(record, Cut(at_ms=record.at_ms))
+    assert one.gpu_ms() == two.gpu_ms()
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_every_kind_of_fact_survives_the_codec(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(codec.KINDS)))
+    fact = data.draw(strategy_for(codec.KINDS[kind]))
+    encoded = codec.encode(fact)
+    assert codec.decode(encoded) == fact
+    assert codec.encode(codec.decode(encoded)) == encoded
+    assert isinstance(codec.subject(fact), str)
+
+
+def test_bytes_are_canonical_and_stay_as_they_are() -> None:
+    fact = release(7, rank=2, estimated_ms=1)
+    assert codec.encode(fact) == (
+        b'{"fact":{"at_ms":7,"attempt":1,"estimated_ms":1,"gang":"g1","rank":2},"kind":"MemberReleased"}'
+    )
+    failed = PlaceFailed(gang="g", attempt=1, cause=refuse(Reason.PLACE_CONFLICT, detail="x"), released=(), at_ms=1)
+    assert b'"cause":{"details":[["detail","x"]],"reason":"PlacementConflict"}' in codec.encode(failed)
+
+
+def test_the_codec_says_what_it_cannot_read() -> None:
+    for bad in (b"", b"{}", b'{"kind":"Wish","fact":{}}', b'{"kind":"Cut","fact":{"at_ms":"x"}}', b"\xff"):
+        with pytest.raises(UnreadableInput):
+            codec.decode(bad)
