@@ -133,14 +133,15 @@ def collection(document):
 
 
 @pytest.fixture(scope="module")
-def helm():
+def helm(control_plane):
+    """The helm that was built beside the control plane, whose absence skips the test."""
     return locate()["helm"]
 
 
 @pytest.fixture(scope="module")
 def api(control_plane, helm):
     """An administrator on a server with the whole chart, the uninstall hook's objects included."""
-    admin = control_plane.admin
+    admin = control_plane.api
     install_chart(admin, helm, workloads=True, hooks=True)
     for name in (TEAM_A, TEAM_B):
         apply(admin, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -402,23 +403,14 @@ def hold(api, holder):
 
 
 @pytest.fixture(scope="module")
-def tokens(api):
+def tokens(api, control_plane):
     """Pod-bound tokens of two operator pods, as the kubelet would project them: name of the pod to its header."""
-    found = {}
-    for name in ("operator-a", "operator-b"):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE}}
-        pod["spec"] = {"serviceAccountName": OPERATOR, **TEMPLATE["spec"]}
-        uid = apply(api, pod)["metadata"]["uid"]
-        bound = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"boundObjectRef": bound}}
-        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{OPERATOR}/token"
-        status, answer = api.request("POST", path, request)
-        assert status == 201, answer
-        found[name] = {"Authorization": f"Bearer {answer['status']['token']}"}
-    yield found
+    names = ("operator-a", "operator-b")
+    found = {name: control_plane.pod_bound_token(NAMESPACE, OPERATOR, name) for name in names}
+    yield {name: {"Authorization": f"Bearer {token}"} for name, token in found.items()}
     hold(api, None)
-    for name in found:
-        api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}?gracePeriodSeconds=0")
+    for name in names:
+        api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}", grace_seconds=0)
 
 
 @pytest.fixture(scope="module")
