@@ -1,0 +1,206 @@
+"""The pages in tests/scenarios: worlds and what must come of them, in words. A new case needs no Python.
+
+A case has a `name` (a sentence), `nodes` and `queues` (see `builders`), and `steps`. Steps are facts or expectations:
+
+    submit / change / suspend / resume / delete / refuse-spec     a GangJob
+    node / gone / cordon / uncordon / lose / back / sick / well    a node
+    foreign: n1 0 1    used: n1 cpu=100 port=80                    what others take on a node
+    queue / queue-gone                                             a queue
+    bind / run / conflict / ends / fails / releases                what the cluster answers
+    wait: 30s                                                      time passes
+    then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
+    says: {gang: token or part of the sentence}, phase: {gang: phase}, used-gpus: {queue: n}
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import builders
+import pytest
+import yaml
+from builders import Stage, tell
+
+from fairlead.model import events as ev
+from fairlead.model.gang import GangId
+from fairlead.model.hardware import NodeName, Resources
+from fairlead.model.reasons import Reason, refuse
+from fairlead.model.rules import Rules
+from fairlead.units import duration_ms
+
+PAGES = Path(__file__).parent / "scenarios"
+CASES = [
+    pytest.param(case, id=f"{page.stem}: {case['name']}")
+    for page in sorted(PAGES.glob("*.yaml"))
+    for case in yaml.safe_load(page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scenario(case: dict[str, Any]) -> None:
+    unknown = set(case) - {"name", "nodes", "queues", "rules", "steps"}
+    assert not unknown, f"a case has no {unknown}"
+    nodes = [builders.node(name, text) for name, text in case.get("nodes", {}).items()]
+    queues = [builders.queue(name, text or "") for name, text in case.get("queues", {"team": ""}).items()]
+    stage = Stage(nodes, queues, Rules(**case.get("rules", {})))
+    expected = 0
+    for step in case["steps"]:
+        ((verb, rest),) = step.items()
+        if verb == "then":
+            effects = stage.settle()
+            assert_told(effects, rest)
+            expected += 1
+        elif verb in EXPECT:
+            stray = stage.settle()
+            assert not stray, f"before {verb}: {[tell(e, devices=True) for e in stray]}"
+            EXPECT[verb](stage, rest)
+            expected += 1
+        else:
+            for text in rest if isinstance(rest, list) else [rest]:
+                name, _, more = str(text).partition(" ")
+                DO[verb](stage, name, more)
+    assert expected, "a case without an expectation can't fail"
+    stray = stage.settle()
+    assert not stray, f"after the last step: {[tell(e, devices=True) for e in stray]}"
+
+
+def assert_told(effects: list[Any], wanted: list[str]) -> None:
+    """Compare as sets of sentences; ``place a on n1[0,1]`` asks for devices, ``place a on n1`` does not."""
+    told = [tell(effect, devices=any(f"place {effect.gang} " in w and "[" in w for w in wanted)) for effect in effects]
+    assert sorted(told) == sorted(wanted), "\n".join(tell(effect, devices=True) for effect in effects)
+
+
+def says(stage: Stage, wanted: dict[str, str]) -> None:
+    for name, text in wanted.items():
+        refusal = stage.view(name).refusal
+        token, sentence = (refusal.reason.token, refusal.message) if refusal is not None else ("nothing", "nothing")
+        assert text == token or (" " in text and text in sentence), f"{name} says {token}: {sentence}"
+
+
+def phase(stage: Stage, wanted: dict[str, str]) -> None:
+    found = {
+        name: str(stage.state.gangs[GangId(name)].phase) if name in stage.state.gangs else "gone" for name in wanted
+    }
+    assert found == wanted
+
+
+def used_gpus(stage: Stage, wanted: dict[str, int]) -> None:
+    assert {view.name: view.used_gpus for view in stage.engine.queue_views() if view.name in wanted} == wanted
+
+
+def placed_within(stage: Stage, wanted: dict[str, str]) -> None:
+    found = {}
+    for name in wanted:
+        placement = stage.attempt(name).placement
+        found[name] = f"{placement.level} {placement.domain}".strip()
+    assert found == wanted
+
+
+def one_switch(stage: Stage, wanted: dict[str, str]) -> None:
+    """Check that the devices of every member of a gang agree in an attribute: numa, pcie_switch or pcie_root."""
+    for name, attribute in wanted.items():
+        for member in stage.attempt(name).placement.members:
+            gpus = {gpu.device: gpu for gpu in stage.state.nodes[member.node].machine.gpus}
+            values = {getattr(gpus[device], attribute) for device in member.devices}
+            assert len(values) == 1, (name, member.devices, values)
+
+
+EXPECT = {
+    "says": says,
+    "phase": phase,
+    "used-gpus": used_gpus,
+    "placed-within": placed_within,
+    "shares": one_switch,
+}
+
+
+def change(stage: Stage, name: str, more: str) -> None:
+    stage.seen(builders.gang(name, more, stage.specs[name].submitted_ms))
+
+
+def refuse_spec(stage: Stage, name: str, more: str) -> None:
+    spec = stage.specs[name]
+    cause = refuse(Reason.UNSUPPORTED_FIELD, field=more, mend="remove it")
+    stage.take(
+        ev.GangRefused(
+            gang=spec.id, namespace=spec.namespace, name=name, queue=spec.queue, refusal=cause, at_ms=stage.now_ms
+        )
+    )
+
+
+def set_health(healthy: bool):
+    def do(stage: Stage, name: str, more: str) -> None:
+        machine = stage.state.nodes[NodeName(name)].machine
+        which = {int(i) for i in more.split()}
+        gpus = tuple(replace(gpu, healthy=healthy) if gpu.index in which else gpu for gpu in machine.gpus)
+        stage.change_node(name, machine=replace(machine, gpus=gpus))
+
+    return do
+
+
+def foreign(stage: Stage, name: str, more: str) -> None:
+    devices = tuple(f"gpu-{i}" for i in more.split())
+    stage.take(ev.ForeignDevices(name=NodeName(name), devices=devices, at_ms=stage.now_ms))
+
+
+def used(stage: Stage, name: str, more: str) -> None:
+    _, named = builders.words(more)
+    taken = Resources(cpu_milli=int(named.get("cpu", "0")) * 1000, pods=int(named.get("pods", "0")))
+    ports = (("TCP", "0.0.0.0", int(named["port"])),) if "port" in named else ()
+    stage.take(ev.NodeUsed(name=NodeName(name), taken=taken, host_ports=ports, at_ms=stage.now_ms))
+
+
+def wait(stage: Stage, name: str, more: str) -> None:
+    stage.now_ms += duration_ms(name)
+
+
+DO = {
+    "submit": lambda stage, name, more: stage.submit(name, more),
+    "change": change,
+    "suspend": lambda stage, name, more: stage.change(name, suspended=True),
+    "resume": lambda stage, name, more: stage.change(name, suspended=False),
+    "delete": lambda stage, name, more: stage.delete(name),
+    "refuse-spec": refuse_spec,
+    "node": lambda stage, name, more: stage.take(ev.NodeSeen(node=builders.node(name, more), at_ms=stage.now_ms)),
+    "gone": lambda stage, name, more: stage.take(ev.NodeGone(name=NodeName(name), at_ms=stage.now_ms)),
+    "cordon": lambda stage, name, more: stage.change_node(name, unschedulable=True),
+    "uncordon": lambda stage, name, more: stage.change_node(name, unschedulable=False),
+    "lose": lambda stage, name, more: stage.change_node(name, not_ready_since_ms=stage.now_ms),
+    "back": lambda stage, name, more: stage.change_node(name, not_ready_since_ms=None),
+    "sick": set_health(False),
+    "well": set_health(True),
+    "foreign": foreign,
+    "used": used,
+    "queue": lambda stage, name, more: stage.take(ev.QueueSeen(queue=builders.queue(name, more), at_ms=stage.now_ms)),
+    "queue-gone": lambda stage, name, more: stage.take(ev.QueueGone(name=name, at_ms=stage.now_ms)),
+    "bind": lambda stage, name, more: stage.bind(name),
+    "run": lambda stage, name, more: stage.run(name, *more.split()),
+    "conflict": lambda stage, name, more: stage.fail_place(name),
+    "half-bound": lambda stage, name, more: stage.fail_place(name, released=tuple(int(r) for r in more.split())),
+    "starts": lambda stage, name, more: [
+        stage.take(stage.member(ev.MemberRunning, name, int(rank))) for rank in more.split()
+    ],
+    "ends": lambda stage, name, more: [stage.end(name, int(rank)) for rank in more.split()],
+    "fails": lambda stage, name, more: [stage.end(name, int(rank), succeeded=False) for rank in more.split()],
+    "releases": lambda stage, name, more: stage.release(name, *(int(rank) for rank in more.split())),
+    "released-late": lambda stage, name, more: stage.take(
+        *(
+            ev.MemberReleased(gang=GangId(name), attempt=int(n), rank=int(r), at_ms=stage.now_ms)
+            for n, r in (word.split("/") for word in more.split())
+        )
+    ),
+    "wait": wait,
+}
+
+
+def test_every_word_of_the_language_is_used() -> None:
+    said = {next(iter(step)) for param in CASES for step in param.values[0]["steps"]}
+    assert (set(DO) | set(EXPECT) | {"then"}) - said == set(), "a word that no page uses is not tested"
+
+
+def test_names_of_cases_are_sentences_and_unique() -> None:
+    names = [param.values[0]["name"] for param in CASES]
+    assert len(names) == len(set(names))
+    assert all(len(name.split()) >= 4 for name in names)
