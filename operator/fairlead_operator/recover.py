@@ -29,6 +29,7 @@ from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead_operator.claim_index import Device, devices_of
 from fairlead_operator.custom_objects import Allocation, GangJob
 from fairlead_operator.device_objects import Claim
+from fairlead_operator.member_facts import member_of
 from fairlead_operator.objects import Meta, Pod, time_ms
 from fairlead_operator.pods import (
     ATTEMPT,
@@ -98,7 +99,7 @@ def recover(jobs: Sequence[GangJob], pods: Iterable[Pod], claims: Iterable[Claim
     """Return what the cluster's objects say of earlier attempts, newest attempt of each gang first."""
     claims = list(claims)
     by_uid = {job.metadata.uid: job for job in jobs}
-    groups = _group(pods, claims)
+    groups = _group(pods, claims, by_uid)
     losers = _losers(claims)
     recovery = Recovery(facts=[_remember(job, now_ms) for job in jobs if job.status.phase not in _FINAL])
     current: set[str] = set()
@@ -112,16 +113,19 @@ def recover(jobs: Sequence[GangJob], pods: Iterable[Pod], claims: Iterable[Claim
     return recovery
 
 
-def _group(pods: Iterable[Pod], claims: Iterable[Claim]) -> dict[tuple[str, int], Found]:
-    """Sort our objects by gang and attempt; what lacks our labels is not ours."""
+def _group(pods: Iterable[Pod], claims: Iterable[Claim], jobs: Mapping[str, GangJob]) -> dict[tuple[str, int], Found]:
+    """Sort our objects by gang and attempt. Labels prove nothing: the owner, and its namespace, must fit as well."""
     groups: dict[tuple[str, int], Found] = {}
 
     def place(meta: Meta) -> tuple[Found, int] | None:
-        uid, attempt, rank = (meta.labels.get(label, "") for label in (GANG_UID, ATTEMPT, RANK))
-        if not uid or not attempt.isdecimal() or not rank.isdecimal():
+        member = member_of(meta)
+        if member is None:
             return None
-        key = (uid, int(attempt))
-        return groups.setdefault(key, Found(GangId(uid), int(attempt))), int(rank)
+        gang, attempt, rank = member
+        job = jobs.get(gang)
+        if job is not None and job.metadata.namespace != meta.namespace:
+            return None
+        return groups.setdefault((gang, attempt), Found(gang, attempt)), rank
 
     for pod in pods:
         if spot := place(pod.metadata):

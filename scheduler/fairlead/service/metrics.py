@@ -16,7 +16,7 @@ try:
 except ImportError as missing:  # pragma: no cover - the extra is installed wherever tests run
     raise MissingExtra("metrics need prometheus-client: pip install 'fairlead[operator]'") from missing
 
-disable_created_metrics()  # a second series per counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, which nobody asks for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
