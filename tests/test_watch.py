@@ -151,11 +151,42 @@ def test_a_list_in_pages_then_events_and_bookmarks() -> None:
 def test_a_dropped_connection_resumes_where_it_broke() -> None:
     server = Server()
     server.watches = [[{"type": "ADDED", "object": thing("a", 11)}, b'{"type":"ADDED","obj', "drop"]]
-    reflector, told = asyncio.run(follow(server, lambda r, t: len(server.watched) == 2))
+    _, told = asyncio.run(follow(server, lambda r, t: len(server.watched) == 2))
     assert told == [("ADDED", "a", "11")]
     assert [query["resourceVersion"] for query in server.watched] == ["10", "11"]
     assert len(server.lists) == 1
-    assert reflector.gap_ms() >= 0
+
+
+def test_it_says_how_old_a_change_may_be_that_it_was_blind_for() -> None:
+    server = Server()
+    server.watches = [
+        [{"type": "ADDED", "object": thing("a", 11)}, "drop"],
+        [status(500, "InternalError")],
+        [status(500, "InternalError")],
+        [{"type": "ADDED", "object": thing("b", 12)}],
+    ]
+    gaps: dict[str, int] = {}
+
+    async def scenario() -> None:
+        async with serving(server.handle) as client:
+
+            def on_change(change: Change, old: Plain | None, new: Plain | None) -> None:
+                assert new is not None
+                gaps[new.metadata.name] = reflector.gap_ms()
+
+            reflector: Reflector[Plain] = Reflector(client, NAMESPACES, on_change, rng=random.Random(2))
+            task = asyncio.create_task(reflector.run())
+            async with asyncio.timeout(8):
+                while "b" not in gaps:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(1.1)
+            assert reflector.gap_ms() == 0  # on a live stream a change is told as it happens
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert gaps["a"] == 0
+    assert 300 < gaps["b"] < 5_000  # three waits of at least 0.1, 0.2 and 0.4 s halved
 
 
 @pytest.mark.parametrize("how", ["event", "answer"])

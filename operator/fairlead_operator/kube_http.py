@@ -112,6 +112,7 @@ class KubeHttp:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            await asyncio.sleep(0.05)  # TLS transports close in later turns of the event loop
 
     async def request(
         self,

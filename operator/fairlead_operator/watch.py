@@ -314,8 +314,8 @@ class Reflector(Generic[Item]):
     def _reopened(self) -> None:
         """A list or stream begins; what it tells may be as old as our last sign of life before it."""
         now = monotonic_ms()
-        if now - self._opened_ms >= _CATCH_UP_MS:
-            self._blind_ms = now - self._heard_ms if self.synced.is_set() else 0
+        blind_ms = now - self._heard_ms if self.synced.is_set() else 0
+        self._blind_ms = max(blind_ms, self.gap_ms())
         self._opened_ms = now
         self._heard()
 
