@@ -35,7 +35,10 @@ def quantity_milli(text: str, *, field: str = "quantity") -> int:
     divisor = 10 ** len(fraction)
     if exponent is not None:
         power = int(exponent)
-        scaled, divisor = (scaled * 10**power, divisor) if power >= 0 else (scaled, divisor * 10**-power)
+        if power >= 0:
+            scaled *= int(10**power)
+        else:
+            divisor *= int(10**-power)
     elif suffix in {"m", "u", "n"}:
         divisor *= {"m": 10**3, "u": 10**6, "n": 10**9}[suffix]
     elif suffix in _SUFFIX:
