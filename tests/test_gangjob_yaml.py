@@ -1,0 +1,210 @@
+"""GangJob, Queue and Pool documents: what is read, and that every bad field is refused by name with its mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from fairlead.errors import UnreadableInput
+from fairlead.model.gang import GangId, Overrun, ServiceClass, TopologyRequest
+from fairlead.simulation import gangjob_yaml
+from fairlead.simulation.story import jobs_yaml
+
+GOOD: dict[str, Any] = {
+    "apiVersion": "fairlead.dev/v1alpha1",
+    "kind": "GangJob",
+    "metadata": {"name": "train", "namespace": "team", "annotations": {"simulation.fairlead.dev/run": "90m"}},
+    "spec": {
+        "queue": "research",
+        "priorityClassName": "high",
+        "serviceClass": "batch",
+        "topology": {"within": "rack", "mode": "preferred"},
+        "duration": "2h",
+        "overrun": "requeue",
+        "startDeadline": "5m",
+        "successPolicy": {"operator": "Any", "roles": ["worker"]},
+        "failurePolicy": {"maxRestarts": 7, "onMemberFailure": "fail"},
+        "preemption": {"policy": "Never"},
+        "roles": [
+            {
+                "name": "worker",
+                "replicas": 2,
+                "devices": {"count": 8, "model": "H100", "memory": "80G"},
+                "template": {
+                    "spec": {
+                        "nodeSelector": {"zone": "a"},
+                        "tolerations": [{"key": "k", "operator": "Exists"}],
+                        "affinity": {
+                            "nodeAffinity": {
+                                "requiredDuringSchedulingIgnoredDuringExecution": {
+                                    "nodeSelectorTerms": [
+                                        {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}
+                                    ]
+                                }
+                            }
+                        },
+                        "containers": [
+                            {
+                                "name": "main",
+                                "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+                                "ports": [{"hostPort": 9000}],
+                            }
+                        ],
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def read(*documents: Any, **more: Any) -> gangjob_yaml.Documents:
+    return gangjob_yaml.read(
+        yaml.safe_dump_all(documents),
+        now_ms=5,
+        new_id=lambda namespace, name: GangId(f"{namespace}.{name}"),
+        **{"priorities": {"high": 9}, **more},
+    )
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return GOOD with one field set; `path` has numbers for list items."""
+    document = yaml.safe_load(yaml.safe_dump(GOOD))
+    at: Any = document
+    *parents, last = path.split(".")
+    for part in parents:
+        at = at[int(part)] if part.isdecimal() else at.setdefault(part, {})
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return document
+
+
+def test_every_field_is_read():
+    found = read(GOOD)
+    gang = found.gangs[0]
+    assert (gang.full_name, gang.queue, gang.priority, gang.submitted_ms) == ("team/train", "research", 9, 5)
+    assert gang.service_class is ServiceClass.BATCH
+    assert gang.topology == TopologyRequest(within="rack", required=False)
+    assert (gang.duration_ms, gang.overrun, gang.start_deadline_ms) == (7_200_000, Overrun.REQUEUE, 300_000)
+    assert (gang.success_any, gang.success_roles) == (True, ("worker",))
+    assert (gang.max_restarts, gang.restart_on_failure, gang.preemptible) == (7, False, False)
+    role = gang.roles[0]
+    assert (role.gpus, role.gpu_model, role.gpu_memory_bytes) == (8, "H100", 80 * 10**9)
+    assert (role.pod.requests.cpu_milli, role.pod.requests.memory_bytes) == (500, 2**30)
+    assert role.pod.node_selector == (("zone", "a"),)
+    assert role.pod.affinity is not None
+    assert role.pod.tolerations[0].operator == "Exists"
+    assert role.pod.host_ports == (("TCP", "0.0.0.0", 9_000),)
+    assert found.runs[gang.id].run_ms == 5_400_000
+
+
+def test_what_is_absent_gets_the_defaults_of_the_schema():
+    spec = {"queue": "q", "roles": [{"name": "w", "replicas": 1, "template": {}}]}
+    gang = read({**GOOD, "metadata": {"name": "x"}, "spec": spec}, namespace="here").gangs[0]
+    assert (gang.namespace, gang.max_restarts, gang.start_deadline_ms, gang.duration_ms) == ("here", 3, 600_000, None)
+    assert gang.preemptible
+    serving = read({**GOOD, "spec": {**spec, "serviceClass": "serving"}}).gangs[0]
+    assert not serving.preemptible
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("apiVersion", "v1", "apiVersion: must be fairlead.dev/v1alpha1"),
+        ("metadata.name", "Bad.Name", "metadata.name"),
+        ("spec.queue", None, "spec.queue: is required"),
+        ("spec.queue", 7, "spec.queue: must be text, not a number"),
+        ("spec.prio", "high", "spec.prio: unknown field"),
+        ("spec.priorityClass", "high", "did you mean priorityClassName"),
+        ("spec.priorityClassName", "lofty", "there is no PriorityClass 'lofty'; use one of: high"),
+        ("spec.serviceClass", "gold", "spec.serviceClass: 'gold' is not one of"),
+        ("spec.suspend", "yes", "spec.suspend: must be true or false"),
+        ("spec.checkpoint", {"signal": "USR1"}, "spec.checkpoint: is not supported yet"),
+        ("spec.dependsOn", ["a"], "spec.dependsOn: is not supported yet"),
+        ("spec.duration", "soon", "spec.duration: 'soon' is not a duration"),
+        ("spec.duration", "0s", "spec.duration: is zero"),
+        ("spec.topology.spread", "rack", "spec.topology.spread: is not supported yet"),
+        ("spec.topology.mode", "maybe", "spec.topology.mode"),
+        ("spec.successPolicy.roles", ["driver"], "spec.successPolicy.roles: 'driver' is not a role"),
+        ("spec.failurePolicy.maxRestarts", 5_000, r"maxRestarts: 5000 is outside 0..1000"),
+        ("spec.preemption.policy", "Maybe", "spec.preemption.policy"),
+        ("spec.roles", [], "spec.roles: has 0 roles"),
+        ("spec.roles.0.replicas", 10_000, r"spec.roles\[0\].replicas: 10000 is outside 1..4096"),
+        ("spec.roles.0.replicas", True, r"spec.roles\[0\].replicas: must be a whole number"),
+        ("spec.roles.0.minReplicas", 1, "elastic gangs are not supported yet"),
+        ("spec.roles.0.minReplicas", 5, "is larger than maxReplicas"),
+        ("spec.roles.0.nicPerGpu", True, "nicPerGpu: is not supported yet"),
+        ("spec.roles.0.devices.mig", "1g.10gb", "devices.mig: is not supported yet"),
+        ("spec.roles.0.devices.share", {"mode": "mps"}, "devices.share: is not supported yet"),
+        ("spec.roles.0.devices.count", 0, "model or memory describe GPUs"),
+        ("spec.roles.0.devices.memory", "eighty", "devices.memory"),
+        ("spec.roles.0.template.spec.nodeName", "n1", "nodeName: is not supported yet"),
+        ("spec.roles.0.template.spec.topologySpreadConstraints", [{}], "topologySpreadConstraints"),
+        ("spec.roles.0.template.spec.affinity.podAntiAffinity", {"x": 1}, "podAntiAffinity"),
+        ("spec.roles.0.template.spec.containers.0.resources.limits", {"nvidia.com/gpu": 1}, "asked for in spec.roles"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_mend(path: str, value: Any, says: str):
+    with pytest.raises(UnreadableInput, match=says):
+        read(changed(path, value))
+
+
+def test_two_roles_of_one_name_and_too_many_members_are_refused():
+    role = {"name": "w", "replicas": 3_000, "template": {}}
+    with pytest.raises(UnreadableInput, match="same name"):
+        read(changed("spec.roles", [role, role]))
+    with pytest.raises(UnreadableInput, match="more than 4096"):
+        read(changed("spec.roles", [role, {**role, "name": "v"}]))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not YAML"),
+        ("- a", "must be a mapping"),
+        ("kind: Job", "is not one of: GangJob, Queue, Pool"),
+        ("a: " + "x" * (1 << 20), "larger than"),
+        ("a: \x00", "not YAML"),
+    ],
+)
+def test_text_that_is_no_document_is_refused(text: str, says: str):
+    with pytest.raises(UnreadableInput, match=says):
+        gangjob_yaml.read(text, now_ms=0, new_id=lambda *_: GangId("x"))
+
+
+def test_queues_and_pools():
+    queue = {
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": "Queue",
+        "metadata": {"name": "q"},
+        "spec": {
+            "parent": "root",
+            "resources": [{"name": "gpu", "guaranteed": 8, "limit": 16, "weight": 3}],
+            "namespaces": {"names": ["a"]},
+            "serviceClasses": ["batch"],
+        },
+    }
+    found = read(queue).queues[0]
+    assert (found.guaranteed_gpus, found.limit_gpus, found.weight, found.namespaces) == (8, 16, 3, ("a",))
+    queue["spec"]["resources"][0]["limit"] = 4
+    with pytest.raises(UnreadableInput, match=r"resources\[0\].limit: 4 is below guaranteed 8"):
+        read(queue)
+    queue["spec"] = {"resources": [], "namespaces": {"selector": {}}, "budget": {"amount": 1}}
+    with pytest.raises(UnreadableInput, match="spec.budget: is not supported yet"):
+        read(queue)
+    pool = {**queue, "kind": "Pool", "spec": {"nodeSelector": {"a": "b"}, "mode": "count"}}
+    with pytest.raises(UnreadableInput, match="spec.mode"):
+        read(pool)
+    pool["spec"] = {"nodeSelector": {}}
+    with pytest.raises(UnreadableInput, match="spec.nodeSelector"):
+        read(pool)
+
+
+def test_the_jobs_of_the_demo_are_good_documents():
+    found = gangjob_yaml.read(jobs_yaml(), now_ms=0, new_id=lambda namespace, name: GangId(f"{namespace}.{name}"))
+    assert len(found.gangs) == 8
+    assert {queue.name for queue in found.queues} == {"research", "vision"}
