@@ -32,7 +32,7 @@ def quantity_milli(text: str, *, field: str = "quantity") -> int:
     whole, fraction, exponent, suffix = match[1], match[2] or "", match[3], match[4] or ""
     sign = -1 if whole.startswith("-") else 1
     scaled = int(whole.lstrip("+-") + fraction) * 1_000
-    divisor = 10 ** len(fraction)
+    divisor: int = 10 ** len(fraction)
     if exponent is not None:
         power = int(exponent)
         if power >= 0:
