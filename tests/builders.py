@@ -117,8 +117,8 @@ def queue(name: str, text: str = "") -> Queue:
 
 
 def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
-    """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (required),
-    near= (preferred), model=, memory=, cpu=, ext=, port=, tolerate=, select=k:v, affinity=k:a|b, volume=k:v,
+    """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (must),
+    near= (wish), model=, memory=, cpu=, ext=, port=, tolerate=, select=k:v, affinity=k:a|b, volume=k:v,
     duration=, overrun=, startdeadline=, restarts=, success=any, counts=role; fixed (not preemptible), suspended,
     norestart."""
     plain, named = words(text)
