@@ -41,12 +41,14 @@ def divide(amount: int, claims: list[Claim]) -> list[int]:
 
 def _fill(amount: int, caps: list[int], weights: list[int], floor: list[int]) -> list[int]:
     """Raise all shares above `floor` in proportion to weight until caps or the amount are reached."""
-    weights = weights if any(weights) else [1] * len(caps)
     share = list(floor)
     left = amount - sum(share)
     active = [i for i in range(len(caps)) if share[i] < caps[i]]
     while left > 0 and active:
         total = sum(weights[i] for i in active)
+        if not total:  # who weighs nothing comes last, and then equally
+            weights = [1] * len(caps)
+            continue
         full = [i for i in active if (caps[i] - share[i]) * total <= left * weights[i]]
         if full:
             for i in full:
