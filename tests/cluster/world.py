@@ -222,7 +222,7 @@ class ClusterWorld:
         role = {"name": "worker", "replicas": replicas, "devices": {"count": gpus}, "template": template}
         where = namespace or self.namespace
         topology = {"topology": {"within": within, "mode": "required"}} if within else {}
-        body = gangjob(name, where, queue, roles=[role], **{**topology, **spec})
+        body = gangjob(name, where, queue, **{"roles": [role], **topology, **spec})
         return (client or self.api).create(path("gangjobs", where), body)
 
     def gang(self, name: str, namespace: str = "") -> dict[str, Any]:
