@@ -244,7 +244,7 @@ def nominated(cluster, until):
         {
             "metadata": {"name": "a", "namespace": "team", "uid": "uid-a"},
             "spec": {"queue": "research", "roles": []},
-            "status": {"phase": "Pending", "nomination": {**hole, "victims": ["team/v#1"], "until": until}},
+            "status": {"phase": "Pending", "nomination": {**hole, "victims": ["team/v#1", "uid-v#1"], "until": until}},
         }
     )
     return facts(cluster.recover(), Nominated)
@@ -252,7 +252,7 @@ def nominated(cluster, until):
 
 def test_a_nomination_is_kept_through_a_restart(cluster):
     (fact,) = nominated(cluster, "2026-01-01T01:00:00.500000Z")
-    assert fact.victims == (("uid-v", 1),)
+    assert fact.victims == (("uid-v", 1), ("uid-v", 1))  # by name, and by uid as those of other namespaces are
     assert fact.placement.members[0].devices == tuple(f"gpu-{i}" for i in range(8))
     assert fact.until_ms == 1_767_229_200_500
 

@@ -31,12 +31,11 @@ from fairlead_operator.pods import CLAIM_IN_POD, RANK, Attempt, JobSheet, claim_
 from fairlead_operator.status_writer import StatusWriter
 from fairlead_operator.statuses import nomination_status
 from fairlead_operator.teardown import Teardown
-from fairlead_operator.trips import Key, Lookup, Trip, trip_of
+from fairlead_operator.trips import Gate, Key, Lookup, Trip, trip_of
 
 log = logging.getLogger(__name__)
 
 UNDO_MS = 10_000  # of a placement's deadline: kept for taking everything back
-_LEAST_MS = 2_000  # less time than this is not worth beginning
 _SWEEP_S = 20.0  # after this a write that was cut off has happened or never will
 _RETRY_S, _RETRY_MAX_S = 1.0, 30.0
 
@@ -62,8 +61,9 @@ class KubeCluster:
         rng: random.Random,
         rules: Rules,
         metrics: Metrics,
+        width: int = 64,
     ) -> None:
-        """Keep the doors."""
+        """Keep the doors. At most `width` pods are being placed at once."""
         self.report: Callable[..., None] = lambda *facts: None
         self.teardown = Teardown(client, lambda fact: self.report(fact), now_ms, rng)
         self._client = client
@@ -75,6 +75,7 @@ class KubeCluster:
         self._rng = rng
         self._rules = rules
         self._metrics = metrics
+        self._gate = Gate(width)
         self._trips: dict[Key, Trip] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,16 +127,18 @@ class KubeCluster:
     # --- placing ----------------------------------------------------------------------------------------------------
 
     async def _place(self, effect: Place) -> Sequence[Event]:
+        async with self._gate.passing(len(effect.placement.members)):
+            return [await self._place_now(effect)]
+
+    async def _place_now(self, effect: Place) -> Event:
+        """Write one placement. Its time counts from here: nothing of it is in the cluster while it waits its turn."""
         began_ms = self._now_ms()
-        sheet = self._lookup.sheet(effect.gang)
-        time_ms = effect.deadline_ms - began_ms
-        forward_ms = time_ms - min(UNDO_MS, time_ms // 3)
-        if sheet is None or time_ms < _LEAST_MS:
+        sheet, deadline_ms = self._lookup.sheet(effect.gang), self._rules.place_deadline_ms
+        if sheet is None or began_ms > effect.deadline_ms:
             detail = "the GangJob is gone" if sheet is None else "its turn came too late"
-            return [
-                self._failed(effect, refuse(Reason.PLACE_CONFLICT, detail=detail), range(len(effect.placement.members)))
-            ]
-        placed_at_ms = effect.deadline_ms - self._rules.place_deadline_ms
+            everyone = range(len(effect.placement.members))
+            return self._failed(effect, refuse(Reason.PLACE_CONFLICT, detail=detail), everyone)
+        placed_at_ms = effect.deadline_ms - deadline_ms
         attempt = Attempt(
             number=effect.attempt, placement=effect.placement, tier=effect.tier, placed_at_ms=placed_at_ms
         )
@@ -143,25 +146,24 @@ class KubeCluster:
         self._trips[trip.key] = trip
         self._writer.placing(effect.gang, effect.attempt)
         try:
-            await self._placer.forward(trip, forward_ms / 1000)
+            await self._placer.forward(trip, (deadline_ms - min(UNDO_MS, deadline_ms // 3)) / 1000)
         except (FairleadError, TimeoutError) as problem:
-            return [await self._undo(effect, trip, problem)]
+            return await self._undo(effect, trip, problem, began_ms)
         finally:
             trip.done.set()
-            took_s = (self._now_ms() - began_ms) / 1000
+        took_s = (self._now_ms() - began_ms) / 1000
         self._metrics.place_seconds.labels(outcome="bound").observe(took_s)
         log.info("event=bound %s members=%d seconds=%.3f", trip.tag, len(trip.steps), took_s)
-        return [Bound(gang=effect.gang, attempt=effect.attempt, at_ms=self._now_ms())]
+        return Bound(gang=effect.gang, attempt=effect.attempt, at_ms=self._now_ms())
 
-    async def _undo(self, effect: Place, trip: Trip, problem: BaseException) -> PlaceFailed:
-        """Take an attempt back within what is left of its deadline."""
-        began_ms = self._now_ms()
+    async def _undo(self, effect: Place, trip: Trip, problem: BaseException, began_ms: int) -> PlaceFailed:
+        """Take an attempt back within what is left of its time."""
         cause = cause_of(problem)
         log.warning("event=place_failed %s reason=%s detail=%r", trip.tag, cause.reason.token, cause.message)
         if isinstance(problem, NotLeader):
             released: tuple[int, ...] = ()  # somebody else leads by now, finds the pieces and settles them
         else:
-            left_ms = max(1_000, effect.deadline_ms - began_ms)
+            left_ms = max(1_000, began_ms + self._rules.place_deadline_ms - self._now_ms())
             released = await self.teardown.undo(trip, left_ms / 1000)
             if isinstance(problem, TimeoutError | Unreachable):
                 self._background(self._sweep(trip))
@@ -267,7 +269,7 @@ class KubeCluster:
                 at_ms=now_ms,
             )
             return [NominationEnded(gang=effect.gang, at_ms=now_ms), refused]
-        names = {gang: self._lookup.sheet(gang) for gang, _ in effect.victims}
+        names = {gang: self._lookup.sheet(gang) for gang in (effect.gang, *(gang for gang, _ in effect.victims))}
         await self._write_nomination(effect.gang, nomination_status(effect, names))
         return ()
 

@@ -24,7 +24,7 @@ from fairlead_operator.claim_index import ClaimIndex, Device, devices_of
 from fairlead_operator.custom_objects import GANGJOBS
 from fairlead_operator.device_objects import CLAIMS, DEVICE_CLASSES, Claim
 from fairlead_operator.kube_client import ApiError, KubeClient
-from fairlead_operator.objects import PODS, SERVICES, HasMeta, Pod, Resource
+from fairlead_operator.objects import PODS, SERVICES, HasMeta, Meta, Pod, Resource
 from fairlead_operator.pods import (
     ATTEMPT,
     GANG_UID,
@@ -144,17 +144,38 @@ class Placer:
     async def _ensure_service(self, trip: Trip) -> None:
         """See that the members' names resolve to the pods of this attempt."""
         sheet, manifest = trip.sheet, service_manifest(trip.sheet, trip.attempt.number)
-        try:
-            await self._post(SERVICES, manifest, sheet.namespace)
-        except ApiError as error:
-            if error.status != 409:
+        for last in (False, True):
+            try:
+                await self._post(SERVICES, manifest, sheet.namespace)
+                return
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                trouble = error
+            try:
+                found = await self._client.get(SERVICES, sheet.name, sheet.namespace)
+            except ApiError as error:
+                if error.status == 404 and not last:
+                    continue
                 raise
-            found = await self._client.get(SERVICES, sheet.name, sheet.namespace)
-            if found.metadata.labels.get(GANG_UID) != sheet.uid:
+            if found.metadata.labels.get(GANG_UID) == sheet.uid:
+                patch = {"spec": {"selector": manifest["spec"]["selector"]}}
+                await self._client.patch_merge(SERVICES, sheet.name, patch, sheet.namespace)
+                return
+            if last or not _is_a_predecessors(found.metadata, sheet.name):
                 problem = f"a Service named {sheet.name} is there already and is not this GangJob's; rename one of them"
-                raise conflict(problem) from error
-            patch = {"spec": {"selector": manifest["spec"]["selector"]}}
-            await self._client.patch_merge(SERVICES, sheet.name, patch, sheet.namespace)
+                raise conflict(problem) from trouble
+            # The garbage collector would take it too, but whoever submits a job anew must not wait for that.
+            await self._remove(SERVICES, found.metadata)
+
+    async def _remove(self, resource: Resource[Item], meta: Meta) -> None:
+        """Delete exactly this object; one that is gone is no loss."""
+        try:
+            options = {"preconditions": {"uid": meta.uid}}
+            await self._client.delete(resource, meta.name, meta.namespace, options=options)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
 
     async def _create(self, trip: Trip, step: Step) -> tuple[Pod, Claim | None]:
         """Create a member's claim and pod, or take up what an earlier try of the same attempt left."""
@@ -289,6 +310,11 @@ class Placer:
             config = []
         self._classes[name] = (monotonic_ms(), config)
         return config
+
+
+def _is_a_predecessors(meta: Meta, name: str) -> bool:
+    """Whether an object that is not ours was left by a deleted GangJob of the same name, which is now ours."""
+    return any(owner.kind == "GangJob" and owner.name == name for owner in meta.owner_references)
 
 
 def _reserved(claim: Claim, step: Step) -> bool:

@@ -335,6 +335,7 @@ def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, Gan
     if until_ms <= now_ms:
         return
     uids = {f"{one.metadata.namespace}/{one.metadata.name}": uid for uid, one in jobs.items()}
+    uids |= {uid: uid for uid in jobs}  # as victims of other namespaces are written
     victims: list[tuple[GangId, int]] = []
     for text in kept.victims:
         name, _, attempt = text.rpartition("#")

@@ -107,7 +107,10 @@ def gang_status(
 
 
 def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]) -> dict[str, Any]:
-    """Return status.nomination: the hole, exact enough to be kept through a restart."""
+    """Return status.nomination: the hole, exact enough to be kept through a restart.
+
+    `sheets` has the gang itself and its victims; victims of its own namespace are named, others by uid.
+    """
     placement = effect.placement
     members: list[dict[str, Any]] = []
     for member in placement.members:
@@ -116,10 +119,13 @@ def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]
             members[-1]["pods"].append(text)
         else:
             members.append({"node": str(member.node), "pods": [text]})
+    own = sheets.get(effect.gang)
     victims: list[str] = []
     for gang, attempt in effect.victims:
         sheet = sheets.get(gang)
-        victims.append(f"{sheet.namespace}/{sheet.name}#{attempt}" if sheet else f"{gang}#{attempt}")
+        # Who reads this status may see no other tenant's names (P8); a uid is enough to go on after a restart.
+        named = sheet is not None and own is not None and sheet.namespace == own.namespace
+        victims.append(f"{sheet.namespace}/{sheet.name}#{attempt}" if named and sheet else f"{gang}#{attempt}")
     return {
         "domain": placement.domain,
         "level": placement.level,
