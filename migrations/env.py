@@ -7,7 +7,7 @@ from alembic import context
 from fairlead.store import tables
 from fairlead.store.engine import connect
 
-DEFAULT_URL = "sqlite:///fairlead.db"
+DEFAULT_URL = "sqlite:///fairlead.sqlite"
 
 
 def run() -> None:

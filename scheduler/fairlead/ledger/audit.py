@@ -86,6 +86,10 @@ class Audit:
         """Return it as plain data for JSON; the first finding is the one to look at."""
         return {**asdict(self), "verified": self.verified, "findings": [asdict(f) for f in self.findings]}
 
+    def add_stray(self, number: int) -> None:
+        """Note postings of an entry that is not there."""
+        self.add(Finding(entry=number, field="number", message="there are postings of it, but no entry"))
+
     def add(self, finding: Finding) -> None:
         """Note a finding, up to `MAX_FINDINGS`."""
         if len(self.findings) < MAX_FINDINGS:

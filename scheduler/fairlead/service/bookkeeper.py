@@ -85,7 +85,8 @@ class Bookkeeper:
         """
         self.url = url
         self.cluster = cluster
-        self.trouble = ""
+        self._away = ""
+        self._fault = ""
         self._engine = database.connect(url)
         self._jitter = jitter or random.Random()
         self._failpoint = failpoint
@@ -163,6 +164,12 @@ class Bookkeeper:
             return () if self._meter is None else self._meter.open_holds()
 
     @property
+    def trouble(self) -> str:
+        """What is wrong, as a sentence: the last failure while facts wait, or books that do not replay; else ""."""
+        with self._lock:
+            return self._away or self._fault
+
+    @property
     def newest_ms(self) -> int | None:
         """The time of the newest record, None where there is none: the last moment the books know of."""
         with self._lock:
@@ -232,13 +239,13 @@ class Bookkeeper:
                 outcome = meter.apply(usage_report.read_record(row), row.id)
                 head = seal(head, outcome.entries)[1]
             self._journal_head, self._ledger_head = journal.head(connection), entries.head(connection)
-        self.trouble = ""
+        self._fault = ""
         if head != self._ledger_head:
-            self.trouble = (
+            self._fault = (
                 f"a replay of the journal ends at entry {head.number}, the ledger at {self._ledger_head.number}: "
                 "run `fairlead ledger verify`"
             )
-            _log.error("books do not replay: %s", self.trouble)
+            _log.error("books do not replay: %s", self._fault)
         self._meter = meter
         if meter.newest_ms is not None:
             self._resume = Cut(at_ms=meter.newest_ms)
@@ -271,6 +278,7 @@ class Bookkeeper:
             self._batch = None
             closed += batch.closed
         self._failures = self._retry_at_ms = 0
+        self._away = ""
 
     def _prepare(self, connection: database.Connection) -> _Batch:
         """Take facts from the outbox through the meter; what the journal has already is not taken twice."""
@@ -305,7 +313,7 @@ class Bookkeeper:
         self._failures += 1
         wait = min(RETRY_MAX_MS, RETRY_MS << min(self._failures, 10))
         self._retry_at_ms = now_ms + self._jitter.randint(wait // 2, wait)
-        self.trouble = str(error)
+        self._away = str(error)
         _log.warning("books behind by %d facts, next try in %d ms: %s", len(self._outbox), wait, error)
 
 

@@ -133,16 +133,25 @@ def upgrade(engine: sa.Engine) -> None:
         command.upgrade(_config(connection), "head")
 
 
-def findings(engine: sa.Engine) -> tuple[str, ...]:
-    """Return how the schema differs from what this version needs, a sentence each; empty where it does not."""
-    from alembic import autogenerate
+def versions(engine: sa.Engine) -> tuple[str, str]:
+    """Return the schema's version ("" where there is none) and the newest that this program knows."""
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     with reading(engine) as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        current = MigrationContext.configure(connection).get_current_revision()
         newest = ScriptDirectory.from_config(_config(connection)).get_current_head()
-        current = context.get_current_revision()
+    return current or "", newest or ""
+
+
+def findings(engine: sa.Engine) -> tuple[str, ...]:
+    """Return how the schema differs from what this version needs, a sentence each; empty where it does not."""
+    from alembic import autogenerate
+    from alembic.runtime.migration import MigrationContext
+
+    current, newest = versions(engine)
+    with reading(engine) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
         found: list[str] = []
         if current != newest:
             found.append(f"the schema is at version {current or 'none'}, not {newest}: run `fairlead db upgrade`")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from fairlead.errors import BooksDoNotVerify
 from fairlead.ledger.chain import Head, Sealed
 from fairlead.ledger.entry import Entry, EntryKind, Posting
-from fairlead.store.tables import entry, posting
+from fairlead.store.tables import entry, joined_sum, posting, wide_sum
 
 _BATCH = 500
 _FIELDS = tuple(name for name in entry.c.keys() if name not in ("number", "hash"))  # noqa: SIM118 - a column collection
@@ -65,16 +65,8 @@ def read(connection: sa.Connection, *, gang: str = "") -> Iterator[Sealed]:
 
 def balances(connection: sa.Connection) -> dict[str, int]:
     """Return account -> ticks over all entries; they sum to zero."""
-    query = sa.select(posting.c.account, sa.func.sum(posting.c.ticks)).group_by(posting.c.account)
-    return {str(account): int(ticks) for account, ticks in connection.execute(query)}
-
-
-def has_hold(connection: sa.Connection, gang: str, attempt: int, rank: int) -> bool:
-    """Return whether anything was ever booked for this hold."""
-    found = sa.select(sa.literal(1)).where(
-        entry.c.gang == gang, entry.c.attempt == attempt, entry.c.rank == rank
-    )  # fmt: skip
-    return connection.execute(found.limit(1)).first() is not None
+    query = sa.select(posting.c.account, *wide_sum(posting.c.ticks)).group_by(posting.c.account)
+    return {str(account): joined_sum(high, low) for account, high, low in connection.execute(query)}
 
 
 def gangs_named(connection: sa.Connection, name: str) -> list[tuple[str, str, str]]:

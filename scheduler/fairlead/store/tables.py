@@ -66,3 +66,15 @@ posting = sa.Table(
 
 APPEND_ONLY = ("journal", "entry", "posting")
 """The tables that triggers protect, each by ``<table>_no_update`` and ``<table>_no_delete``."""
+
+_WIDE = 2**31
+
+
+def wide_sum(amount: sa.ColumnElement[int]) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
+    """Return two sums for `joined_sum`: a large fleet's year does not fit in the 64 bits that SQLite adds in."""
+    return sa.func.sum(amount // _WIDE), sa.func.sum(amount % _WIDE)
+
+
+def joined_sum(high: int, low: int) -> int:
+    """Put the two sums of `wide_sum` together."""
+    return int(high) * _WIDE + int(low)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from fairlead.store.tables import entry, journal, posting
+from fairlead.store.tables import entry, joined_sum, journal, posting, wide_sum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,25 +30,26 @@ def amounts(connection: sa.Connection, since_ms: int | None = None, until_ms: in
     inside: list[sa.ColumnElement[bool]] = []
     ticks: sa.ColumnElement[int] = posting.c.ticks
     if since_ms is not None or until_ms is not None:
-        first = begin if since_ms is None else sa.case((begin < since_ms, since_ms), else_=begin)
-        last = end if until_ms is None else sa.case((end > until_ms, until_ms), else_=end)
-        ticks = posting.c.ticks.op("/")(end - begin) * (last - first)
+        since, until = sa.literal(since_ms, sa.BigInteger), sa.literal(until_ms, sa.BigInteger)
+        first = begin if since_ms is None else sa.case((begin < since, since), else_=begin)
+        last = end if until_ms is None else sa.case((end > until, until), else_=end)
+        ticks = posting.c.ticks // (end - begin) * (last - first)
     if since_ms is not None:
         inside.append(end > since_ms)
     if until_ms is not None:
         inside.append(begin < until_ms)
     key = (posting.c.account, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
     query = (
-        sa.select(*key, sa.func.sum(ticks))
+        sa.select(*key, *wide_sum(ticks))
         .select_from(posting.join(entry, entry.c.number == posting.c.number))
         .where(*inside)
         .group_by(*key)
         .order_by(*key)
     )
     return [
-        Amount(account=str(a), pool=str(b), namespace=str(c), name=str(d), gang=str(e), ticks=int(total))
-        for a, b, c, d, e, total in connection.execute(query)
-        if total
+        Amount(account=str(a), pool=str(b), namespace=str(c), name=str(d), gang=str(e), ticks=total)
+        for a, b, c, d, e, high, low in connection.execute(query)
+        if (total := joined_sum(high, low))
     ]
 
 

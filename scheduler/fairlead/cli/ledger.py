@@ -1,0 +1,113 @@
+"""`fairlead ledger`: verify the books, and show a gang's life in them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairlead.cli import render
+from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, shown, to_read, url_of
+from fairlead.errors import NotFound
+from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text
+
+if TYPE_CHECKING:
+    from fairlead.ledger.audit import Audit
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def root() -> None:
+    """Verify the books and show their entries."""
+
+
+@app.command()
+def verify(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json: JsonOption = False) -> None:
+    """Recompute the timeline from the journal and compare every entry; exit 7 names the first that is wrong."""
+    from fairlead.ledger.audit import audit
+    from fairlead.store import engine as store
+    from fairlead.store import entries, journal
+
+    with to_read(url_of(database, file)) as engine:
+        with store.reading(engine) as connection:
+            cluster = journal.get_meta(connection, "cluster")
+            found = audit(cluster, journal.read(connection), entries.read(connection))
+            for number in entries.stray_postings(connection):
+                found.add_stray(number)
+        name = shown(engine)
+    if json:
+        render.as_json({"database": name, "cluster": cluster, **found.to_data()})
+    else:
+        _print(name, found)
+    if not found.verified:
+        raise typer.Exit(7)
+
+
+def _print(name: str, found: Audit) -> None:
+    typer.echo(f"{name}: {found.records} facts, {found.entries} entries, {found.devices} devices")
+    for account, ticks in sorted(found.balances.items()):
+        if ticks:
+            typer.echo(f"  {account}  {gpu_hours_text(abs(ticks) // TICKS_PER_GPU_MS)} GPU-h")
+    for finding in found.findings:
+        typer.echo(f"WRONG  {finding.sentence}")
+    if found.verified:
+        typer.echo(f"head {found.head.number} {found.head.hash}")
+        typer.echo("the books balance: capacity × time = held + reserved-idle + stranded + free + down + unmanaged")
+    else:
+        typer.echo("the books do not verify")
+
+
+@app.command()
+def show(
+    gang: Annotated[str, typer.Argument(help="The gang: uid, NAME, or NAMESPACE/NAME.")],
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the entries of one gang in the order they were written."""
+    from fairlead.store import engine as store
+    from fairlead.store import entries
+
+    with to_read(url_of(database, file)) as engine, store.reading(engine) as connection:
+        known = entries.gangs_named(connection, gang)
+        if not known:
+            raise NotFound(f"no gang {gang!r} is in the books of {shown(engine)}")
+        rows = [_line(sealed) for uid, _, _ in known for sealed in entries.read(connection, gang=uid)]
+    if json:
+        render.as_json({"items": rows})
+        return
+    head = ("ENTRY", "KIND", "DEVICE", "ATTEMPT", "RANK", "FROM", "TO", "GPU-MS", "ESTIMATED-MS", "ACCOUNT")
+    columns = (
+        "number", "kind", "device", "attempt", "rank", "from_ms", "to_ms", "gpu_ms", "estimated_ms", "account",
+    )  # fmt: skip
+    cells = [[_moment(row[c]) if c in ("from_ms", "to_ms") else row[c] for c in columns] for row in rows]
+    render.table(head, cells, right=frozenset({"ENTRY", "ATTEMPT", "RANK", "GPU-MS", "ESTIMATED-MS"}))
+
+
+def _line(sealed: Any) -> dict[str, Any]:
+    entry = sealed.entry
+    return {
+        "number": sealed.number,
+        "id": entry.id,
+        "kind": str(entry.kind),
+        "fact": entry.fact,
+        "gang": entry.gang,
+        "namespace": entry.namespace,
+        "name": entry.name,
+        "attempt": entry.attempt,
+        "rank": entry.rank,
+        "device": f"{entry.node}/{entry.device}",
+        "pool": entry.pool,
+        "account": entry.account,
+        "from_ms": entry.from_ms,
+        "to_ms": entry.to_ms,
+        "gpu_ms": entry.postings[-1].ticks // TICKS_PER_GPU_MS if entry.postings else 0,
+        "estimated_ms": entry.estimated_ms,
+        "hash": sealed.hash,
+    }
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,63 @@
+"""A child process for `test_books_crash.py`: keep books of a story, and die where the command line says.
+
+Arguments: database URL, name of a step or "-", how often that step is passed before dying.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from ledger_facts import NAMED, node, placement
+
+from fairlead.model.events import Event, Intended, MemberReleased, NodeSeen
+from fairlead.model.gang import Tier
+from fairlead.service.bookkeeper import Bookkeeper
+
+
+def story() -> list[tuple[int, list[Event]]]:
+    """(now_ms, facts) a batch: holds that come and go over three hours, and a node that is lost and returns."""
+    hour = 3_600_000
+    batches: list[tuple[int, list[Event]]] = [(0, [*NAMED, NodeSeen(node=node("n1"), at_ms=0)])]
+    batches.append((1, [NodeSeen(node=node("n2"), at_ms=1)]))
+    for step in range(12):
+        at = 1_000 + step * hour // 4
+        uid, devices = f"g{step % 3 + 1}", (step % 3, 3)
+        on = placement(("n1", devices), ("n2", devices))
+        attempt = step // 3 + 1
+        batches.append(
+            (at, [Intended(gang=uid, attempt=attempt, placement=on, tier=Tier.BORROWED, at_ms=at, deadline_ms=at + 9)])
+        )
+        batches.append(
+            (at + 60_000, [MemberReleased(gang=uid, attempt=attempt, rank=r, at_ms=at + 59_000 + r) for r in (0, 1)])
+        )
+    lost = 3 * hour + 500_000
+    batches.append((lost + 40_000, [NodeSeen(node=node("n2", not_ready_since_ms=lost), at_ms=lost + 40_000)]))
+    batches.append((lost + 90_000, [NodeSeen(node=node("n2"), at_ms=lost + 90_000)]))
+    return batches
+
+
+def main() -> None:
+    """Record the story; print how many holds were let go."""
+    url, step, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    passed = 0
+
+    def die(name: str) -> None:
+        nonlocal passed
+        passed += name == step
+        if passed == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    books = Bookkeeper(url, failpoint=die)
+    books.open()
+    released = set()
+    for now_ms, facts in story():
+        released.update(books.record(facts, now_ms))
+        assert not books.trouble, books.trouble
+    print(len(released))
+    books.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The migrations build exactly what `tables.py` says, and nobody updates or deletes (P5)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+
+from fairlead.errors import BooksDoNotVerify
+from fairlead.store import engine as database
+from fairlead.store import tables
+
+FILLED = {
+    "journal": "INSERT INTO journal VALUES (1, 'i', 'Cut', '', 0, 0, '{}', 'h')",
+    "entry": "INSERT INTO entry VALUES (1, 'i', 'segment', 'f', 0, 'n', 'd', 'p', 0, 1, '', '', '', 0, -1, 0, 'h')",
+    "posting": "INSERT INTO posting VALUES (1, 0, 'free:p', 840)",
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> sa.Engine:
+    opened = database.connect(f"sqlite:///{tmp_path}/b.sqlite")
+    database.upgrade(opened)
+    return opened
+
+
+def test_upgrade_from_empty_and_check(engine: sa.Engine) -> None:
+    assert database.findings(engine) == ()
+    database.upgrade(engine)  # again changes nothing
+    with database.writing(engine) as connection:
+        config = database._config(connection)
+        try:
+            command.check(config)
+        except CommandError as error:
+            raise AssertionError(f"tables.py and migrations/ differ: {error}") from None
+
+
+def test_a_planted_column_a_missing_trigger_and_an_old_schema_are_found(engine: sa.Engine, tmp_path: Path) -> None:
+    with database.writing(engine) as connection:
+        connection.exec_driver_sql("ALTER TABLE entry ADD COLUMN planted TEXT")
+        connection.exec_driver_sql("DROP TRIGGER posting_no_update")
+    text = "\n".join(database.findings(engine))
+    assert "planted" in text
+    assert "posting_no_update is missing" in text
+    empty = database.connect(f"sqlite:///{tmp_path}/empty.sqlite")
+    assert "fairlead db upgrade" in database.findings(empty)[0]
+
+
+@pytest.mark.parametrize("table", tables.APPEND_ONLY)
+@pytest.mark.parametrize("statement", ["UPDATE {} SET number = 2", "DELETE FROM {}"])
+def test_update_and_delete_are_refused(engine: sa.Engine, table: str, statement: str) -> None:
+    with database.writing(engine) as connection:
+        for name in ("journal", "entry", "posting"):
+            connection.exec_driver_sql(FILLED[name])
+    with pytest.raises(BooksDoNotVerify, match=f"{table} is append-only"), database.writing(engine) as connection:
+        connection.exec_driver_sql(statement.format(table))
+    with database.reading(engine) as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(tables.metadata.tables[table])).scalar() == 1
+
+
+def test_sqlite_is_durable_and_writers_queue(engine: sa.Engine) -> None:
+    with database.reading(engine) as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        with database.reading(engine) as other:  # readers do not wait for each other
+            assert other.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_downgrade_and_up_again(engine: sa.Engine) -> None:
+    with database.writing(engine) as connection:
+        command.downgrade(database._config(connection), "base")
+        assert not set(sa.inspect(connection).get_table_names()) & set(tables.metadata.tables)
+    database.upgrade(engine)
+    assert database.findings(engine) == ()
+
+
+def test_the_sql_for_postgresql_protects_every_table() -> None:
+    out = io.StringIO()
+    config = Config(output_buffer=out)
+    config.set_main_option("script_location", str(database.migrations_folder()))
+    command.upgrade(config, "head", sql=True)
+    sql = out.getvalue()
+    for table in tables.APPEND_ONLY:
+        for verb in ("UPDATE", "DELETE", "TRUNCATE"):
+            assert f"BEFORE {verb} ON {table} " in sql
+    assert "BIGINT" in sql
+    assert "fairlead_append_only()" in sql
+
+
+def test_bad_urls_are_refused_by_name() -> None:
+    for url in ("mysql://x/y", "nonsense://", "://"):
+        with pytest.raises(Exception, match="--database"):
+            database.connect(url)
