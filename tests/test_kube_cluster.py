@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
-import msgspec
 import pytest
 
-from fairlead.clock import now_ms
 from fairlead.errors import Unreachable
-from fairlead.model.effects import Nominate, Place, Stop
-from fairlead.model.events import Bound, GangRefused, MemberReleased, NominationEnded, PlaceFailed
-from fairlead.model.gang import GangId, Member, Placement, Tier
-from fairlead.model.hardware import Node
-from fairlead.model.reasons import Reason, refuse
-from fairlead.model.rules import Rules
-from fairlead.model.tenancy import Pool
-from fairlead.service.metrics import Metrics
-from fairlead_operator import kube_cluster, teardown
-from fairlead_operator.claim_index import ClaimIndex
-from fairlead_operator.device_objects import Claim
-from fairlead_operator.kube_cluster import KubeCluster
-from fairlead_operator.objects import Pod
-from fairlead_operator.placing import Placer
-from fairlead_operator.pods import JobSheet
-from fairlead_operator.status_writer import StatusWriter
-from fairlead_operator.statuses import nomination_status
+from fairlead.model.events import Bound, MemberReleased, PlaceFailed
+from fairlead.model.reasons import Reason
+from fairlead_operator.trips import Gate
 
-from .fake_kube import FakeKube, api_error
-
-UID = GangId("gang-uid-1")
-DONE = "fairlead.dev/booked"
+from .fake_kube import api_error
+from .kube_world import DONE, UID, World, fail_on, one, perform, place
 
 
-from .kube_world import *  # noqa
+@pytest.fixture
+def world(monkeypatch):
+    return World(monkeypatch)
+
+
 def test_a_gang_is_bound_whole_and_every_claim_was_allocated_before(world):
     assert isinstance(one(world, place()), Bound)
     assert world.bound() == ["train-worker-0-1", "train-worker-1-1", "train-worker-2-1"]
@@ -240,3 +225,38 @@ def test_an_outage_in_mid_flight_is_undone_after_it(world):
     assert {f.rank for f in world.reported if isinstance(f, MemberReleased)} | set(fact.released) == {0, 1, 2}
 
 
+def test_gangs_pass_in_order_and_never_more_members_than_the_gate_is_wide():
+    async def go():
+        gate, inside, most, order = Gate(4), [0], [0], []
+
+        async def gang(name, size):
+            async with gate.passing(size):
+                order.append(name)
+                inside[0] += size
+                most[0] = max(most[0], inside[0] if size <= 4 else 0)
+                assert size <= 4 or inside[0] == size, "a gang wider than the gate passes alone"
+                await asyncio.sleep(0)
+                inside[0] -= size
+
+        sizes = [1, 3, 2, 9, 1, 4, 2]
+        await asyncio.gather(*(gang(i, size) for i, size in enumerate(sizes)))
+        return order, most[0], gate
+
+    order, most, gate = asyncio.run(go())
+    assert order == list(range(7))
+    assert most <= 4
+    assert gate._inside == 0
+
+
+def test_a_gang_that_is_cancelled_at_the_gate_holds_nobody_up():
+    async def go():
+        gate = Gate(1)
+        async with gate.passing(1):
+            waiting = asyncio.create_task(gate.passing(1).__aenter__())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        async with asyncio.timeout(1), gate.passing(1):
+            pass
+
+    asyncio.run(go())

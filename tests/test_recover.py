@@ -238,7 +238,7 @@ def test_attempt_numbers_are_never_used_twice(cluster):
 
 
 def nominated(cluster, until):
-    cluster.job("v").objects("v")
+    cluster.job("v").objects("v").job("w")
     hole = {"domain": "r1", "level": "rack", "pace": 7, "members": [{"node": "n9", "pods": ["worker-0=gpu-[0-7]"]}]}
     cluster.jobs.append(
         {

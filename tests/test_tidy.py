@@ -22,6 +22,7 @@ NOT_TEXT = {".gz", ".ico", ".jpg", ".parquet", ".png", ".sqlite", ".tgz", ".woff
 # Each outside library has one door, so that its oddities and its absence are dealt with in one place.
 DOORS = {
     "aiohttp": (
+        "operator/fairlead_operator/health.py",
         "operator/fairlead_operator/kube_",
         "operator/fairlead_operator/watch.py",
         "operator/fairlead_operator/kubectl/",

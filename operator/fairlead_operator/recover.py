@@ -339,8 +339,9 @@ def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, Gan
     victims: list[tuple[GangId, int]] = []
     for text in kept.victims:
         name, _, attempt = text.rpartition("#")
-        if name in uids and attempt.isdecimal():
-            victims.append((GangId(uids[name]), int(attempt)))
+        uid = uids.get(name) or (name if name in jobs else "")  # those of other namespaces stand there by uid
+        if uid and attempt.isdecimal():
+            victims.append((GangId(uid), int(attempt)))
     try:
         hole = Allocation(domain=kept.domain, level=kept.level, pace=kept.pace, members=kept.members)
         placement = read_allocation(hole).placement

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fairlead.errors import FairleadError
 from fairlead_operator.device_objects import CLAIMS
 from fairlead_operator.kube_client import ApiError, KubeClient
-from fairlead_operator.objects import NODES, PODS, Resource
+from fairlead_operator.objects import NODES, PODS, HasMeta, Resource
 from fairlead_operator.pods import BOOKED, GANG_UID
 from fairlead_operator.pool_taints import settle_taints
 from fairlead_operator.teardown import STRATEGIC_MERGE
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item", bound=HasMeta)
 
 _ROUNDS = 3
 
@@ -37,18 +39,22 @@ async def release_all(client: KubeClient) -> Released:
     count = Released()
     for _ in range(_ROUNDS):
         count.failed = 0
-        kinds: tuple[Resource[Any], ...] = (PODS, CLAIMS)
-        for resource in kinds:
-            items, _version = await client.list_all(resource, label_selector=GANG_UID)
-            names = [(i.metadata.namespace, i.metadata.name) for i in items if BOOKED in i.metadata.finalizers]
-            done = await asyncio.gather(*(_let_go(client, resource, *name) for name in names))
-            count.objects += sum(done)
-            count.failed += len(done) - sum(done)
+        await _release_kind(client, PODS, count)
+        await _release_kind(client, CLAIMS, count)
         nodes, _version = await client.list_all(NODES)
         count.nodes += await settle_taints(client, nodes, ())
         if not count.failed:
             break
     return count
+
+
+async def _release_kind(client: KubeClient, resource: Resource[Item], count: Released) -> None:
+    """Let go of all of one kind."""
+    items, _version = await client.list_all(resource, label_selector=GANG_UID)
+    names = [(i.metadata.namespace, i.metadata.name) for i in items if BOOKED in i.metadata.finalizers]
+    done = await asyncio.gather(*(_let_go(client, resource, *name) for name in names))
+    count.objects += sum(done)
+    count.failed += len(done) - sum(done)
 
 
 async def _let_go(client: KubeClient, resource: Resource[Any], namespace: str, name: str) -> bool:

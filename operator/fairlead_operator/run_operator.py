@@ -106,6 +106,7 @@ class Term:
             rng=rng,
             rules=self.engine.state.rules,
             metrics=metrics,
+            width=settings.requests_in_flight,
         )
         self.loop = Loop(
             self.engine,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -79,6 +81,53 @@ def trip_of(sheet: JobSheet, attempt: Attempt) -> Trip:
         pod = pod_name(sheet.name, member.role, member.index, attempt.number)
         steps.append(Step(member=member, pod=pod, claim=claim_name(pod) if member.devices else ""))
     return Trip(gang=GangId(sheet.uid), sheet=sheet, attempt=attempt, steps=steps)
+
+
+class Gate:
+    """Lets gangs pass in order while their members together are at most `width`; one wider gang passes alone.
+
+    Without it every gang of a backlog would take an equal share of the API server, and all would be late together.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Start open."""
+        self._width = width
+        self._inside = 0
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def passing(self, members: int) -> AsyncGenerator[None]:
+        """Wait for our turn, and make room at the end."""
+        weight = min(members, self._width)
+        if self._queue or self._inside + weight > self._width:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queue.append((weight, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._leave(weight)
+                raise
+        else:
+            self._inside += weight
+        try:
+            yield
+        finally:
+            self._leave(weight)
+
+    def _leave(self, weight: int) -> None:
+        """Let in whoever fits now, first come first served."""
+        self._inside -= weight
+        while self._queue:
+            next_weight, turn = self._queue[0]
+            if turn.cancelled():
+                self._queue.popleft()
+            elif self._inside + next_weight <= self._width:
+                self._queue.popleft()
+                self._inside += next_weight
+                turn.set_result(None)
+            else:
+                break
 
 
 async def all_of(jobs: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
