@@ -215,14 +215,8 @@ def test_drawn_jobs_have_the_mix_and_the_same_seed_gives_the_same_jobs():
 
 
 def test_a_trace_is_read_in_the_order_of_its_times(tmp_path: Path):
-    head = (
-        "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time"
-    )
-    rows = [
-        "late,1,1,8,1000,,LS,Running,70,100,80",
-        "cpu,1,1,0,0,,LS,Running,0,9,1",
-        "early,1,1,1,460,,BE,Running,10,40,10",
-    ]
+    head = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,scheduled_time"
+    rows = ["late,1,1,8,1000,70,100,80", "cpu,1,1,0,0,0,9,1", "early,1,1,1,460,10,40,10"]
     path = tmp_path / "pods.csv"
     path.write_text("\n".join([head, *rows]))
     jobs = list(from_trace(path, owners=OWNERS, start_ms=1_000))
@@ -230,7 +224,7 @@ def test_a_trace_is_read_in_the_order_of_its_times(tmp_path: Path):
         ("early", 1_000, 1, 30_000),
         ("late", 61_000, 8, 20_000),
     ]
-    path.write_text("\n".join([head, "x,1,1,many,1,,LS,Running,1,2,1"]))
+    path.write_text("\n".join([head, "x,1,1,many,1,1,2,1"]))
     with pytest.raises(UnreadableInput, match=r"pods\.csv"):
         list(from_trace(path, owners=OWNERS, start_ms=0))
     with pytest.raises(UnreadableInput, match="nowhere"):
@@ -244,7 +238,7 @@ def test_the_public_trace_reads_whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAIRLEAD_DATA", str(data))
     jobs = list(from_trace(trace_path(), owners=OWNERS, start_ms=0))
     gpus = Counter(job.gang.gpus for job in jobs)
-    assert (gpus[2], gpus[4], gpus[8]) == (16, 15, 44)
+    assert (gpus[2], gpus[4], gpus[8]) == (15, 15, 44)  # one of the 16 pods of two was never scheduled
     assert gpus[1] > 6_900
     monkeypatch.delenv("FAIRLEAD_DATA")
     with pytest.raises(NotFound, match="FAIRLEAD_DATA"):

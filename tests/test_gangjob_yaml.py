@@ -194,13 +194,13 @@ def test_queues_and_pools():
     with pytest.raises(UnreadableInput, match=r"resources\[0\].limit: 4 is below guaranteed 8"):
         read(queue)
     queue["spec"] = {"resources": [], "namespaces": {"selector": {}}, "budget": {"amount": 1}}
-    with pytest.raises(UnreadableInput, match="spec.budget: is not supported yet"):
+    with pytest.raises(UnreadableInput, match=r"spec\.budget: is not supported yet"):
         read(queue)
     pool = {**queue, "kind": "Pool", "spec": {"nodeSelector": {"a": "b"}, "mode": "count"}}
-    with pytest.raises(UnreadableInput, match="spec.mode"):
+    with pytest.raises(UnreadableInput, match=r"spec\.mode"):
         read(pool)
     pool["spec"] = {"nodeSelector": {}}
-    with pytest.raises(UnreadableInput, match="spec.nodeSelector"):
+    with pytest.raises(UnreadableInput, match=r"spec\.nodeSelector"):
         read(pool)
 
 

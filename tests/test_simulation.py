@@ -1,4 +1,4 @@
-"""Random worlds from a seed through the real engine: every promise after every step, and the same journal every time."""
+"""Random worlds from a seed through the real engine: every promise after every step, the same journal every time."""
 
 from __future__ import annotations
 

@@ -54,9 +54,8 @@ class HttpSource:
 
     def gangs(self, namespace: str | None) -> list[GangDoc]:
         """Return gangs by namespace and name."""
-        answer = self._server.call("GET", "/v1/gangs", query={"namespace": namespace})
-        self.now_ms = int(answer.get("as_of_ms") or self.now_ms)
-        return list(answer.get("items", []))
+        found, self.now_ms = self._server.dated("/v1/gangs", namespace=namespace)
+        return found
 
     def gang(self, namespace: str, name: str) -> GangDoc:
         """Return one gang."""

@@ -36,11 +36,15 @@ class Server:
 
     def items(self, path: str, **query: str | None) -> list[Any]:
         """Return the items of a list."""
+        return self.dated(path, **query)[0]
+
+    def dated(self, path: str, **query: str | None) -> tuple[list[Any], int]:
+        """Return the items of a list and the server's time, UTC ms."""
         answer = self.call("GET", path, query=query)
-        items = answer.get("items")
-        if not isinstance(items, list):
+        items, as_of_ms = answer.get("items"), answer.get("as_of_ms")
+        if not isinstance(items, list) or not isinstance(as_of_ms, int):
             raise Unreachable(f"{self.url}{path} did not answer with a list; is it a Fairlead server?")
-        return items
+        return items, as_of_ms
 
     def call(
         self, method: str, path: str, *, query: Mapping[str, str | None] | None = None, body: bytes | None = None

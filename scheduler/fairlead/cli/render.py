@@ -56,7 +56,10 @@ def _rich_table(head: Sequence[str], cells: Sequence[Sequence[str]], right: froz
         drawn.add_column(name, justify="right" if name in right else "left", no_wrap=name != "REASON", overflow="fold")
     for row in cells:
         drawn.add_row(*(Text(text, style=_PHASE_STYLE.get(text, "")) for text in row))
-    Console(file=out).print(drawn, soft_wrap=True)
+    # A cell is never folded or cut: a table wider than the terminal is wrapped by the terminal itself.
+    needed = sum(max(len(name), *(len(row[i]) for row in cells), 0) + 2 for i, name in enumerate(head))
+    console = Console(file=out)
+    Console(file=out, width=max(needed, console.width)).print(drawn, soft_wrap=True)
 
 
 def _cell(value: object) -> str:

@@ -11,7 +11,7 @@ import typer
 from fairlead.cli import render
 from fairlead.cli.client import DEFAULT_SERVER, Server
 from fairlead.clock import now_ms
-from fairlead.errors import UnreadableInput
+from fairlead.errors import Unreachable, UnreadableInput
 
 ServerOption = Annotated[str, typer.Option("--server", envvar="FAIRLEAD_SERVER", help="Address of the HTTP API.")]
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the GangJob.")]
@@ -26,11 +26,11 @@ def ls(
     json: JsonOption = False,
 ) -> None:
     """Print one line a gang."""
-    answer = Server(server).call("GET", "/v1/gangs", query={"namespace": namespace, "queue": queue, "phase": phase})
+    items, as_of_ms = Server(server).dated("/v1/gangs", namespace=namespace, queue=queue, phase=phase)
     if json:
-        render.as_json(answer["items"])
+        render.as_json(items)
     else:
-        render.gangs(answer["items"], answer["as_of_ms"])
+        render.gangs(items, as_of_ms)
 
 
 def explain(
@@ -122,5 +122,5 @@ def _show(server: str, path: str, json: bool, draw: Any) -> None:
 def _gang(answer: dict[str, Any]) -> Any:
     missing = [name for name in ("namespace", "name", "phase", "allocation") if name not in answer]
     if missing:
-        raise UnreadableInput(f"the server's answer lacks {', '.join(missing)}; its version may be another")
+        raise Unreachable(f"the server's answer lacks {', '.join(missing)}; is it a Fairlead server?")
     return answer

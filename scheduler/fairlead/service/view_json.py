@@ -215,10 +215,15 @@ def pool_doc(view: PoolView) -> PoolDoc:
 
 
 def usage_docs(gangs: Iterable[GangView], queues: Iterable[QueueView]) -> list[UsageDoc]:
-    """Add up the gangs that are known, by queue; queues without gangs are listed with zeros."""
+    """Add up the gangs that are known, by queue; queues without gangs are listed with zeros.
+
+    A queue that does not exist is listed only if something was held in its name, before it was deleted.
+    """
     tenants = {queue.name: queue.tenant for queue in queues}
     usage = {name: UsageDoc(tenant=t, queue=name, gangs=0, gpu_ms=0, lost_gpu_ms=0) for name, t in tenants.items()}
     for gang in gangs:
+        if gang.queue not in tenants and not gang.gpu_ms:
+            continue
         empty = UsageDoc(tenant=None, queue=gang.queue, gangs=0, gpu_ms=0, lost_gpu_ms=0)
         doc = usage.setdefault(gang.queue, empty)
         doc["gangs"] += 1

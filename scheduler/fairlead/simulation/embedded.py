@@ -176,6 +176,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # whoever calls before the server runs waits, and is not turned away
     except (OSError, OverflowError) as problem:
         listener.close()
         raise Unreachable(f"--port: {HOST}:{port} cannot be listened on ({problem}); use another port") from problem
