@@ -71,7 +71,7 @@ def decode(data: bytes | str) -> Record:
             raise UnreadableInput(f"kind: {tagged.kind!r} is no kind of fact that this version knows")
         at = _REFUSAL_FIELDS[tagged.kind]
         if not at:
-            return _decoder(kind).decode(tagged.fact)  # type: ignore[no-any-return]
+            return _decoder(tagged.kind).decode(tagged.fact)  # type: ignore[no-any-return]
         return _with_refusal(kind, at, msgspec.json.decode(tagged.fact, type=dict[str, msgspec.Raw]))
     except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UnreadableInput(f"not a record of the journal: {error}") from error
@@ -114,13 +114,13 @@ class _Reasoned(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @functools.cache
-def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+def _decoder(name: str) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(KINDS[name])
 
 
 @functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _hints(name: str) -> dict[str, Any]:
+    return get_type_hints(KINDS[name])
 
 
 def _with_refusal(kind: type[Any], at: str, raw: dict[str, msgspec.Raw]) -> Record:
@@ -128,6 +128,6 @@ def _with_refusal(kind: type[Any], at: str, raw: dict[str, msgspec.Raw]) -> Reco
     reason = BY_TOKEN.get(reasoned.reason)
     if reason is None:
         raise UnreadableInput(f"{at}.reason: {reasoned.reason!r} is no reason that this version knows")
-    hints = _hints(kind)
+    hints = _hints(kind.__name__)
     values = {name: msgspec.json.decode(value, type=hints[name]) for name, value in raw.items()}
     return kind(**values, **{at: Refusal(reason, reasoned.details)})  # type: ignore[no-any-return]
