@@ -130,29 +130,11 @@ class Reason(Enum):
         "room is being made: {count} jobs are stopping on {domain}",
         "wait until they have stopped",
     )
-    BEHIND_NOMINATED = (
-        "HeldForAnother",
-        Kind.NOT_NOW,
-        "the room that would fit is being made for a job before this one",
-        "wait",
-    )
-    WAITING_FOR_RELEASE = (
-        "WaitingForRelease",
-        Kind.NOT_NOW,
-        "its last attempt still holds devices on {count} nodes",
-        "wait until its pods have ended",
-    )
     PLACEMENT_DISABLED = (
         "PlacementSwitchedOff",
         Kind.NOT_NOW,
         "an administrator has switched placement off",
         "wait until it is switched on",
-    )
-    BACKING_OFF = (
-        "BackingOff",
-        Kind.NOT_NOW,
-        "the last try failed ({detail}); the next is at {until}",
-        "wait",
     )
     # why an attempt ended
     RECLAIMED = (
