@@ -191,6 +191,28 @@ def test_the_pause_after_a_failed_placement_does_not_grow_when_the_failure_is_to
     assert stage.state.gangs[GangId("a")].failures_in_row == 1
 
 
+@pytest.mark.parametrize("policy", ["restarts=0", "restarts=3"])
+def test_members_that_go_while_a_placement_is_undone_are_no_failure_of_the_job(policy: str) -> None:
+    stage = two_nodes()
+    stage.submit("a", f"2x1 {policy}")
+    stage.settle()
+    stage.end("a", 0, succeeded=False)  # our own deletion, seen before the undo has ended
+    assert stage.settle() == []
+    stage.fail_place("a")
+    assert (stage.reason("a"), stage.view("a").restarts) == ("PlacementConflict", 0)
+    assert stage.view("a").phase is Phase.PENDING
+
+
+def test_a_member_that_failed_while_others_were_being_bound_is_judged_after_that() -> None:
+    stage = two_nodes()
+    stage.submit("a", "2x1")
+    stage.settle()
+    stage.end("a", 0, succeeded=False)
+    stage.bind("a")
+    stage.settle()
+    assert (stage.reason("a"), stage.view("a").restarts) == ("MemberFailed", 1)
+
+
 def test_failed_placements_pause_longer_each_time_and_a_binding_forgets_them() -> None:
     stage = two_nodes()
     stage.submit("a", "1x1")

@@ -52,7 +52,8 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
     if lost:
         return refuse(Reason.NODE_LOST, node=lost[0]), True
     again = attempt.restarts < spec.max_restarts
-    if attempt.failed:
+    # While it is being written to the cluster, members end because their undoing has begun: Bound or PlaceFailed says.
+    if attempt.failed and attempt.phase is not Phase.PLACING:
         rank, detail = attempt.failed[0]
         member = attempt.placement.members[rank]
         if not spec.restart_on_failure:
