@@ -30,7 +30,7 @@ def table(
     out: TextIO | None = None,
 ) -> None:
     """Print rows under `head`; columns named in `right` are numbers."""
-    out = out or sys.stdout
+    out = _stdout() if out is None else out
     cells = [[_cell(value) for value in row] for row in rows]
     if out.isatty() and len(rows) <= RICH_ROWS:
         _rich_table(head, cells, right, out)
@@ -111,7 +111,7 @@ def gangs(docs: Sequence[GangDoc], now_ms: int, *, out: TextIO | None = None) ->
 
 def explain(gang: GangDoc, now_ms: int, *, out: TextIO | None = None) -> None:
     """Print all that is known of one gang: why it waits, or where it runs, and what it has cost."""
-    out = out or sys.stdout
+    out = _stdout() if out is None else out
     lines = [f"{gang['namespace']}/{gang['name']} is {gang['phase']}"]
     if gang["position"] is not None:
         lines[0] += f", number {gang['position']} in queue {gang['queue']}"
@@ -252,8 +252,14 @@ def as_json(value: Mapping[str, object] | Sequence[object], *, out: TextIO | Non
     """Print a document as JSON, indented."""
     import json
 
-    out = out or sys.stdout
+    out = _stdout() if out is None else out
     out.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _stdout() -> TextIO:
+    """Return the standard output; a process that was started without one has nothing to print on."""
+    assert sys.stdout is not None
+    return sys.stdout
 
 
 def _clock(at_ms: int) -> str:

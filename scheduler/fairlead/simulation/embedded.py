@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -147,7 +147,7 @@ async def serve(shell: Embedded, listener: socket.socket) -> None:
         """Leaves the signals to us: the loop has to end before the process does."""
 
         @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
+        def capture_signals(self) -> Generator[None]:
             yield
 
     app: Any = build_app(

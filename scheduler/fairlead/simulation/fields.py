@@ -151,12 +151,6 @@ class Fields:
 
 def _kind(value: object) -> str:
     """Name a value's type in YAML's words."""
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "a mapping",
-    }
-    return names.get(type(value), type(value).__name__)
+    words = {"bool": "true or false", "int": "a number", "float": "a number", "str": "text", "list": "a list"}
+    name = type(value).__name__
+    return words.get(name, "a mapping" if name == "dict" else name)

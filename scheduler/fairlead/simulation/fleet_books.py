@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class Opened:
 
 
 @contextmanager
-def open_books(url: str, now_ms: int) -> Iterator[Opened]:
+def open_books(url: str, now_ms: int) -> Generator[Opened]:
     """Open books for a new fleet; what an earlier one left open, because its process was killed, is closed first.
 
     That fleet ended between the newest fact and now, so its end is booked now and marked with that width.
