@@ -11,17 +11,11 @@ import pytest
 
 from cluster.api import path
 from cluster.history import History
+from cluster.mixes import MIX, check_gang, check_mix, held, submit_mix
 from cluster.operator_process import OperatorProcess
 from cluster.world import DATA, ClusterWorld, allocated, claimed, member_of
-from fairlead.simulation.workload import TRACE, Owner, Shape, draw, from_trace
+from fairlead.simulation.workload import TRACE, Owner, draw, from_trace
 
-# As `bench scale` mixes them; what spans nodes must stay in one rack.
-MIX = (
-    Shape(percent=60, replicas=1, gpus=1),
-    Shape(percent=15, replicas=1, gpus=8),
-    Shape(percent=10, replicas=2, gpus=8, within="rack"),
-    Shape(percent=10, replicas=4, gpus=8, within="rack"),
-)
 QUEUE = "gangs-research"
 
 
@@ -48,12 +42,7 @@ def operator(control_plane, world, history, tmp_path_factory):
 @pytest.fixture(scope="module")
 def forty(world, operator):
     """40 GangJobs, all Running: name -> shape."""
-    drawn = draw(42, count=40, owners=[Owner(namespace=world.namespace, queue=QUEUE)], start_ms=0, gap_ms=0, mix=MIX)
-    shapes = {arrival.gang.name: arrival.gang for arrival in drawn}
-    for name, gang in shapes.items():
-        role, topology = gang.roles[0], gang.topology
-        within = topology.within if topology else ""
-        world.submit(name, replicas=role.replicas, gpus=role.gpus, within=within, queue=QUEUE)
+    shapes = submit_mix(world, QUEUE)
     world.wait_phases(shapes, "Running")
     return shapes
 
@@ -67,50 +56,17 @@ def _show_the_log(request):
         print(request.getfixturevalue("operator").tail(80))
 
 
-def held(world):
-    """(device pool, device) of every allocated claim -> claim."""
-    taken = {}
-    for claim in world.claims():
-        for device in claimed(claim):
-            assert device not in taken, (device, claim["metadata"]["name"], taken[device])
-            taken[device] = claim["metadata"]["name"]
-    return taken
-
-
-def check_gang(world, name, replicas, gpus):
-    """Every member's claim is exactly what status.allocation says, and its pod runs there; return its nodes."""
-    job = world.gang(name)
-    said = allocated(job)
-    assert len(said) == replicas, job["status"]
-    claims = {member_of(claim): claim for claim in world.claims(name)}
-    pods = {member_of(pod): pod for pod in world.pods(name)}
-    assert claims.keys() == pods.keys() == said.keys()
-    for member, (node, devices) in said.items():
-        assert len(devices) == gpus
-        assert claimed(claims[member]) == tuple(sorted((node, device) for device in devices))
-        users = claims[member]["status"]["reservedFor"]
-        assert [user["uid"] for user in users] == [pods[member]["metadata"]["uid"]]
-        assert pods[member]["spec"]["nodeName"] == node
-        assert pods[member]["status"]["phase"] == "Running"
-        offered = {gpu.device for gpu in world.nodes[node].gpus}
-        assert offered.issuperset(devices)
-    return [node for node, _ in said.values()]
-
-
 def test_forty_gangs_run_on_exactly_the_devices_that_status_names(world, operator, forty):
     sizes = Counter((gang.roles[0].replicas, gang.roles[0].gpus) for gang in forty.values())
     assert set(sizes) == {(1, 1), (1, 8), (2, 8), (4, 8)}, "the seed must draw every shape"
+    check_mix(world, forty)
     for name, gang in forty.items():
-        nodes = check_gang(world, name, gang.roles[0].replicas, gang.roles[0].gpus)
-        if gang.topology:
-            assert len({world.rack_of[node] for node in nodes}) == 1, (name, nodes)
         status = world.gang(name)["status"]
         assert status["gpus"] == gang.gpus
         assert {c["type"]: c["status"] for c in status["conditions"]} == {
             "Accepted": "True", "Placed": "True", "Running": "True", "Finished": "False",
         }  # fmt: skip
         assert (status["allocation"]["pace"] > 0) is (gang.gpus > 1), status["allocation"]
-    assert len(held(world)) == sum(gang.gpus for gang in forty.values())
     ours = [pod for pod in world.pods() if pod["status"]["phase"] == "Running"]
     assert len(ours) == sum(gang.roles[0].replicas for gang in forty.values())
 
@@ -193,7 +149,8 @@ def test_deleted_gangs_give_their_devices_to_new_ones(world, operator, forty):
         what="one-too-many has a reason",
     )
     assert job["status"]["phase"] == "Pending"
-    assert job["status"]["reason"] == "NotEnoughFree", job["status"]["message"]
+    assert job["status"]["reason"] == "NodesFiltered"
+    assert "64 nodes without 1 free GPU" in job["status"]["message"]
     assert world.pods("one-too-many") == []
 
 

@@ -85,14 +85,15 @@ class Engine:
         return Cycle(
             effects=tuple(effects),
             facts=tuple(facts),
-            views=self._touched(now_ms),
+            views=self.touched(now_ms),
             more=again,
             wake_at_ms=plan.wake_at_ms,
             violations=tuple(violation.text for violation in bad),
             plan=plan,
         )
 
-    def _touched(self, now_ms: int) -> tuple[GangView, ...]:
+    def touched(self, now_ms: int) -> tuple[GangView, ...]:
+        """Return the gangs that may have changed since the last call; `cycle` calls it for its own views."""
         names = sorted(self.state.touched)
         self.state.touched = set()
         return tuple(

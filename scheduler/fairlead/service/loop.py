@@ -6,6 +6,8 @@ when a deadline has come or when the last slice left work over. Facts are applie
 journal is ahead of every effect, because effects are started only after `Books.record` of the facts that led to them.
 Effects run concurrently (`in_flight` at most); what they return comes back as facts. On `stop` no new turn begins;
 effects in flight are finished (each has a deadline of its own) and their facts are still applied and journaled.
+A placement that still waits for its slot then has written nothing and is given up instead, so that the end does not
+take as long as the backlog.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Nominate, Stop
+from fairlead.model.effects import Nominate, Place, Stop
 from fairlead.model.events import Bound, Event, PlaceFailed
+from fairlead.model.reasons import Reason, refuse
 from fairlead.service.engine import Cycle, Engine
 from fairlead.service.ports import Books, Cluster, Performable
 
@@ -64,6 +67,7 @@ class Loop:
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_cycle = on_cycle
+        self._ending = False
 
     def put(self, *facts: Event) -> None:
         """Hand in facts; they are applied in this order."""
@@ -88,6 +92,7 @@ class Loop:
                 await asyncio.sleep(0)
         finally:
             stopping.cancel()
+            self._ending = True
             await self._drain()
 
     async def _pause(self, stopping: asyncio.Task[bool], wake_at_ms: int | None) -> None:
@@ -153,6 +158,9 @@ class Loop:
         if after is not None:
             await asyncio.wait({after})
         async with self._slots:
+            if self._ending and isinstance(effect, Place):
+                self.put(self._given_up(effect))
+                return
             self.stats.in_flight += 1
             try:
                 facts = await self._cluster.perform(effect)
@@ -162,6 +170,16 @@ class Loop:
             finally:
                 self.stats.in_flight -= 1
 
+    def _given_up(self, effect: Place) -> PlaceFailed:
+        """Build the fact that a placement was not begun: all its devices are free."""
+        return PlaceFailed(
+            gang=effect.gang,
+            attempt=effect.attempt,
+            cause=refuse(Reason.PLACE_CONFLICT, detail="the scheduler ended before it began"),
+            released=tuple(member.rank for member in effect.placement.members),
+            at_ms=self._now_ms(),
+        )
+
     def _done(self, task: asyncio.Task[None]) -> None:
         """A port never raises for what the outside did, so an exception here is a bug: say it loudly."""
         self._tasks.discard(task)
@@ -170,9 +188,10 @@ class Loop:
             self.stats.perform_failed += 1
 
     async def _drain(self) -> None:
-        """Finish effects in flight and book what they brought; every effect has its own deadline."""
+        """Finish effects in flight, book what they brought and say it; every effect has its own deadline."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
         facts = self._collect()
         self.engine.take(facts)
         await self._record(facts)
+        await self._cluster.publish(self.engine.touched(self._now_ms()))
