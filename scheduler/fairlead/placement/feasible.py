@@ -202,8 +202,9 @@ def _wanted(shape: PodShape, columns: Columns) -> list[tuple[int, IntColumn]]:
         (asked.ephemeral_bytes, columns.ephemeral_bytes),
         (max(1, asked.pods), columns.pods),
     ]
-    nothing = np.zeros_like(columns.pods)
-    pairs += [(amount, columns.extended.get(name, nothing)) for name, amount in asked.extended]
+    if asked.extended:
+        nothing = np.zeros_like(columns.pods)
+        pairs += [(amount, columns.extended.get(name, nothing)) for name, amount in asked.extended]
     return pairs
 
 

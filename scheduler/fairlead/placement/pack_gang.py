@@ -43,7 +43,7 @@ def place(gang: Gang, overlay: Overlay, feasibility: Feasibility) -> Placement |
         inside = feasibility.inside(level, gang)
         for domain in _fitting_domains(gang, level, inside, rooms, fits, overlay):
             rows = level.domain_of == domain
-            seats = _seat(gang, fits, rows, overlay)
+            seats = _seat(gang, fits, rows, overlay, rooms)
             if seats is not None:
                 return _placement(gang, seats, level, domain, inventory)
     return None
@@ -105,26 +105,33 @@ def _pace_by_node(gang: Gang, fits: Sequence[Fit], candidates: IntColumn, level:
     inventory = overlay.inventory
     wanted = np.zeros(len(level.names), dtype=np.bool_)
     wanted[candidates] = True
-    free = (overlay.columns.free_mask & fits[largest].devices).tolist()
-    tables = inventory.table_of.tolist()
-    known: dict[tuple[int, int], int] = {}
-    for row, domain in enumerate(level.domain_of.tolist()):
-        if domain >= 0 and wanted[domain]:
-            key = (tables[row], free[row])
-            if key not in known:
-                known[key] = inventory.tables[row].best(free[row], count)[1]
-            pace[domain] = known[key]
+    rows = np.flatnonzero(wanted[level.domain_of] & (level.domain_of >= 0))
+    free = overlay.columns.free_mask[rows] & fits[largest].devices[rows]
+    masks, mask_of = np.unique(free, return_inverse=True)
+    kinds, first, kind_of = np.unique(
+        inventory.table_of[rows] * len(masks) + mask_of, return_index=True, return_inverse=True
+    )
+    paces = np.zeros(len(kinds), dtype=np.int64)
+    for kind, at in enumerate(first.tolist()):
+        paces[kind] = inventory.tables[int(rows[at])].best(int(free[at]), count)[1]
+    pace[level.domain_of[rows]] = paces[kind_of]
     return pace
 
 
-def _seat(gang: Gang, fits: Sequence[Fit], rows: np.ndarray, overlay: Overlay) -> list[_Seat] | None:
-    """Seat all roles on the rows of one domain, largest devices first; roll back unless all fit."""
+def _seat(
+    gang: Gang, fits: Sequence[Fit], rows: np.ndarray, overlay: Overlay, rooms: Sequence[IntColumn] = ()
+) -> list[_Seat] | None:
+    """Seat all roles on the rows of one domain, largest devices first; roll back unless all fit.
+
+    `rooms` are the roles' slots in the overlay as it is, where they are known.
+    """
     mark = overlay.checkpoint()
     seats: list[_Seat] = []
     by_size = sorted(range(len(gang.roles)), key=lambda i: (-gang.roles[i].gpus, i))
     for position in by_size:
         role, fit = gang.roles[position], fits[position]
-        room = np.where(rows, slots(role, fit, overlay.columns, overlay.ports), 0)
+        known = rooms[position] if rooms and not seats else slots(role, fit, overlay.columns, overlay.ports)
+        room = np.where(rows, known, 0)
         counts = _spread_over_nodes(role, room, overlay.columns)
         if counts is None:
             overlay.roll_back(mark)

@@ -150,23 +150,32 @@ def _usable(node: Node) -> bool:
     return bool(node.pool) and node.ready and not node.unschedulable
 
 
-def _island_of(node: Node) -> str | None:
-    """A clique across nodes, or the node itself where NVLink joins all its GPUs; else no island at node grain."""
-    if node.machine.clique:
-        return node.machine.clique
-    ids = [gpu.id for gpu in node.machine.gpus]
-    if len(ids) < 2:
-        return node.name if ids else None
-    nvlink = {frozenset((link.a, link.b)) for link in node.machine.links if link.path.startswith("NV")}
-    joined = all(frozenset((a, b)) in nvlink for i, a in enumerate(ids) for b in ids[i + 1 :])
-    return node.name if joined else None
+def _island_of(node: Node, joined: dict[tuple[int, int], bool]) -> str | None:
+    """A clique across nodes, or the node itself where NVLink joins all its GPUs; else no island at node grain.
+
+    `joined` remembers the answer per tuple of links: machines of one kind may share it.
+    """
+    machine = node.machine
+    if machine.clique or not machine.gpus:
+        return machine.clique or None
+    key = (id(machine.links), len(machine.gpus))
+    if key not in joined:
+        ids = {gpu.id for gpu in machine.gpus}
+        pairs = {
+            (min(link.a, link.b), max(link.a, link.b))
+            for link in machine.links
+            if link.path.startswith("NV") and link.a in ids and link.b in ids
+        }
+        joined[key] = len(pairs) == len(ids) * (len(ids) - 1) // 2
+    return node.name if joined[key] else None
 
 
 def _levels(nodes: Sequence[Node]) -> dict[str, Level]:
     """Return all levels, tightest first: more domains is tighter, ties in the usual order."""
+    joined: dict[tuple[int, int], bool] = {}
     found: dict[str, list[str | None]] = {
         "node": [str(node.name) for node in nodes],
-        "island": [_island_of(node) for node in nodes],
+        "island": [_island_of(node, joined) for node in nodes],
     }
     for name in sorted({name for node in nodes for name, _ in node.levels}):
         found[name] = [dict(node.levels).get(name) for node in nodes]
