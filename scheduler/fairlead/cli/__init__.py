@@ -1,0 +1,1 @@
+"""`fairlead`: verbs, tables, and the client of the HTTP API."""

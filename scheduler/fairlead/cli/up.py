@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairlead.clock import now_ms
-from fairlead.errors import UnreadableInput
+from fairlead.errors import MissingExtra, UnreadableInput
+
+if TYPE_CHECKING:
+    import socket
+
+    from fairlead.simulation.embedded import Embedded
 
 
 def up(
@@ -25,9 +34,7 @@ def up(
     ] = None,
 ) -> None:
     """Serve a fleet in memory until it is interrupted."""
-    import asyncio
-
-    from fairlead.simulation.embedded import HOST, Embedded, listen, serve
+    from fairlead.simulation.embedded import HOST, Embedded, listen
     from fairlead.simulation.fleet_books import open_books
 
     text = _queues_of_the_demo() if setup is None else _read(setup)
@@ -41,7 +48,43 @@ def up(
             file=sys.stderr,
             flush=True,
         )
-        asyncio.run(serve(shell, listener))
+        asyncio.run(_serve(shell, listener))
+
+
+async def _serve(shell: Embedded, listener: socket.socket) -> None:
+    """Serve the HTTP API on `listener` until SIGINT or SIGTERM, then end in order. Raises MissingExtra."""
+    try:
+        import uvicorn
+    except ImportError as missing:
+        raise MissingExtra("`fairlead up` needs uvicorn: pip install 'fairlead[api]'") from missing
+    from fairlead.service.http_api import build_app
+    from fairlead.service.metrics import Metrics
+
+    class Quiet(uvicorn.Server):
+        """Leaves the signals to us: the loop has to end before the process does."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield
+
+    app: Any = build_app(
+        shell.engine,
+        now_ms=shell.cluster.now_ms,
+        metrics=Metrics(),
+        ready=lambda: shell.ready,
+        submissions=shell,
+    )
+    server = Quiet(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    working = asyncio.create_task(shell.run(stop))
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    server.should_exit = True
+    await asyncio.gather(serving, working, waiting)
 
 
 def _queues_of_the_demo() -> str:

@@ -6,14 +6,11 @@ It takes no users and no network: it serves the loopback address, and whoever re
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from fairlead.errors import MissingExtra, NotFound, Unreachable, UnreadableInput
+from fairlead.errors import NotFound, Unreachable, UnreadableInput
 from fairlead.model.events import Event, GangGone, GangSeen, MemberReleased, NodeGone, NodeSeen, PoolSeen
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.rules import Rules
@@ -132,42 +129,6 @@ class Embedded:
                 self.fleet.nodes[name] = replace(node, pool=pool.name)
                 facts.append(NodeSeen(node=self.fleet.nodes[name], at_ms=now_ms))
         return facts
-
-
-async def serve(shell: Embedded, listener: socket.socket) -> None:
-    """Serve the HTTP API on `listener` until SIGINT or SIGTERM, then end in order. Raises MissingExtra."""
-    try:
-        import uvicorn
-    except ImportError as missing:
-        raise MissingExtra("`fairlead up` needs uvicorn: pip install 'fairlead[api]'") from missing
-    from fairlead.service.http_api import build_app
-    from fairlead.service.metrics import Metrics
-
-    class Quiet(uvicorn.Server):
-        """Leaves the signals to us: the loop has to end before the process does."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None]:
-            yield
-
-    app: Any = build_app(
-        shell.engine,
-        now_ms=shell.cluster.now_ms,
-        metrics=Metrics(),
-        ready=lambda: shell.ready,
-        submissions=shell,
-    )
-    server = Quiet(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    working = asyncio.create_task(shell.run(stop))
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    server.should_exit = True
-    await asyncio.gather(serving, working, waiting)
 
 
 def listen(port: int) -> socket.socket:
