@@ -15,7 +15,7 @@ from ledger_facts import NAMED, any_fact, node, placement, strategy_for, streams
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts, meter, sweep
 from fairlead.ledger.audit import Audit, audit
-from fairlead.ledger.chain import Head, Sealed, seal
+from fairlead.ledger.chain import Head, Sealed, link, seal
 from fairlead.ledger.entry import EntryKind, Origin, Posting, State, make_entry
 from fairlead.model import codec
 from fairlead.model.codec import Cut
@@ -212,6 +212,36 @@ def test_a_recovered_attempt_that_the_journal_never_saw_is_booked_from_its_start
 def test_an_estimated_release_is_marked_with_its_width() -> None:
     books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(0, ("n1", (0,))), release(50, estimated_ms=20))
     assert [s.entry.estimated_ms for s in books.sealed if s.entry.gang] == [20]
+
+
+def test_the_earliest_end_and_the_earliest_beginning_count() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(100, ("n1", (0,))), release(900), release(500))
+    assert books.take(Cut(at_ms=1_000)).gpu_ms()["held:lab:vision:in-quota"] == 400
+    found = Recovered(
+        gang="g1", attempt=1, placement=placement(("n1", (0,))), tier=Tier.IN_QUOTA, since_ms=50, bound=True,
+        holding=(0,), running=(), at_ms=2_000,
+    )  # fmt: skip
+    assert books.take(found, hold(300, ("n1", (0,)))).gpu_ms()["held:lab:vision:in-quota"] == 450
+    early = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), release(500), hold(100, ("n1", (0,))))
+    assert early.take(Cut(at_ms=1_000)).gpu_ms()["held:lab:vision:in-quota"] == 400
+
+
+@pytest.mark.parametrize("taken", [{"cpu_milli": 64_000}, {"memory_bytes": 2**38}, {"pods": 110}])
+def test_a_node_is_exhausted_when_nothing_is_left_of_one_thing(taken: dict[str, int]) -> None:
+    (name, amount) = next(iter(taken.items()))
+    books = Books().take(
+        NodeSeen(node=node(), at_ms=0),
+        NodeUsed(name="n1", taken=Resources(**taken), at_ms=0),
+        NodeUsed(name="n1", taken=Resources(**{name: amount - 1}), at_ms=400),
+        Cut(at_ms=1_000),
+    )
+    assert books.gpu_ms() == {"capacity:main": -4_000, "stranded:main": 1_600, "free:main": 2_400}
+
+
+def test_a_hash_covers_what_came_before_and_its_place() -> None:
+    assert link("a" * 64, 1, b"x") != link("b" * 64, 1, b"x")
+    assert link("a" * 64, 1, b"x") != link("a" * 64, 2, b"x")
+    assert link("a" * 64, 1, b"x") != link("a" * 64, 1, b"y")
 
 
 def test_the_tenant_is_the_root_of_the_queue_when_the_hold_was_told() -> None:

@@ -31,19 +31,39 @@ class JournalRow(Protocol):
     """A row of the journal as it lies in the database."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Dense, from 1."""
+        ...
+
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """SHA-256 of the payload."""
+        ...
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The record's class."""
+        ...
+
     @property
-    def subject(self) -> str: ...
+    def subject(self) -> str:
+        """Whom it is about."""
+        ...
+
     @property
-    def at_ms(self) -> int: ...
+    def at_ms(self) -> int:
+        """The record's time."""
+        ...
+
     @property
-    def payload(self) -> str: ...
+    def payload(self) -> str:
+        """Canonical JSON."""
+        ...
+
     @property
-    def hash(self) -> str: ...
+    def hash(self) -> str:
+        """The journal's chain."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
