@@ -12,7 +12,7 @@ from fairlead.model import events as ev
 from fairlead.model.effects import Nominate, Phase, Place, Refuse, Stop
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
-from fairlead.model.reasons import Reason
+from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
 from fairlead.placement import pack_gang
 from fairlead.planning import decide as deciding
@@ -326,3 +326,35 @@ def test_an_engine_with_nothing_to_do_does_nothing() -> None:
     assert (cycle.effects, cycle.facts, cycle.views, cycle.more, cycle.wake_at_ms) == ((), (), (), False, None)
     assert engine.gang_view(GangId("nobody"), T0) is None
     assert list(engine.queue_views()) == list(engine.node_views()) == list(engine.pool_views()) == []
+
+
+def test_a_stop_that_a_disruption_budget_refuses_leaves_the_victim_running_and_spared() -> None:
+    stage = stage_of(1)
+    stage.submit("guarded", "1x8")
+    stage.settle()
+    stage.run("guarded")
+    stage.settle()
+    stage.submit("asker", "1x8 priority=5")
+    assert [tell(effect) for effect in stage.settle()] == ["make room for asker: guarded", "stop guarded: Preempted"]
+    cause = refuse(Reason.BUDGET_REFUSES, detail="web needs 1 pod")
+    refused = ev.StopRefused(gang=GangId("guarded"), attempt=1, cause=cause, at_ms=stage.now_ms)
+    stage.take(refused, refused)
+    assert stage.settle() == []  # not asked again at once
+    assert stage.view("guarded").phase is Phase.RUNNING
+    assert stage.reason("asker") != Reason.WAITING_FOR_VICTIMS.token
+    wake_at_ms = stage.cycles[-1].wake_at_ms
+    assert wake_at_ms == stage.now_ms + Rules().spare_ms
+    stage.now_ms = wake_at_ms
+    assert [tell(effect) for effect in stage.settle()] == ["make room for asker: guarded", "stop guarded: Preempted"]
+
+
+def test_a_backlog_enters_the_cluster_no_faster_than_its_pods_are_bound() -> None:
+    stage = stage_of(4, rules=Rules(placing_pods=3))
+    for name in "abcd":
+        stage.submit(name, "2x4")
+    assert sorted(effect.gang for effect in stage.settle()) == ["a", "b"]
+    stage.bind("a")
+    assert [effect.gang for effect in stage.settle()] == ["c"]
+    stage.bind("b")
+    stage.bind("c")
+    assert [effect.gang for effect in stage.settle()] == ["d"]

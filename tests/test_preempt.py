@@ -139,9 +139,6 @@ def test_minimum_run_time_protects_the_young() -> None:
     assert victims(room_for(stage, "1x4 priority=1")) == ["b"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nothing wakes the engine when a minimum run time ends: the asker waits for the next fact"
-)
 def test_the_end_of_a_minimum_run_time_is_waited_for() -> None:
     stage = full({"n1": "8"}, {"team": ""}, {"a": ("1x8", 1)})
     stage.state.rules = builders.Rules(min_run_ms=10 * MIN)

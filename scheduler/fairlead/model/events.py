@@ -167,6 +167,16 @@ class StopIntended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopRefused:
+    """Nothing was stopped: a disruption budget forbids to take a member of the attempt. It goes on as before."""
+
+    gang: GangId
+    attempt: int
+    cause: Refusal
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """Every member of the attempt is bound to its node."""
 
@@ -273,6 +283,7 @@ Event = (
     | Nominated
     | NominationEnded
     | StopIntended
+    | StopRefused
     | Bound
     | PlaceFailed
     | MemberRunning

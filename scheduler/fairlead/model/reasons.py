@@ -130,6 +130,12 @@ class Reason(Enum):
         "room is being made: {count} jobs are stopping on {domain}",
         "wait until they have stopped",
     )
+    BUDGET_REFUSES = (
+        "DisruptionBudget",
+        Kind.NOT_NOW,
+        "a disruption budget forbids to stop it: {detail}",
+        "none",
+    )
     PLACEMENT_DISABLED = (
         "PlacementSwitchedOff",
         Kind.NOT_NOW,

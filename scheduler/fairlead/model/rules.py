@@ -12,7 +12,9 @@ class Rules:
     `place_deadline_ms` is P1's bound on a half-bound gang. `node_lost_after_ms` is how long a node may be not Ready
     before its gangs restart elsewhere. `gangs_per_slice` bounds the work between two looks at new facts.
     `stops_per_cycle` is the blast radius: how many attempts one cycle may reclaim or preempt. `backoff_ms` is the wait
-    after a failed placement or a failed run, doubled each time up to `backoff_max_ms`.
+    after a failed placement or a failed run, doubled each time up to `backoff_max_ms`. `placing_pods` bounds how many
+    pods are on their way into the cluster at once, so that a backlog never waits inside its own deadline. `spare_ms` is
+    how long an attempt is left alone after a disruption budget has protected it; `min_run_ms` how long after its start.
     """
 
     place_deadline_ms: int = 30_000
@@ -22,6 +24,12 @@ class Rules:
     stops_per_cycle: int = 256
     backoff_ms: int = 1_000
     backoff_max_ms: int = 300_000
+    placing_pods: int = 256
+    spare_ms: int = 60_000
     min_run_ms: int = 0
     placement_on: bool = True
     preemption_on: bool = True
+
+    def backoff_after(self, failures: int) -> int:
+        """Return the wait in ms after so many failures in a row, the first being 1."""
+        return min(self.backoff_max_ms, self.backoff_ms << min(failures - 1, 20))

@@ -90,8 +90,7 @@ def _candidates(gang: Gang, world: World, standing: Standing, spared: frozenset[
             continue
         if not spec.preemptible or not victim.holding or victim.gone:
             continue
-        began = victim.all_running_ms
-        if began is not None and world.now_ms - began < world.rules.min_run_ms:
+        if world.now_ms < victim.ripe_ms:
             continue
         if victim.queue == gang.queue:
             if spec.priority < gang.priority:

@@ -34,7 +34,7 @@ class Memo:
     inventory_version: int = -1
     pools: tuple[Pool, ...] = ()
     feasibility: Feasibility | None = None
-    epoch: int = -1
+    epoch: tuple[int, int] = (-1, 0)
     refusals: dict[tuple[object, ...], Refusal] = field(default_factory=dict[tuple[object, ...], Refusal])
 
     def for_world(self, world: World) -> Feasibility:
@@ -43,8 +43,8 @@ class Memo:
         if self.feasibility is None or (self.inventory_version, self.pools) != (world.inventory.version, pools):
             self.feasibility = Feasibility(world.inventory, world.pools)
             self.inventory_version, self.pools = world.inventory.version, pools
-        if self.epoch != world.epoch:
-            self.epoch, self.refusals = world.epoch, {}
+        if self.epoch != (world.epoch, world.ripened_ms):
+            self.epoch, self.refusals = (world.epoch, world.ripened_ms), {}
         return self.feasibility
 
 
@@ -56,6 +56,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     more = cycle.run()
     later = [w.retry_at_ms for w in world.waiting if w.retry_at_ms > world.now_ms]
     later += [w.nomination.until_ms for w in world.waiting if w.nomination is not None]
+    later += [attempt.ripe_ms for attempt in world.running if attempt.ripe_ms > world.now_ms]
     later += [wake] if wake is not None else []
     return Plan(version=world.version, effects=tuple(cycle.effects), more=more, wake_at_ms=min(later, default=None))
 
@@ -84,6 +85,8 @@ class _Cycle:
         ]
         self.standing = Standing(capacity, world.queues, world.queue_gpus, pending, leaving)
         self.stops_left = world.rules.stops_per_cycle
+        placing = (attempt for attempt in world.running if attempt.phase is Phase.PLACING)
+        self.pods_left = world.rules.placing_pods - sum(len(attempt.placement.members) for attempt in placing)
 
     def run(self) -> bool:
         """Walk; return whether gangs are left for the next slice."""
@@ -95,6 +98,8 @@ class _Cycle:
         for waiting in in_order(fresh, self.standing):
             if looked >= self.world.rules.gangs_per_slice:
                 return True
+            if self.pods_left <= 0:  # the walk goes on as soon as one of those on their way has arrived
+                return False
             looked += self._consider(waiting)
         return False
 
@@ -192,6 +197,7 @@ class _Cycle:
             )
         )
         self.standing.charge(gang.queue, gang.gpus)
+        self.pods_left -= gang.members
 
     def _make_room(self, waiting: Waiting) -> bool:
         """Find victims that the gang has a right to; nominate it and stop them."""

@@ -71,7 +71,7 @@ class Engine:
                 continue
             match effect:
                 case Refuse(gang=gang, refusal=refusal):
-                    self.state.refused(gang, refusal, world.epoch)
+                    self.state.refused(gang, refusal, world.epoch, now_ms)
                 case DeclareLost(node=node):
                     facts.append(NodeLost(name=node, at_ms=now_ms))
                 case Place() | Stop() | Nominate() | EndNomination():

@@ -42,6 +42,7 @@ class Attempt:
     succeeded: set[int] = field(default_factory=set[int])
     failed: dict[int, str] = field(default_factory=dict[int, str])
     stop: StopIntended | None = None
+    spared_until_ms: int = 0
 
     def member(self, rank: int) -> Member:
         """Return the member of that rank."""
@@ -54,6 +55,7 @@ class GangRecord:
 
     `refused_epoch` is the epoch of the last refusal: nothing has changed for the better while it equals the state's.
     `attempts` numbers the latest attempt, `concluded` the latest that is over. `retry_at_ms` is the end of its backoff.
+    `revision` counts changes, so that pictures of it can be kept.
     `past_gpu_ms` counts ended attempts, `lost_gpu_ms` those that were stopped before they finished.
     """
 
@@ -70,6 +72,7 @@ class GangRecord:
     current: Attempt | None = None
     refusal: Refusal | None = None
     refused_epoch: int = -1
+    refused_at_ms: int = 0
     retry_at_ms: int = 0
     nomination: Nominated | None = None
     gone: bool = False
@@ -78,6 +81,7 @@ class GangRecord:
     past_gpu_ms: int = 0
     lost_gpu_ms: int = 0
     history: list[str] = field(default_factory=list[str])
+    revision: int = 0
 
     def step(self, step: Step) -> None:
         """Move to the next phase and remember how."""
@@ -85,6 +89,14 @@ class GangRecord:
         self.phase = next_phase(before, step, f"{self.namespace}/{self.name} {self.history}")
         if self.phase is not before:
             self.history = [*self.history[-9:], f"{before}-{step.name}->{self.phase}"]
+
+    def carry_on(self, attempt: Attempt, until_ms: int) -> str:
+        """Take a refused stop back; the attempt is not asked again before `until_ms`. Returns who was to gain by it."""
+        assert attempt.stop is not None, self
+        by, attempt.stop, attempt.spared_until_ms = attempt.stop.by, None, until_ms
+        self.refusal = None
+        self.step(Step.CARRY_ON)
+        return by
 
     def remember(self, fact: Remembered) -> None:
         """Take over what a status says of the time before this process; what is known by now wins."""

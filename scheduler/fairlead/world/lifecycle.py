@@ -28,6 +28,7 @@ class Step(Enum):
     PAUSE = auto()  # the attempt is over and its owner has suspended it
     SUCCEED = auto()
     FAIL = auto()
+    CARRY_ON = auto()  # the stop was refused
     RECOVER = auto()  # found at start in the cluster: bound, or being bound
 
 
@@ -49,6 +50,7 @@ NEXT: dict[tuple[Phase, Step], Phase] = {
     (_P.STARTING, Step.ALL_RUNNING): _P.RUNNING,
     (_P.STARTING, Step.STOP): _P.STOPPING,
     (_P.RUNNING, Step.STOP): _P.STOPPING,
+    (_P.STOPPING, Step.CARRY_ON): _P.STARTING,
     (_P.STOPPING, Step.REQUEUE): _P.PENDING,
     (_P.STOPPING, Step.PAUSE): _P.SUSPENDED,
     (_P.STOPPING, Step.SUCCEED): _P.SUCCEEDED,

@@ -39,7 +39,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """An attempt that holds devices, or is to be ended. Ranks in `holding` still hold theirs."""
+    """An attempt that holds devices, or is to be ended. Ranks in `holding` still hold theirs.
+
+    From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
+    """
 
     gang: GangId
     spec: Gang | None
@@ -58,6 +61,7 @@ class Running:
     failed: tuple[tuple[int, str], ...]
     restarts: int
     gone: bool
+    ripe_ms: int
 
     @property
     def gpus(self) -> int:
@@ -74,6 +78,7 @@ class World:
     waiting    every gang in a queue, fresh or not, in order of arrival
     running    every attempt that holds something
     queue_gpus GPUs charged to each queue
+    ripened_ms the last moment at which an attempt became one that may be taken from; refusals before it are stale
     """
 
     version: int
@@ -90,6 +95,7 @@ class World:
     running: tuple[Running, ...]
     queue_gpus: Mapping[str, int]
     lost: frozenset[NodeName]
+    ripened_ms: int
 
 
 class Photographer:
@@ -103,12 +109,15 @@ class Photographer:
         self._offered: Columns | None = None
         self._free: Columns | None = None
         self._ports: dict[int, HostPorts] = {}
+        self._pictures: dict[GangId, tuple[int, Running]] = {}
 
     def take(self, now_ms: int) -> World:
         """Return the picture at `now_ms`. O(changed nodes × pods + gangs)."""
         state = self._state
         inventory, free, offered = self._columns()
         gangs = sorted(state.gangs.values(), key=lambda r: (r.gang.submitted_ms if r.gang else 0, r.id))
+        running = tuple(self._picture(r) for r in gangs if r.phase in HOLDING)
+        ripened_ms = max((r.ripe_ms for r in running if r.ripe_ms <= now_ms), default=0)
         return World(
             version=state.version,
             epoch=state.epoch,
@@ -120,11 +129,21 @@ class Photographer:
             ports=dict(self._ports),
             queues=dict(state.queues),
             pools=dict(state.pools),
-            waiting=tuple(_waiting(r, state.epoch) for r in gangs if is_waiting(r)),
-            running=tuple(_running(r) for r in gangs if r.phase in HOLDING),
+            waiting=tuple(_waiting(r, state.epoch, ripened_ms) for r in gangs if is_waiting(r)),
+            running=running,
             queue_gpus=dict(state.queue_gpus),
             lost=frozenset(state.lost),
+            ripened_ms=ripened_ms,
         )
+
+    def _picture(self, record: GangRecord) -> Running:
+        """Return the attempt as it is, made anew only when its record has changed."""
+        kept = self._pictures.get(record.id)
+        if kept is None or kept[0] != record.revision:
+            if len(self._pictures) > 2 * len(self._state.gangs) + 64:  # those that are gone
+                self._pictures = {}
+            kept = self._pictures[record.id] = (record.revision, _running(record, self._state.rules.min_run_ms))
+        return kept[1]
 
     def _columns(self) -> tuple[Inventory, Columns, Columns]:
         state = self._state
@@ -173,21 +192,22 @@ def _amounts(columns: Columns) -> list[np.ndarray[tuple[int, ...], np.dtype[np.i
     return [columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods, *extended]
 
 
-def _waiting(record: GangRecord, epoch: int) -> Waiting:
+def _waiting(record: GangRecord, epoch: int, ripened_ms: int) -> Waiting:
     assert record.gang is not None, record
     return Waiting(
         gang=record.gang,
         attempts=record.attempts,
         retry_at_ms=record.retry_at_ms,
         nomination=record.nomination,
-        fresh=record.refused_epoch != epoch,
+        fresh=record.refused_epoch != epoch or record.refused_at_ms < ripened_ms,
         hopeless=is_hopeless(record),
     )
 
 
-def _running(record: GangRecord) -> Running:
+def _running(record: GangRecord, min_run_ms: int) -> Running:
     attempt = record.current
     assert attempt is not None, record
+    began = attempt.all_running_ms
     return Running(
         gang=record.id,
         spec=record.gang,
@@ -206,4 +226,5 @@ def _running(record: GangRecord) -> Running:
         failed=tuple(sorted(attempt.failed.items())),
         restarts=record.restarts,
         gone=record.gone,
+        ripe_ms=max(attempt.spared_until_ms, began + min_run_ms if began is not None and min_run_ms else 0),
     )

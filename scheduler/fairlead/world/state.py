@@ -68,7 +68,7 @@ class ClusterState:
                     record = GangRecord(id=fact.gang, namespace="", name=str(fact.gang), queue="", gone=True)
                     self.gangs[fact.gang] = record
                 if record is not None:
-                    self.touched.add(fact.gang)
+                    self._touch(record)
                     self._apply_life(record, fact)
                 elif isinstance(fact, ev.MemberReleased):
                     self._drop_hold((fact.gang, fact.attempt, fact.rank))
@@ -133,7 +133,7 @@ class ClusterState:
                 )
                 if record.gang == gang and record.phase is not Phase.REFUSED:
                     return
-                self.touched.add(gang.id)
+                self._touch(record)
                 if record.gang is None:
                     record.gone = record.gone and bool(record.namespace)  # its attempt was found before its spec
                 else:  # another shape, or none for now: room made for the old one is of no use
@@ -153,7 +153,7 @@ class ClusterState:
                 record = self.gangs.setdefault(
                     fact.gang, GangRecord(id=fact.gang, namespace=fact.namespace, name=fact.name, queue=fact.queue)
                 )
-                self.touched.add(fact.gang)
+                self._touch(record)
                 if record.phase in (Phase.PENDING, Phase.REFUSED, Phase.SUSPENDED):
                     record.refusal = fact.refusal
                     self._change(record)
@@ -166,9 +166,14 @@ class ClusterState:
                     if gone.phase not in HOLDING:
                         del self.gangs[gang_id]
 
+    def _touch(self, record: GangRecord) -> None:
+        self.touched.add(record.id)
+        record.revision += 1
+
     def _change(self, record: GangRecord) -> None:
         """What a gang asks for is different or over: others may have its room and its share of the demand."""
         record.nomination = None
+        record.revision += 1
         self.epoch += 1
 
     # --- gangs: what happens to them --------------------------------------------------------------------------------
@@ -217,7 +222,7 @@ class ClusterState:
             case ev.PlaceFailed():
                 if attempt.stop is None:
                     record.failures_in_row += 1
-                    record.retry_at_ms = fact.at_ms + self._backoff_ms(record.failures_in_row)
+                    record.retry_at_ms = fact.at_ms + self.rules.backoff_after(record.failures_in_row)
                 self._stop(
                     record,
                     attempt,
@@ -229,6 +234,11 @@ class ClusterState:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.StopIntended():
                 self._stop(record, attempt, fact)
+            case ev.StopRefused():
+                if record.phase is Phase.STOPPING and attempt.stop is not None and attempt.stop.by:
+                    taker = self.gangs.get(GangId(record.carry_on(attempt, fact.at_ms + self.rules.spare_ms)))
+                    if taker is not None:  # the room that was being made for it will not come
+                        self._apply_life(taker, ev.NominationEnded(gang=taker.id, at_ms=fact.at_ms))
             case _:
                 raise AssertionError(fact)
         self._advance(record, attempt, fact.at_ms)
@@ -310,7 +320,7 @@ class ClusterState:
         if fact.cause.reason in FAILURES:
             record.restarts += 1
             if fact.requeue:
-                record.retry_at_ms = fact.at_ms + self._backoff_ms(record.restarts)
+                record.retry_at_ms = fact.at_ms + self.rules.backoff_after(record.restarts)
 
     def _release(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
         if rank not in attempt.holding:
@@ -328,7 +338,7 @@ class ClusterState:
         """Take the steps that follow from what is known of the members."""
         everyone = len(attempt.placement.members)
         if record.phase is Phase.STARTING and len(attempt.running | attempt.succeeded) == everyone:
-            attempt.all_running_ms = at_ms
+            attempt.all_running_ms = at_ms if attempt.all_running_ms is None else attempt.all_running_ms
             record.started_ms = at_ms if record.started_ms is None else record.started_ms
             record.step(Step.ALL_RUNNING)
         if record.phase is Phase.STOPPING:
@@ -362,7 +372,7 @@ class ClusterState:
         for gang_id in sorted({key[0] for key in self.holds_on.get(node, {})}):
             record = self.gangs.get(gang_id)
             if record is not None and record.current is not None:
-                self.touched.add(gang_id)
+                self._touch(record)
                 self._advance(record, record.current, at_ms)
 
     def _drop_hold(self, key: HoldKey) -> None:
@@ -381,13 +391,10 @@ class ClusterState:
         assert left >= 0, (key, hold, left)
         self.queue_gpus[hold.queue] = left
 
-    def _backoff_ms(self, failures: int) -> int:
-        return min(self.rules.backoff_max_ms, self.rules.backoff_ms << min(failures - 1, 20))
-
-    def refused(self, gang_id: GangId, refusal: Refusal, epoch: int) -> None:
+    def refused(self, gang_id: GangId, refusal: Refusal, epoch: int, at_ms: int) -> None:
         """Remember why a gang does not start, so that it is not asked again before something changes."""
         record = self.gangs[gang_id]
         if record.refusal != refusal:
             record.refusal = refusal
             self.touched.add(gang_id)
-        record.refused_epoch = epoch
+        record.refused_epoch, record.refused_at_ms = epoch, at_ms
