@@ -85,6 +85,19 @@ def test_a_nomination_and_its_stops_come_in_one_cycle_the_nomination_first() -> 
     assert [type(effect) for effect in effects] == [Nominate, Stop]
 
 
+def test_with_placement_switched_off_not_even_room_that_was_made_is_used() -> None:
+    stage = stage_of(1)
+    stage.submit("low", "1x8")
+    stage.settle()
+    stage.run("low")
+    stage.submit("high", "1x8 priority=1")
+    stage.settle()
+    stage.state.rules = Rules(placement_on=False)
+    stage.release("low")
+    assert [tell(effect) for effect in stage.settle()] == ["end room for high"]
+    assert stage.reason("high") == Reason.PLACEMENT_DISABLED.token
+
+
 def test_the_next_slice_is_asked_for_when_our_own_intentions_freed_something() -> None:
     """No fact from outside will come for a gang whose whole attempt was on a lost node."""
     stage = stage_of(2)

@@ -170,6 +170,16 @@ def test_a_running_fact_that_comes_before_bound_counts() -> None:
     assert stage.view("a").phase is Phase.RUNNING
 
 
+def test_a_running_fact_that_comes_after_the_end_is_old_news() -> None:
+    stage = two_nodes()
+    stage.submit("a", "2x1")
+    stage.settle()
+    stage.bind("a")
+    stage.end("a", 0)
+    stage.take(stage.member(ev.MemberRunning, "a", 0))
+    assert stage.attempt("a").running == set()
+
+
 def test_bound_after_a_stop_does_not_bring_an_attempt_back() -> None:
     stage = two_nodes()
     stage.submit("a", "1x1")
