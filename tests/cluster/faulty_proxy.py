@@ -13,6 +13,7 @@ the server has carried the write out, and nobody tells the operator.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -82,6 +83,7 @@ class FaultyProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
+        self._holding: set[asyncio.Task[web.Response]] = set()
         self.url = ""
 
     def __enter__(self) -> FaultyProxy:
@@ -105,7 +107,7 @@ class FaultyProxy:
         )
         app = web.Application(client_max_size=16 << 20)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         here.load_cert_chain(str(self.plane.ca_file), str(Path(self.plane.ca_file).with_suffix(".key")))
@@ -113,19 +115,33 @@ class FaultyProxy:
         self.url = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _close(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
         if self._session is not None:
             await self._session.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except aiohttp.ClientError:  # the server is away: so are we
+            _cut(request)
+            return web.Response(status=502)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if request.query.get("watch"):
             return await self._watch(request)
         waits_for = self.hold(request.method, request.path, body) if request.method in WRITES else None
         if waits_for is not None:
-            self.seen["held"] += 1
-            await asyncio.to_thread(waits_for.wait, 120)
+            # What is on its way arrives, also when its sender has gone meanwhile.
+            held = asyncio.create_task(self._held(waits_for, request, body))
+            self._holding.add(held)
+            held.add_done_callback(self._holding.discard)
+            return await asyncio.shield(held)
         faults = self.faults
         if not faults.only.search(request.path):
             return await self._pass(request, body)
@@ -142,6 +158,12 @@ class FaultyProxy:
         if lost:
             _cut(request)
         return answer
+
+    async def _held(self, waits_for: threading.Event, request: web.Request, body: bytes) -> web.Response:
+        self.seen["held"] += 1
+        while not waits_for.is_set():
+            await asyncio.sleep(0.02)
+        return await self._pass(request, body)
 
     async def _pass(self, request: web.Request, body: bytes) -> web.Response:
         assert self._session is not None
@@ -166,7 +188,8 @@ class FaultyProxy:
         async with self._session.get(_raw(self.plane.url + request.raw_path), headers=headers) as answer:
             response.set_status(answer.status)
             await response.prepare(request)
-            await asyncio.gather(self._copy(request, answer, response, bool(strict)))
+            with contextlib.suppress(ConnectionError):  # whoever watched is gone
+                await self._copy(request, answer, response, bool(strict))
         return response
 
     async def _copy(

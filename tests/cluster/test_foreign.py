@@ -211,7 +211,7 @@ def settle(world):
 
 
 def bound_onto_foreign(events):
-    """Go through all writes: no pod of ours is bound while one of its claim's devices is in a stranger's older claim."""
+    """Go through all writes: no pod of ours is bound onto a device that an older claim of a stranger's has."""
     found, claims, since = [], {}, {}
     for event in events:
         if event.kind == "resourceclaims":
@@ -230,10 +230,10 @@ def bound_onto_foreign(events):
             for name in names:
                 mine = (event.key[0], name)
                 for other, devices in claims.items():
-                    if other[0] == STRANGERS and set(devices) & set(claims.get(mine, ())):
-                        # Older than our allocation: we must have seen it. Younger: the stranger ran into us.
-                        if since[other] < since.get(mine, 0):
-                            found.append(f"at {event.version} {event.key[1]} is bound with {name} onto {other[1]}")
+                    # Older than our allocation: we must have seen it. Younger: the stranger ran into us.
+                    older = other[0] == STRANGERS and since.get(other, event.version) < since.get(mine, 0)
+                    if older and set(devices) & set(claims.get(mine, ())):
+                        found.append(f"at {event.version} {event.key[1]} is bound with {name} onto {other[1]}")
     return found
 
 
