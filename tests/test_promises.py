@@ -72,7 +72,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "P9": (
         "test_promises.py::test_p9_whatever_waits_says_why_and_mending_it_helps",
-        "test_properties.py::test_never_is_said_only_where_no_state_of_the_cluster_would_do",
+        "test_placement_properties.py::test_never_is_said_only_where_no_state_of_the_cluster_would_do",
         "test_properties.py::test_whatever_happened_the_system_settles",
         "test_simulation.py::test_promises_hold_in_a_random_world_with_faults",
     ),
