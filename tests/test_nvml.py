@@ -7,7 +7,8 @@ import inspect
 
 import pynvml
 import pytest
-from fake_nvml import RTX6000_MIG, FakeGpu, FakeNvml, dgx_a100, gb200_tray, hgx_h100, nvl4_pair
+from fake_machines import RTX6000_MIG, dgx_a100, gb200_tray, hgx_h100, nvl4_pair
+from fake_nvml import FakeGpu, FakeNvml
 
 from fairlead.discovery import nvml
 from fairlead.discovery.nvml import Library
