@@ -366,3 +366,14 @@ def test_times() -> None:
     assert time_ms(None) == 0
     with pytest.raises(UnreadableInput, match="yesterday"):
         time_ms("yesterday")
+
+
+def test_templates_that_would_burst_the_object_are_refused_by_size() -> None:
+    def with_text(kib: int) -> GangJob:
+        role = {"name": "w", "replicas": 2, "template": {"spec": {"x": "y" * 1024 * kib}}}
+        return job(roles=[role, {**role, "name": "v"}])
+
+    assert spec_refusal(with_text(250)) is None
+    refusal = spec_refusal(with_text(260))
+    assert refusal is not None
+    assert "spec.roles[].template: is 520 KiB long; keep all together under 512 KiB" in refusal.message

@@ -19,6 +19,7 @@ from fairlead_operator.pod_shape import Problem
 
 MEMBERS_MAX = 4096
 GPUS_PER_MEMBER_MAX = 32
+TEMPLATES_KIB_MAX = 512  # with the status of 4,096 members the object stays under 1 MiB; etcd takes 1.5
 _CLASSES = ", ".join(ServiceClass)
 
 
@@ -124,6 +125,10 @@ def _bad_values(spec: GangJobSpec) -> Iterator[tuple[str, str, str]]:
         yield "spec.roles", "names a role twice", "give every role its own name"
     if sum(role.replicas for role in spec.roles) > MEMBERS_MAX:
         yield "spec.roles[].replicas", f"add up to more than {MEMBERS_MAX}", "split the work over several GangJobs"
+    kib = sum(memoryview(role.template).nbytes for role in spec.roles) // 1024
+    if kib > TEMPLATES_KIB_MAX:
+        mend = f"keep all together under {TEMPLATES_KIB_MAX} KiB; put large data into a ConfigMap or a volume"
+        yield "spec.roles[].template", f"is {kib} KiB long", mend
     for role in spec.roles:
         yield from _bad_role(role)
     if spec.service_class not in list(ServiceClass):
