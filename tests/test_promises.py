@@ -60,6 +60,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_ledger.py::test_an_estimated_release_is_marked_with_its_width",
     ),
     "P7": (
+        "test_replay.py::test_p7_a_world_full_of_faults_replays_byte_for_byte",
+        "test_replay.py::test_p7_facts_that_a_restarted_process_is_told_again_are_in_its_replay_too",
         "test_promises.py::test_p7_the_journal_replayed_gives_the_same_decisions",
         "test_properties.py::test_the_same_world_gives_the_same_plan_and_verify_agrees",
         "test_simulation.py::test_the_journal_is_the_same_in_another_process_with_other_hashes",

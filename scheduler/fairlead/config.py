@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    database_url: str = "sqlite:///fairlead.db"
+    database_url: str = "sqlite:///fairlead.sqlite"
     cluster_name: Annotated[str, Field(min_length=1, max_length=63)] = "kubernetes"
     kubeconfig: str = ""
     namespace: str = "fairlead-system"

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "usage": ("fairlead.cli.verbs", "usage", "List held and lost GPU-hours by queue."),
     "ledger": ("fairlead.cli.ledger", "app", "Verify the books and show their entries."),
     "report": ("fairlead.cli.report", "app", "Answer questions from the books."),
+    "replay": ("fairlead.cli.replay", "replay", "Decide again what the journal says was decided, and compare."),
     "db": ("fairlead.cli.db", "app", "Create, upgrade and check the database."),
 }
 """name -> (module, a function or a Typer application in it, help). Order is that of the help page."""

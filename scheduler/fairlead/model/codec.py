@@ -31,10 +31,21 @@ class Cut:
     at_ms: int
 
 
-Record = Event | Cut
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A fact that an earlier process journaled already was told to this one too; `fact` is its id.
+
+    It changes nothing in the books. A replay of this process's decisions needs to know when it came.
+    """
+
+    fact: str
+    at_ms: int
+
+
+Record = Event | Cut | Again
 """What a journal holds."""
 
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(events.Event), Cut)}
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(events.Event), Cut, Again)}
 """Tag -> class, of everything that can be written."""
 
 _REFUSAL_FIELDS = {
@@ -97,7 +108,7 @@ def subject(record: Record) -> str:
             return record.name
         case events.GangSeen():
             return record.gang.id
-        case Cut():
+        case Cut() | Again() | events.Started() | events.Decided():
             return ""
         case _:
             return record.gang

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.reasons import Refusal
+from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 
 
@@ -266,6 +267,25 @@ class Remembered:
     finished_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """An engine begins with an empty state; a replay begins anew here. `rules` are what it decides by."""
+
+    rules: Rules
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A cycle looked at the state at `at_ms` and had something to say; `digest` is of its whole plan.
+
+    What it intended follows in the journal. Changes no state; a replay decides here and compares.
+    """
+
+    digest: str
+    at_ms: int
+
+
 Event = (
     NodeSeen
     | NodeGone
@@ -291,4 +311,6 @@ Event = (
     | MemberReleased
     | Recovered
     | Remembered
+    | Started
+    | Decided
 )

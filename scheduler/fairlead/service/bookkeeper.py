@@ -17,6 +17,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, UnreadableInput
@@ -25,9 +26,10 @@ from fairlead.ledger.entry import Entry
 from fairlead.ledger.meter import HOUR_MS, Meter
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
-from fairlead.model.codec import Cut, Record
+from fairlead.model.codec import Again, Cut, Record
 from fairlead.model.events import Event, MemberReleased, PlaceFailed
 from fairlead.reports import usage as usage_report
+from fairlead.reports.queue_usage import QueueTally, QueueUsage
 from fairlead.reports.usage import By, UsageReport
 from fairlead.store import engine as database
 from fairlead.store import entries, journal, usage
@@ -91,6 +93,8 @@ class Bookkeeper:
         self._jitter = jitter or random.Random()
         self._failpoint = failpoint
         self._lock = threading.RLock()
+        self._tally = QueueTally()
+        self._tally_lock = threading.Lock()  # taken before the other where both are
         self._outbox: deque[_Queued] = deque()
         self._outbox_bytes = 0
         self._batch: _Batch | None = None
@@ -98,6 +102,7 @@ class Bookkeeper:
         self._resume: Cut | None = None  # to be drawn at the newest moment the journal knew, before anything new
         self._journal_head = Head()
         self._ledger_head = Head()
+        self._began_at: int | None = None  # the journal's last number before this process wrote
         self._retry_at_ms = 0
         self._failures = 0
 
@@ -212,6 +217,24 @@ class Bookkeeper:
                 amounts, self._meter.open_segments(), as_of_ms=now_ms, since_ms=since_ms, until_ms=until_ms, by=by
             )
 
+    def queue_usage(self, now_ms: int) -> QueueUsage:
+        """Sum what each queue has held, open segments up to `now_ms` included. Writing goes on while it reads.
+
+        Raises
+        ------
+        Unreachable
+            The database is away, or behind.
+        """
+        with self._tally_lock:
+            with self._lock:
+                self.open()
+                if self._meter is None or self._batch is not None:
+                    raise Unreachable("the books are behind: the database did not take the last facts")
+                number, segments = self._ledger_head.number, tuple(self._meter.open_segments())
+            alone = self._lock if database.is_shared(self._engine) else nullcontext()
+            with alone, database.reading(self._engine) as connection:
+                return self._tally.read(connection, number, segments, now_ms)
+
     def balances(self) -> dict[str, int]:
         """Return account -> GPU-ms posted so far (open segments not included)."""
         with database.reading(self._engine) as connection:
@@ -239,6 +262,8 @@ class Bookkeeper:
                 outcome = meter.apply(usage_report.read_record(row), row.id)
                 head = seal(head, outcome.entries)[1]
             self._journal_head, self._ledger_head = journal.head(connection), entries.head(connection)
+        if self._began_at is None:
+            self._began_at = self._journal_head.number
         self._fault = ""
         if head != self._ledger_head:
             self._fault = (
@@ -283,20 +308,33 @@ class Bookkeeper:
     def _prepare(self, connection: database.Connection) -> _Batch:
         """Take facts from the outbox through the meter; what the journal has already is not taken twice."""
         assert self._meter is not None
+        assert self._began_at is not None
         queued = [self._outbox.popleft() for _ in range(min(BATCH, len(self._outbox)))]
         ids = [codec.fact_id(item.data) for item in queued]
         there = journal.known(connection, ids)
+        news = {  # known to an earlier process, told to this one for the first time
+            fact: Again(fact=fact, at_ms=item.since_ms)
+            for item, fact in zip(queued, ids, strict=True)
+            if there.get(fact, self._began_at + 1) <= self._began_at
+        }
+        marks = {codec.fact_id(codec.encode(again)): fact for fact, again in news.items()}
+        for mark in journal.known(connection, list(marks)) if marks else ():
+            del news[marks[mark]]
         rows: list[journal.Row] = []
         posted: list[Entry] = []
         closed: list[HoldKey] = []
         head = self._journal_head
         for item, fact in zip(queued, ids, strict=True):
+            record = item.record
             if fact in there:
-                closed += [hold for hold in _ended_by(item.record) if self._meter.is_over(hold)]
-                continue
-            there.add(fact)
-            row, head = journal.make_row(head, item.record, item.data, item.since_ms)
-            outcome = self._meter.apply(item.record, fact)
+                closed += [hold for hold in _ended_by(record) if self._meter.is_over(hold)]
+                if fact not in news:
+                    continue
+                record = news.pop(fact)
+            data = item.data if record is item.record else codec.encode(record)
+            row, head = journal.make_row(head, record, data, item.since_ms)
+            there[fact] = row.number
+            outcome = self._meter.apply(record, row.id)
             rows.append(row)
             posted += outcome.entries
             closed += outcome.closed

@@ -6,11 +6,12 @@ intentions before anybody performs them, so that the next cycle already knows of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Place, Refuse, Stop
-from fairlead.model.events import Event, Intended, NodeLost, Nominated, NominationEnded, StopIntended
+from fairlead.model.events import Decided, Event, Intended, NodeLost, Nominated, NominationEnded, Started, StopIntended
 from fairlead.model.gang import GangId
 from fairlead.model.rules import Rules
 from fairlead.planning.decide import Memo, decide
@@ -49,6 +50,10 @@ class Engine:
         self._photographer = Photographer(self.state)
         self._memo = Memo()
 
+    def started(self, now_ms: int) -> Event:
+        """Return the mark that a journal needs before the first fact of this engine."""
+        return Started(rules=self.state.rules, at_ms=now_ms)
+
     def take(self, facts: Iterable[Event]) -> None:
         """Apply facts from outside, in order."""
         self.state.apply_all(facts)
@@ -65,6 +70,9 @@ class Engine:
         refused = _with_their_kind(plan, {violation.effect for violation in bad})
         facts: list[Event] = []
         effects: list[Performable] = []
+        if plan.effects:
+            digest = hashlib.sha256(repr(plan.effects).encode()).hexdigest()
+            facts.append(Decided(digest=digest, at_ms=now_ms))
         epoch, again = self.state.epoch, plan.more
         for position, effect in enumerate(plan.effects):
             if position in refused:

@@ -82,6 +82,7 @@ class Loop:
         stopping = asyncio.create_task(stop.wait())
         wake_at_ms: int | None = None
         more = True
+        await self._record([self.engine.started(self._now_ms())])
         try:
             while not stop.is_set():
                 if not more:

@@ -74,6 +74,14 @@ class Metrics:
             "fairlead_ledger_behind_seconds", "Age of the oldest fact that is not in the books yet.", registry=r
         )
         self.ledger_entries = Counter("fairlead_ledger_entries_total", "Entries added to the ledger.", registry=r)
+        self.ledger_head_number = Gauge(
+            "fairlead_ledger_head_number", "Number of the last entry of the ledger's chain.", registry=r
+        )
+        self.drift_holds = Gauge(
+            "fairlead_drift_holds",
+            "Holds on which the scheduler, the books and the claims have disagreed for a minute.",
+            registry=r,
+        )
         self.violations = Counter(
             "fairlead_violations_total", "Plans that the second check refused; each is a bug.", registry=r
         )

@@ -48,6 +48,8 @@ class Driver:
 
     def step(self) -> None:
         """Take what is due, decide until there is nothing left to decide, and begin the effects."""
+        if not self.steps:
+            self._record([self.engine.started(self.now_ms)])
         self.steps += 1
         facts = self.fleet.due(self.now_ms)
         if facts:

@@ -53,11 +53,12 @@ def append(connection: sa.Connection, rows: Sequence[Row]) -> None:
         connection.execute(journal.insert(), [{name: getattr(row, name) for name in columns} for row in rows])
 
 
-def known(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
-    """Return which of these record ids the journal has."""
-    found: set[str] = set()
+def known(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return which of these record ids the journal has, with their numbers."""
+    found: dict[str, int] = {}
     for at in range(0, len(ids), _BATCH):
-        found.update(connection.scalars(sa.select(journal.c.id).where(journal.c.id.in_(ids[at : at + _BATCH]))))
+        query = sa.select(journal.c.id, journal.c.number).where(journal.c.id.in_(ids[at : at + _BATCH]))
+        found.update({str(row[0]): int(row[1]) for row in connection.execute(query)})
     return found
 
 

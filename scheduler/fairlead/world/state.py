@@ -15,7 +15,8 @@ from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
-from fairlead.world.gangs import Attempt, GangRecord, Hold, HoldKey
+from fairlead.world.gangs import Attempt, GangRecord, Hold
+from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 
 FAILURES = frozenset({Reason.MEMBER_FAILED, Reason.START_DEADLINE, Reason.RESTARTS_EXHAUSTED})
@@ -41,9 +42,9 @@ class ClusterState:
         self.queues: dict[str, Queue] = {}
         self.pools: dict[str, Pool] = {}
         self.gangs: dict[GangId, GangRecord] = {}
-        self.holds: dict[HoldKey, Hold] = {}
-        self.holds_on: dict[NodeName, dict[HoldKey, Hold]] = {}
-        self.queue_gpus: dict[str, int] = {}
+        self._holdings = Holdings(self._free_up)
+        self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
+        self.queue_gpus = self._holdings.queue_gpus
         self.dirty_nodes: set[NodeName] = set()
         self.touched: set[GangId] = set()
 
@@ -62,6 +63,8 @@ class ClusterState:
                 self._apply_tenancy(fact)
             case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
                 self._apply_gang(fact)
+            case ev.Started() | ev.Decided():  # marks for a replay
+                pass
             case _:
                 record = self.gangs.get(fact.gang)
                 if record is None and isinstance(fact, ev.Recovered):
@@ -71,7 +74,7 @@ class ClusterState:
                     self._touch(record)
                     self._apply_life(record, fact)
                 elif isinstance(fact, ev.MemberReleased):
-                    self._drop_hold((fact.gang, fact.attempt, fact.rank))
+                    self._holdings.drop((fact.gang, fact.attempt, fact.rank))
 
     # --- nodes, queues, pools -------------------------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class ClusterState:
         self.epoch += 1
 
     def _apply_tenancy(self, fact: ev.QueueSeen | ev.QueueGone | ev.PoolSeen | ev.PoolGone) -> None:
-        self.epoch += 1
+        before = dict(self.queues), dict(self.pools)
         match fact:
             case ev.QueueSeen(queue=queue):
                 self.queues[queue.name] = queue
@@ -122,6 +125,7 @@ class ClusterState:
                 self.pools[pool.name] = pool
             case ev.PoolGone(name=name):
                 self.pools.pop(name, None)
+        self.epoch += before != (self.queues, self.pools)
 
     # --- gangs: what owners ask for -------------------------------------------------------------------------------
 
@@ -154,13 +158,14 @@ class ClusterState:
                     fact.gang, GangRecord(id=fact.gang, namespace=fact.namespace, name=fact.name, queue=fact.queue)
                 )
                 self._touch(record)
-                if record.phase in (Phase.PENDING, Phase.REFUSED, Phase.SUSPENDED):
+                known = record.phase is Phase.REFUSED and record.refusal == fact.refusal
+                if not known and record.phase in (Phase.PENDING, Phase.REFUSED, Phase.SUSPENDED):
                     record.refusal = fact.refusal
                     self._change(record)
                     record.step(Step.REFUSED)
             case ev.GangGone(gang=gang_id):
                 gone = self.gangs.get(gang_id)
-                if gone is not None:
+                if gone is not None and not gone.gone:
                     gone.gone = True
                     self._change(gone)
                     if gone.phase not in HOLDING:
@@ -197,7 +202,7 @@ class ClusterState:
                 attempt = record.current
                 if attempt is None or attempt.number != getattr(fact, "attempt", None):
                     if isinstance(fact, ev.MemberReleased):  # a late release of an attempt left on a lost node
-                        self._drop_hold((fact.gang, fact.attempt, fact.rank))
+                        self._holdings.drop((fact.gang, fact.attempt, fact.rank))
                     return
                 self._apply_attempt(record, attempt, fact)
 
@@ -303,10 +308,7 @@ class ClusterState:
             )
             key = (record.id, attempt.number, rank)
             attempt.holding.add(rank)
-            self.holds[key] = hold
-            self.holds_on.setdefault(member.node, {})[key] = hold
-            if charged:
-                self.queue_gpus[record.queue] = self.queue_gpus.get(record.queue, 0) + len(hold.devices)
+            self._holdings.add(key, hold, charged=charged)
             self.dirty_nodes.add(member.node)
 
     # --- the end of attempts ----------------------------------------------------------------------------------------
@@ -326,9 +328,9 @@ class ClusterState:
         if rank not in attempt.holding:
             return
         gpus = len(attempt.member(rank).devices)
-        self._uncharge((record.id, attempt.number, rank))
+        self._holdings.uncharge((record.id, attempt.number, rank))
         attempt.holding.discard(rank)
-        self._drop_hold((record.id, attempt.number, rank))
+        self._holdings.drop((record.id, attempt.number, rank))
         gpu_ms = gpus * max(0, at_ms - attempt.since_ms)
         record.past_gpu_ms += gpu_ms
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
@@ -365,7 +367,7 @@ class ClusterState:
 
     def _abandon(self, attempt: Attempt, record: GangRecord) -> None:
         for rank in sorted(attempt.holding):
-            self._uncharge((record.id, attempt.number, rank))
+            self._holdings.uncharge((record.id, attempt.number, rank))
 
     def _settle_on(self, node: NodeName, at_ms: int) -> None:
         """A node was lost: attempts that only waited for it are over."""
@@ -374,22 +376,6 @@ class ClusterState:
             if record is not None and record.current is not None:
                 self._touch(record)
                 self._advance(record, record.current, at_ms)
-
-    def _drop_hold(self, key: HoldKey) -> None:
-        hold = self.holds.pop(key, None)
-        if hold is None:
-            return
-        on_node = self.holds_on[hold.node]
-        del on_node[key]
-        if not on_node:
-            del self.holds_on[hold.node]
-        self._free_up(hold.node)
-
-    def _uncharge(self, key: HoldKey) -> None:
-        hold = self.holds[key]  # charged to the queue that the gang had then, whatever it names now
-        left = self.queue_gpus.get(hold.queue, 0) - len(hold.devices)
-        assert left >= 0, (key, hold, left)
-        self.queue_gpus[hold.queue] = left
 
     def refused(self, gang_id: GangId, refusal: Refusal, epoch: int, at_ms: int) -> None:
         """Remember why a gang does not start, so that it is not asked again before something changes."""
