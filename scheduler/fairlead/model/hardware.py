@@ -230,7 +230,7 @@ class FactSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """How the devices of one node hang together. Link ends are ids of GPUs or NICs (or drives).
+    """How the devices of one node hang together. `links` join GPUs and NICs, `storage_links` a GPU and a drive.
 
     `memory_nodes` are NUMA nodes that are GPU memory, so no pod can run on them; `numa_nodes` has none of these.
     `iommu` is the DMA posture: ``off``, ``passthrough``, ``translated`` or "". `observed_at_ms` is 0 for what was read
@@ -249,6 +249,7 @@ class Machine:
     nvswitches: tuple[NvSwitch, ...] = ()
     wires: tuple[Wire, ...] = ()
     drives: tuple[Drive, ...] = ()
+    storage_links: tuple[Link, ...] = ()
     iommu: str = ""
     driver_version: str = ""
     product: str = ""
