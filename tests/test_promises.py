@@ -70,7 +70,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_promises.py::test_p8_a_reason_names_no_other_tenant",
         "test_kube_stops.py::test_victims_of_other_namespaces_are_not_named",
         "cluster/test_rights.py::test_p8_a_tenant_never_sees_another_tenants_names_or_numbers",
-        "cluster/test_api_rules.py::test_a_tenant_reads_queue_views_and_nothing_of_the_fleet",
+        "cluster/test_api_rights.py::test_a_tenant_reads_queue_views_and_nothing_of_the_fleet",
     ),
     "P9": (
         "test_promises.py::test_p9_whatever_waits_says_why_and_mending_it_helps",
@@ -81,7 +81,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "P10": (
         "test_leader.py::test_cut_off_it_stops_writing_before_a_rival_can_take_over",
         "test_leader.py::test_a_process_that_was_stopped_finds_its_time_over",
-        "cluster/test_api_rules.py::test_p10_only_the_pod_that_holds_the_lease_writes_and_a_patch_of_the_lease_flips_it",
+        "cluster/test_leader_policy.py::test_p10_only_the_pod_that_holds_the_lease_writes_and_a_patch_of_the_lease_flips_it",
     ),
 }
 

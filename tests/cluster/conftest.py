@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .api_objects import TEAM_A, TEAM_B
+from .chart import apply, install_chart
 from .controlplane import build
 from .server import ControlPlane
 
@@ -51,6 +53,22 @@ def new_control_plane():
     yield start
     for plane in running:
         plane.stop()
+
+
+@pytest.fixture(scope="module")
+def helm(control_plane):
+    """The helm that was built beside the control plane, whose absence skips the test."""
+    return build.locate()["helm"]
+
+
+@pytest.fixture(scope="module")
+def api(control_plane, helm):
+    """An administrator on a server with the whole chart, the uninstall hook's objects included."""
+    admin = control_plane.api
+    install_chart(admin, helm, workloads=True, hooks=True)
+    for name in (TEAM_A, TEAM_B):
+        apply(admin, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return admin
 
 
 @pytest.hookimpl(wrapper=True)
