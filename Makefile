@@ -9,10 +9,11 @@ BIN := .venv/bin
 # A folder called operator/ lies in this directory; keep it out of sys.path even without an __init__.py.
 export PYTHONSAFEPATH := 1
 
-# The control plane's tests need Go once, to build it; continuous integration may not do without.
+# The control plane's tests need Go once, to build it; continuous integration may not do without it, nor PostgreSQL.
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
+POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock controlplane cluster-test bench clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -23,7 +24,7 @@ setup:  ## make .venv hold exactly what requirements.lock names
 demo: setup  ## run the main job on a simulated fleet; exits by itself
 	@$(BIN)/fairlead demo $(ARGS)
 
-test: setup check $(CONTROL_PLANE)  ## everything: the gates, then all tests (ARGS="-k name" narrows)
+test: setup check $(POSTGRES) $(CONTROL_PLANE)  ## everything: the gates, then all tests (ARGS="-k name" narrows)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup  ## the gates: format, lint, types, import contracts
@@ -42,14 +43,17 @@ lock: setup  ## renew requirements.lock (ARGS=--upgrade takes newer versions)
 		--universal --fork-strategy fewest --generate-hashes --no-emit-index-url \
 		--all-extras --group dev pyproject.toml -o requirements.lock $(ARGS)
 
+postgres:  ## install PostgreSQL's server from Debian's packages where there is none
+	@tools/need.sh 'command -v postgres || ls /usr/lib/postgresql/*/bin/postgres' postgresql
+
 controlplane: setup  ## build etcd, kube-apiserver, KWOK and friends once, into a cache outside the checkout
 	@$(BIN)/python tests/cluster/controlplane/build.py
 
 cluster-test: setup controlplane  ## only the tests against a real API server
 	@$(BIN)/python -m pytest -m cluster $(ARGS)
 
-bench: setup  ## measure (see docs/reference for what and how)
-	@$(BIN)/fairlead bench $(ARGS)
+bench-binding: setup controlplane  ## pods bound per second on a real API server, beside the bare rate of the same writes
+	@$(BIN)/python tests/cluster/bench_binding.py $(ARGS)
 
 clean:  ## remove what was made here (the control plane's cache lies elsewhere and stays)
 	@rm -rf .venv .uv-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -27,10 +27,13 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of our own on a free loopback port; it refuses to run as root, so then it runs as `nobody`."""
-    initdb, postgres = shutil.which("initdb"), shutil.which("postgres")
+    # Debian keeps the server's programs off PATH, a folder a version.
+    debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    places = os.pathsep.join([os.environ.get("PATH", ""), *debian])
+    initdb, postgres = shutil.which("initdb", path=places), shutil.which("postgres", path=places)
     if not initdb or not postgres:
         if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL's server is needed with CI=true")
+            pytest.fail("PostgreSQL's server is needed with CI=true; make test installs it")
         pytest.skip("there is no PostgreSQL server to start (initdb, postgres)")
     folder = Path("/tmp") / f"fairlead-pg-{os.getpid()}"
     folder.mkdir(mode=0o700)
