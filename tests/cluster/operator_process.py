@@ -36,16 +36,20 @@ class OperatorProcess:
     """One operator. `folder` gets its books, its kubeconfig and its log; `name` is its pod's name.
 
     `settings` are FAIRLEAD_ variables without the prefix, in lower case. Books and log are kept over restarts, and so
-    is the identity: a killed operator that is started again is the same pod with its container restarted.
+    is the identity: a killed operator that is started again is the same pod with its container restarted. `profile`
+    names a file for cProfile's figures of a run that ends in order.
     """
 
-    def __init__(self, plane: Any, folder: Path, name: str = "operator-0", **settings: object) -> None:
+    def __init__(
+        self, plane: Any, folder: Path, name: str = "operator-0", *, profile: str = "", **settings: object
+    ) -> None:
         self.plane, self.folder, self.name = plane, folder, name
         folder.mkdir(parents=True, exist_ok=True)
         self.books = folder / f"{name}.sqlite"
         self.log = folder / f"{name}.log"
         self.port = free_ports(1)[0]
         self._settings = settings
+        self._profile = ["-m", "cProfile", "-o", profile] if profile else []
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: Keeper | None = None
 
@@ -97,7 +101,7 @@ class OperatorProcess:
         environment = self.environment()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fairlead_operator", "run"],
+                [sys.executable, *self._profile, "-m", "fairlead_operator", "run"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
