@@ -371,3 +371,19 @@ def test_a_backlog_enters_the_cluster_no_faster_than_its_pods_are_bound() -> Non
     stage.bind("b")
     stage.bind("c")
     assert [effect.gang for effect in stage.settle()] == ["d"]
+
+
+def test_a_member_whose_devices_were_taken_from_it_counts_as_failed_unless_its_end_was_only_late() -> None:
+    stage = stage_of(2)
+    for name in ("robbed", "late"):
+        stage.submit(name, "1x8")
+    stage.settle()
+    stage.run("robbed", "late")
+    for name in ("robbed", "late"):
+        stage.take(stage.member(ev.MemberReleased, name, 0))
+    assert stage.settle() == []
+    assert stage.cycles[-1].wake_at_ms == stage.now_ms + Rules().robbed_after_ms
+    stage.end("late", 0)
+    assert [tell(effect) for effect in stage.settle()] == ["stop late: Finished, for good"]
+    stage.now_ms += Rules().robbed_after_ms
+    assert next(map(tell, stage.settle())) == "stop robbed: MemberFailed"

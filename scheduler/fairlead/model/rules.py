@@ -15,6 +15,7 @@ class Rules:
     after a failed placement or a failed run, doubled each time up to `backoff_max_ms`. `placing_pods` bounds how many
     pods are on their way into the cluster at once, so that a backlog never waits inside its own deadline. `spare_ms` is
     how long an attempt is left alone after a disruption budget has protected it; `min_run_ms` how long after its start.
+    `robbed_after_ms` is how long a member may be without its devices before it counts as failed: its end may be late.
     """
 
     place_deadline_ms: int = 30_000
@@ -26,6 +27,7 @@ class Rules:
     backoff_max_ms: int = 300_000
     placing_pods: int = 256
     spare_ms: int = 60_000
+    robbed_after_ms: int = 30_000
     min_run_ms: int = 0
     placement_on: bool = True
     preemption_on: bool = True

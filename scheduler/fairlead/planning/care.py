@@ -36,6 +36,7 @@ def care(world: World) -> tuple[list[Effect], int | None]:
             effects.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=requeue))
         else:
             wake += list(_deadlines(attempt, world))
+            wake += [since_ms + world.rules.robbed_after_ms for _, since_ms in attempt.robbed]
     return effects, min(wake, default=None)
 
 
@@ -53,8 +54,9 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
         return refuse(Reason.NODE_LOST, node=lost[0]), True
     again = attempt.restarts < spec.max_restarts
     # While it is being written to the cluster, members end because their undoing has begun: Bound or PlaceFailed says.
-    if attempt.failed and attempt.phase is not Phase.PLACING:
-        rank, detail = attempt.failed[0]
+    failed = [*attempt.failed, *_robbed(attempt, world)]
+    if failed and attempt.phase is not Phase.PLACING:
+        rank, detail = failed[0]
         member = attempt.placement.members[rank]
         if not spec.restart_on_failure:
             return refuse(Reason.MEMBER_FAILED, member=f"{member.role}-{member.index}", detail=detail), False
@@ -72,6 +74,13 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
     if attempt.phase is Phase.RUNNING:
         return refuse(Reason.OVERRUN), spec.overrun is Overrun.REQUEUE
     return refuse(Reason.PLACE_CONFLICT, detail="no answer within the deadline"), True
+
+
+def _robbed(attempt: Running, world: World) -> Iterator[tuple[int, str]]:
+    """Yield members that have been without their devices for too long to believe that only their end is late."""
+    for rank, since_ms in attempt.robbed:
+        if world.now_ms >= since_ms + world.rules.robbed_after_ms:
+            yield rank, "its devices were taken from it"
 
 
 def _exhausted(attempt: Running, detail: str) -> Refusal:

@@ -28,7 +28,10 @@ class Hold:
 
 @dataclass(slots=True)
 class Attempt:
-    """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released."""
+    """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released.
+
+    `failed` is rank -> why, `released` rank -> when.
+    """
 
     number: int
     placement: Placement
@@ -41,6 +44,7 @@ class Attempt:
     running: set[int] = field(default_factory=set[int])
     succeeded: set[int] = field(default_factory=set[int])
     failed: dict[int, str] = field(default_factory=dict[int, str])
+    released: dict[int, int] = field(default_factory=dict[int, int])
     stop: StopIntended | None = None
     spared_until_ms: int = 0
 

@@ -41,6 +41,7 @@ class Waiting:
 class Running:
     """An attempt that holds devices, or is to be ended. Ranks in `holding` still hold theirs.
 
+    `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.
     From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
     """
 
@@ -59,6 +60,7 @@ class Running:
     running: frozenset[int]
     succeeded: frozenset[int]
     failed: tuple[tuple[int, str], ...]
+    robbed: tuple[tuple[int, int], ...]
     restarts: int
     gone: bool
     ripe_ms: int
@@ -224,6 +226,11 @@ def _running(record: GangRecord, min_run_ms: int) -> Running:
         running=frozenset(attempt.running),
         succeeded=frozenset(attempt.succeeded),
         failed=tuple(sorted(attempt.failed.items())),
+        robbed=tuple(
+            (rank, since)
+            for rank, since in sorted(attempt.released.items())
+            if rank not in attempt.succeeded and rank not in attempt.failed
+        ),
         restarts=record.restarts,
         gone=record.gone,
         ripe_ms=max(attempt.spared_until_ms, began + min_run_ms if began is not None and min_run_ms else 0),

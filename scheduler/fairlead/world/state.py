@@ -330,6 +330,7 @@ class ClusterState:
         gpus = len(attempt.member(rank).devices)
         self._holdings.uncharge((record.id, attempt.number, rank))
         attempt.holding.discard(rank)
+        attempt.released[rank] = at_ms
         self._holdings.drop((record.id, attempt.number, rank))
         gpu_ms = gpus * max(0, at_ms - attempt.since_ms)
         record.past_gpu_ms += gpu_ms
