@@ -1,0 +1,1 @@
+"""Readers of what is known of machines and fabrics, each from bytes to facts, and their join."""

@@ -1,0 +1,1 @@
+"""Machines and fabric as graphs: paths, islands, questions, tables and pictures."""
