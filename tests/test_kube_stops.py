@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from fairlead.clock import now_ms
+from fairlead.errors import Unreachable
 from fairlead.model.effects import Nominate
-from fairlead.model.events import Bound, GangRefused, NominationEnded, PlaceFailed
+from fairlead.model.events import Bound, GangRefused, NominationEnded, PlaceFailed, StopRefused
 from fairlead.model.gang import GangId, Placement
 from fairlead.model.reasons import Reason, refuse
 from fairlead_operator.objects import Pod
@@ -60,25 +61,41 @@ def test_a_pod_removed_without_a_terminal_phase_still_frees_its_devices(world):
     perform(world, place(), then=over)
 
 
-def test_victims_go_whole_or_not_at_all_by_their_budgets(world):
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (api_error(429, "TooManyRequests"), "1 of its 3 pods may not be evicted now"),
+        (api_error(500, "InternalError", "more than one PodDisruptionBudget"), "not known of 1 of its 3 pods"),
+        (Unreachable("no answer"), "not known of 1 of its 3 pods"),
+    ],
+)
+def test_victims_go_whole_or_not_at_all_by_their_budgets(world, answer, words):
     budget = [True]
 
     def fault(method, path, body):
-        refused = budget[0] and path.endswith("train-worker-2-1/eviction")
-        return api_error(429, "TooManyRequests") if refused else None
+        return answer if budget[0] and path.endswith("train-worker-2-1/eviction") else None
 
     world.api.fault = fault
 
     async def later():
-        facts = await world.cluster.perform(stop(Reason.PREEMPTED, by="other"))
-        assert facts == ()
-        assert all("deletionTimestamp" not in p["metadata"] for p in world.api.of("pods").values())
+        (fact,) = await world.cluster.perform(stop(Reason.PREEMPTED, by="other"))
+        assert isinstance(fact, StopRefused)
+        assert (fact.gang, fact.attempt, fact.cause.reason) == (UID, 1, Reason.BUDGET_REFUSES)
+        assert words in fact.cause.message
+        assert "train" not in fact.cause.message  # the one who wanted the room may be another tenant
         budget[0] = False
-        async with asyncio.timeout(8):
-            while not all(p["metadata"].get("deletionTimestamp") for p in world.api.of("pods").values()):
-                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)  # nothing goes on behind the engine's back
+        assert all("deletionTimestamp" not in p["metadata"] for p in world.api.of("pods").values())
+        assert await world.cluster.perform(stop(Reason.PREEMPTED, by="other")) == []
+        assert all(p["metadata"].get("deletionTimestamp") for p in world.api.of("pods").values())
 
     perform(world, place(), then=later)
+
+
+def test_nobody_asks_budgets_when_no_one_gains(world):
+    world.api.fault = lambda method, path, body: api_error(429, "TooManyRequests") if "eviction" in path else None
+    assert perform(world, place(), stop(Reason.NODE_LOST))[1] == []
+    assert all(p["metadata"].get("deletionTimestamp") for p in world.api.of("pods").values())
 
 
 def test_a_stop_during_placing_undoes_the_placing(world):

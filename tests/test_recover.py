@@ -200,10 +200,49 @@ def test_an_attempt_left_on_a_dead_node_is_taken_away_beside_the_new_one(cluster
     cluster.job(attempt=2, place=placement(("n3", "n4")))
     cluster.objects(attempt=1).objects(attempt=2, place=placement(("n3", "n4")))
     recovery = cluster.recover()
-    assert [fact.attempt for fact in facts(recovery, Recovered)] == [2]
+    assert [fact.attempt for fact in facts(recovery, Recovered)] == [2, 1]
     assert [trip.attempt.number for trip, _ in recovery.stop] == [1]
-    assert [trip.attempt.number for trip in recovery.trips] == [2]
-    assert apply(recovery, "a").gangs["uid-a"].current.number == 2
+    assert [trip.attempt.number for trip in recovery.trips] == [2, 1]
+    state = apply(recovery, "a")
+    assert state.gangs["uid-a"].current.number == 2
+    assert state.gangs["uid-a"].phase.value == "Running"
+    # What the dead nodes still hold is nobody's to give away, and charged to nobody.
+    assert {node: sorted(holds) for node, holds in state.holds_on.items()} == {
+        "n1": [("uid-a", 1, 0)],
+        "n2": [("uid-a", 1, 1)],
+        "n3": [("uid-a", 2, 0)],
+        "n4": [("uid-a", 2, 1)],
+    }
+    assert state.queue_gpus == {"research": 4}
+    state.apply(MemberReleased(gang="uid-a", attempt=1, rank=0, at_ms=NOW))
+    assert "n1" not in state.holds_on
+    assert state.queue_gpus == {"research": 4}
+
+
+def test_an_old_attempt_of_a_gang_that_waits_again_does_not_come_back_to_life(cluster):
+    cluster.job(attempt=2, phase="Pending", allocation=None).objects(attempt=1)
+    recovery = cluster.recover()
+    assert [(trip.attempt.number, keep) for trip, keep in recovery.stop] == [(1, False)]
+    state = apply(recovery, "a")
+    record = state.gangs["uid-a"]
+    assert (record.phase.value, record.current, record.attempts) == ("Pending", None, 2)
+    assert sorted(state.holds_on) == ["n1", "n2"]
+    assert not state.queue_gpus.get("research")
+
+
+def test_of_a_gangjob_that_is_gone_an_older_attempt_may_be_all_that_holds(cluster):
+    cluster.objects("gone", attempt=1).objects("gone", attempt=2, place=placement(("n3", "n4")), phase="Failed")
+    for claim in cluster.claims[2:]:
+        claim["status"] = {}
+    recovery = cluster.recover()
+    assert [fact.attempt for fact in facts(recovery, Recovered)] == [1]
+    assert sorted(trip.attempt.number for trip, _ in recovery.stop) == [1, 2]
+    state = apply(recovery)
+    assert sorted(state.holds_on) == ["n1", "n2"]
+    assert state.gangs["uid-gone"].phase.value == "Stopping"
+    for rank in (0, 1):
+        state.apply(MemberReleased(gang="uid-gone", attempt=1, rank=rank, at_ms=NOW))
+    assert not state.gangs
 
 
 def test_what_holds_nothing_any_more_is_said_again_so_that_it_is_let_go(cluster):

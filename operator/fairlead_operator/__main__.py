@@ -38,7 +38,10 @@ def run_command(config: ConfigFile = None) -> None:
 
 @app.command("release-finalizers")
 def release_finalizers(config: ConfigFile = None) -> None:
-    """Take the booked finalizer off all pods and claims, and our taint off all nodes. For an uninstall."""
+    """Stop whoever leads, then take the booked finalizer off all pods and claims, and our taint off all nodes.
+
+    For an uninstall. No operator leads for ten minutes after this, unless its Lease is deleted.
+    """
     settings = load(file=config)
     _log_to_stderr(settings)
     raise typer.Exit(asyncio.run(_release(settings)))
@@ -67,9 +70,11 @@ async def _release(settings: Settings) -> int:
     """Let go of everything that is ours."""
     from fairlead_operator.kube_client import KubeClient
     from fairlead_operator.kube_config import load_config
-    from fairlead_operator.release import release_all
+    from fairlead_operator.release import depose, release_all
 
     async with KubeClient(load_config(settings.kubeconfig)) as client:
+        if await depose(client, settings.namespace, settings.lease_name):
+            await asyncio.sleep((settings.renew_period_ms + settings.policy_lag_ms) / 1000)
         count = await release_all(client)
     print(f"released {count.objects} pods and claims and {count.nodes} nodes", file=sys.stderr)
     return 0 if not count.failed else 3

@@ -196,11 +196,18 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     service_classes: list[str] | None = None
 
 
+class Conditions(Record, frozen=True, kw_only=True):
+    """What of a status is read back: since when its conditions are as they are."""
+
+    conditions: list[Condition] = []
+
+
 class QueueObject(Record, frozen=True, kw_only=True):
     """A Queue (`fairlead.model.tenancy.Queue` is what becomes of it)."""
 
     metadata: Meta
     spec: QueueSpec = QueueSpec()
+    status: Conditions = Conditions()
 
 
 class PoolSpec(Record, frozen=True, kw_only=True):
@@ -219,6 +226,7 @@ class PoolObject(Record, frozen=True, kw_only=True):
 
     metadata: Meta
     spec: PoolSpec = PoolSpec()
+    status: Conditions = Conditions()
 
 
 class GpuSpec(Record, frozen=True, kw_only=True):

@@ -144,6 +144,12 @@ def pools_of(labels: Mapping[str, str], pools: Iterable[Pool]) -> tuple[Pool, ..
     return tuple(sorted(found, key=lambda pool: pool.name))
 
 
+def overlap_sentence(selecting: Sequence[Pool]) -> str:
+    """Say that several pools select one node, "" where they do not."""
+    names = ", ".join(pool.name for pool in selecting)
+    return f"pools {names} all select this node; {selecting[0].name} has it" if len(selecting) > 1 else ""
+
+
 def levels_of(labels: Mapping[str, str], level_labels: LevelLabels) -> tuple[tuple[str, str], ...]:
     """Return (level, domain) for each level that a label names."""
     levels = {level: next((labels[k] for k in keys if labels.get(k)), "") for level, keys in level_labels.items()}
@@ -191,9 +197,8 @@ def decode_node(
     candidates = pools_of(labels, pools)
     pool = candidates[0] if candidates else None
     conflicts: list[str] = []
-    if len(candidates) > 1:
-        names = ", ".join(p.name for p in candidates)
-        conflicts.append(f"pools {names} all select this node; {candidates[0].name} has it")
+    if overlap := overlap_sentence(candidates):
+        conflicts.append(overlap)
     driver = pool.driver if pool else "gpu.nvidia.com"
     device_pool, devices, doubts = slice_devices(slices, driver)
     conflicts += doubts

@@ -3,48 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from fairlead.errors import FairleadError
-from fairlead_operator.kube_client import ApiError, KubeClient
+from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
 from fairlead_operator.objects import PODS
 from fairlead_operator.trips import Step, Trip
 
+log = logging.getLogger(__name__)
 
-async def may_evict(client: KubeClient, trip: Trip) -> bool:
-    """Ask with dryRun for every member; False where one PodDisruptionBudget says no. A pod that is gone may go.
+_ASK_S = 1.5  # a budget says 429, which the client would try again: the short deadline keeps it from that
+
+
+async def refused_evictions(client: KubeClient, trip: Trip) -> Refusal | None:
+    """Ask with dryRun for every member; return why not where one may not go now. A pod that is gone may go.
+
+    A question that the server does not answer counts as a no: nobody is stopped on a guess. The refusal names no pod
+    and no budget, because it may be read by whoever wanted the room.
 
     Raises
     ------
-    FairleadError
-        The server did not answer the question.
+    NotLeader
+        We may not write any more.
     """
+    answers = await asyncio.gather(*(_ask(client, trip, step) for step in trip.steps))
+    noes = [(step, answer) for step, answer in zip(trip.steps, answers, strict=True) if answer is not None]
+    if not noes:
+        return None
+    step, words = noes[0]
+    log.info("event=eviction_refused %s refused=%d first=%s words=%r", trip.tag, len(noes), step.pod, str(words))
+    if all(isinstance(answer, ApiError) and answer.status == 429 for _, answer in noes):
+        detail = f"{len(noes)} of its {len(trip.steps)} pods may not be evicted now"
+    else:
+        detail = f"it is not known of {len(noes)} of its {len(trip.steps)} pods whether they may be evicted"
+    return refuse(Reason.BUDGET_REFUSES, detail=detail)
 
-    async def ask(step: Step) -> bool:
-        body = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": step.pod, "namespace": trip.sheet.namespace},
-            "deleteOptions": {"dryRun": ["All"]},
-        }
-        path = PODS.path(trip.sheet.namespace, step.pod, "eviction")
-        try:
-            # A budget says 429, which the client would try again: the short deadline keeps it from that.
-            await client.request("POST", path, body, params={"dryRun": "All"}, deadline_s=1.5, retry=False)
-        except ApiError as error:
-            if error.status == 404:
-                return True
-            if error.status == 429:
-                return False
-            raise
-        return True
 
-    answers = await asyncio.gather(*(ask(step) for step in trip.steps), return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException) and not isinstance(answer, FairleadError):
-            raise answer
-    if any(answer is False for answer in answers):
-        return False
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return True
+async def _ask(client: KubeClient, trip: Trip, step: Step) -> FairleadError | None:
+    """Try one eviction without effect; return what stands against it."""
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": step.pod, "namespace": trip.sheet.namespace},
+        "deleteOptions": {"dryRun": ["All"]},
+    }
+    path = PODS.path(trip.sheet.namespace, step.pod, "eviction")
+    try:
+        await client.request("POST", path, body, params={"dryRun": "All"}, deadline_s=_ASK_S, retry=False)
+    except NotLeader:
+        raise
+    except FairleadError as error:
+        return None if isinstance(error, ApiError) and error.status == 404 else error
+    return None

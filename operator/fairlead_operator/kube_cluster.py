@@ -14,7 +14,15 @@ from typing import Any
 
 from fairlead.errors import FairleadError, Unreachable
 from fairlead.model.effects import EndNomination, Nominate, Place, Stop
-from fairlead.model.events import Bound, Event, GangRefused, MemberReleased, NominationEnded, PlaceFailed
+from fairlead.model.events import (
+    Bound,
+    Event,
+    GangRefused,
+    MemberReleased,
+    NominationEnded,
+    PlaceFailed,
+    StopRefused,
+)
 from fairlead.model.gang import GangId
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.rules import Rules
@@ -23,7 +31,7 @@ from fairlead.service.ports import Hold, Performable
 from fairlead.world.views import GangView
 from fairlead_operator.custom_objects import GANGJOBS
 from fairlead_operator.device_objects import CLAIMS
-from fairlead_operator.evictions import may_evict
+from fairlead_operator.evictions import refused_evictions
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
 from fairlead_operator.objects import PODS, Pod
 from fairlead_operator.placing import Placer, cause_of
@@ -194,10 +202,10 @@ class KubeCluster:
         if not trip.done.is_set():
             trip.aborted = f"it is to stop: {effect.cause.message}"
             await trip.done.wait()  # placing has a deadline of its own
-        if effect.by and not await may_evict(self._client, trip):
-            log.warning("event=eviction_refused %s by=%s", trip.tag, effect.by)
-            self._background(self._stop_when_allowed(trip))
-            return ()
+        if effect.by and (refusal := await refused_evictions(self._client, trip)) is not None:
+            await self._forget_nomination(GangId(effect.by))
+            now_ms = self._now_ms()
+            return [StopRefused(gang=effect.gang, attempt=effect.attempt, cause=refusal, at_ms=now_ms)]
         keep = effect.cause.reason is Reason.FINISHED
         try:
             released = await self.teardown.stop(trip, keep_ended=keep)
@@ -217,19 +225,6 @@ class KubeCluster:
         """Go on with a stop that the server did not let us finish: a gang goes whole."""
         released = await self._until_done(lambda: self.teardown.stop(trip, keep_ended=keep), trip.tag)
         self.report(*self._released(trip, released or ()))
-
-    async def _stop_when_allowed(self, trip: Trip) -> None:
-        """Wait for the PodDisruptionBudgets: if one eviction of the gang is refused, none is sent."""
-        wait_s = _RETRY_S
-        while True:
-            await asyncio.sleep(wait_s * self._rng.uniform(0.75, 1.0))
-            wait_s = min(_RETRY_MAX_S, wait_s * 2)
-            try:
-                if await may_evict(self._client, trip):
-                    break
-            except FairleadError as error:
-                log.warning("event=eviction_check_failed %s error=%r", trip.tag, str(error))
-        await self._stop_later(trip, keep=False)
 
     def _released(self, trip: Trip, ranks: Sequence[int]) -> list[MemberReleased]:
         now_ms = self._now_ms()
@@ -272,6 +267,13 @@ class KubeCluster:
         names = {gang: self._lookup.sheet(gang) for gang in (effect.gang, *(gang for gang, _ in effect.victims))}
         await self._write_nomination(effect.gang, nomination_status(effect, names))
         return ()
+
+    async def _forget_nomination(self, gang: GangId) -> None:
+        """Take a nomination that came to nothing off the status; one that stays there by mischance lapses by itself."""
+        try:
+            await self._write_nomination(gang, None)
+        except FairleadError as error:
+            log.warning("event=nomination_stays gang=%s error=%r", gang, str(error))
 
     async def _write_nomination(self, gang: GangId, nomination: dict[str, Any] | None) -> None:
         sheet = self._lookup.sheet(gang)

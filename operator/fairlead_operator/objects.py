@@ -295,6 +295,13 @@ class Plain(Record, frozen=True, kw_only=True):
     metadata: Meta = Meta()
 
 
+class ConfigMap(Record, frozen=True, kw_only=True):
+    """A ConfigMap."""
+
+    metadata: Meta = Meta()
+    data: dict[str, str] = {}
+
+
 class PriorityClass(Record, frozen=True, kw_only=True):
     """Kubernetes' own PriorityClass."""
 
@@ -329,6 +336,7 @@ PODS = Resource("Pod", "/api/v1", "pods", Pod)
 NODES = Resource("Node", "/api/v1", "nodes", NodeObject, namespaced=False)
 NAMESPACES = Resource("Namespace", "/api/v1", "namespaces", Plain, namespaced=False)
 SERVICES = Resource("Service", "/api/v1", "services", Plain)
+CONFIG_MAPS = Resource("ConfigMap", "/api/v1", "configmaps", ConfigMap)
 PRIORITY_CLASSES = Resource(
     "PriorityClass", "/apis/scheduling.k8s.io/v1", "priorityclasses", PriorityClass, namespaced=False
 )

@@ -105,12 +105,20 @@ def recover(jobs: Sequence[GangJob], pods: Iterable[Pod], claims: Iterable[Claim
     current: set[str] = set()
     for key in sorted(groups, key=lambda key: (key[0], -key[1])):
         found, job = groups[key], by_uid.get(key[0])
-        newest = key[0] not in current
-        current.add(key[0])
-        _settle(recovery, found, job, newest=newest, doubled=key in losers, now_ms=now_ms)
+        newest = key[0] not in current and not _superseded(key[1], job)
+        if _settle(recovery, found, job, newest=newest, doubled=key in losers, now_ms=now_ms):
+            current.add(key[0])
     for job in jobs:
         _restore_nomination(recovery, job, by_uid, now_ms)
     return recovery
+
+
+def _superseded(number: int, job: GangJob | None) -> bool:
+    """Whether the status tells of a later attempt, of which nothing may be left."""
+    if job is None:
+        return False
+    allocation = job.status.allocation
+    return number < max(job.status.attempt, allocation.attempt if allocation else 0)
 
 
 def _group(pods: Iterable[Pod], claims: Iterable[Claim], jobs: Mapping[str, GangJob]) -> dict[tuple[str, int], Found]:
@@ -159,8 +167,12 @@ def _age(claim: Claim) -> tuple[int, int, str]:
     return (time_ms(claim.metadata.creation_timestamp), int(attempt) if attempt.isdecimal() else 0, claim.metadata.uid)
 
 
-def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bool, doubled: bool, now_ms: int) -> None:
-    """Decide what becomes of one attempt."""
+def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bool, doubled: bool, now_ms: int) -> bool:
+    """Decide what becomes of one attempt; return whether state hears of it.
+
+    An older one that still holds something was left on a dead node: state is told after the newest, keeps its devices
+    from others and charges nobody.
+    """
     sheet, attempt = _sheet(found, job), _attempt(found, job)
     trip = trip_of(sheet, attempt)
     for step in trip.steps:
@@ -174,7 +186,8 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
     leaving = any(pod.metadata.deletion_timestamp for pod in pods) or (
         job is not None and job.status.phase == "Stopping"
     )
-    if newest and (holding or lives):
+    told = bool(holding) or (newest and lives)
+    if told:
         recovery.trips.append(trip)
         recovery.facts.append(_recovered(found, attempt, job, holding, bound=bound or leaving, now_ms=now_ms))
     _say_released(recovery, found, holding, now_ms)
@@ -196,6 +209,7 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
             pod = found.pods[rank]
             if pod.status.phase in _DONE:
                 recovery.facts.append(_ended(found, rank, pod, now_ms))
+    return told
 
 
 def _sheet(found: Found, job: GangJob | None) -> JobSheet:

@@ -17,8 +17,6 @@ from typing import Any
 
 from fairlead.clock import now_ms
 from fairlead.config import Settings
-from fairlead.errors import FairleadError
-from fairlead.model.effects import Phase
 from fairlead.model.events import PlaceFailed, Recovered
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
@@ -42,15 +40,14 @@ from fairlead_operator.objects import Pod
 from fairlead_operator.placing import Placer
 from fairlead_operator.pod_shape import pod_shape
 from fairlead_operator.pods import JobSheet, sheet_of
-from fairlead_operator.pool_taints import settle_taints
 from fairlead_operator.recover import Recovery, recover
 from fairlead_operator.status_writer import StatusWriter
 from fairlead_operator.trips import Step, Trip
+from fairlead_operator.upkeep import Upkeep
 from fairlead_operator.watch import Change
 
 log = logging.getLogger(__name__)
 
-_OVERVIEW_S = 5.0
 _SYNC_SAY_S = 30.0
 _SETTLE_S = 300.0
 _FLUSH_S = 3.0
@@ -85,11 +82,8 @@ class Term:
     def __init__(self, client: KubeClient, books: Bookkeeper, settings: Settings, metrics: Metrics) -> None:
         """Wire the parts; nothing is asked yet."""
         rng = random.Random()  # jitter only: nothing is decided by it
-        self._client = client
         self._settings = settings
         self._metrics = metrics
-        self._books = books
-        self._entries = 0
         self.ready = False
         self.engine = Engine(rules_of(settings))
         self.claims = ClaimIndex()
@@ -133,6 +127,24 @@ class Term:
             self.intake,
             rng,
             on_claim=lambda change, old, new: self.claims.change(old, new, deleted=change is Change.DELETED),
+        )
+        self.upkeep = self._upkeep(client, books)
+
+    def _upkeep(self, client: KubeClient, books: Bookkeeper) -> Upkeep:
+        """Wire what is done beside the loop."""
+        return Upkeep(
+            client,
+            self.engine,
+            self.loop,
+            books,
+            self.cluster,
+            self.watches,
+            self.intake.problems,
+            self._writer,
+            now_ms=now_ms,
+            namespace=self._settings.namespace,
+            metrics=self._metrics,
+            writes_per_s=self._settings.status_writes_per_s,
         )
 
     # --- what the parts ask -----------------------------------------------------------------------------------------
@@ -197,7 +209,7 @@ class Term:
                 await _first_failure(helpers)
                 return
             looping = asyncio.create_task(self.loop.run(stop))
-            helpers += [asyncio.create_task(self._settle(recovery)), asyncio.create_task(self._look_after())]
+            helpers += [asyncio.create_task(self._settle(recovery)), asyncio.create_task(self.upkeep.run())]
             self.ready = True
             self._metrics.ready.set(1)
             await _until_first(looping, helpers)
@@ -246,38 +258,6 @@ class Term:
         self.loop.put(
             PlaceFailed(gang=trip.gang, attempt=trip.attempt.number, cause=cause, released=released, at_ms=now_ms())
         )
-
-    async def _look_after(self) -> None:
-        """Now and then: taints, overviews and gauges. A server that does not answer is asked again next time."""
-        while True:
-            try:
-                await self._tend_books()
-                await settle_taints(self._client, self.watches.nodes.store, self.engine.state.pools.values())
-                gangs = self.engine.gang_views(now_ms())
-                pools, queues = self.engine.pool_views(), self.engine.queue_views()
-                self._metrics.observe_gangs(gangs)
-                self._metrics.observe_pools(pools)
-                self._metrics.effects_in_flight.set(self.loop.stats.in_flight)
-                self._metrics.undo_backlog.set(self.cluster.teardown.backlog)
-                for reflector in self.watches.all:
-                    lag = reflector.lag().silent_ms / 1000
-                    self._metrics.watch_lag_seconds.labels(resource=reflector.resource.plural).set(lag)
-                self._writer.put([g for g in gangs if g.phase is Phase.PENDING and self._writer.place_moved(g)])
-                namespaces = {queue.name: queue.namespaces for queue in self.engine.state.queues.values()}
-                await self._writer.overview(queues, pools, gangs, namespaces)
-            except FairleadError as error:
-                log.warning("event=look_after_failed error=%r", str(error))
-            await asyncio.sleep(_OVERVIEW_S)
-
-    async def _tend_books(self) -> None:
-        """Let the books retry what failed and draw their hourly cut, and say how far behind they are."""
-        holds = await asyncio.to_thread(self._books.record, (), now_ms())
-        if holds:
-            await self.cluster.booked(holds)
-        number = self._books.head.number
-        self._metrics.ledger_entries.inc(max(0, number - self._entries))
-        self._entries = max(self._entries, number)
-        self._metrics.ledger_behind_seconds.set(self._books.behind_ms(now_ms()) / 1000)
 
     async def _end(self, helpers: list[asyncio.Task[Any]]) -> None:
         """Write what people should still read, then end every helper."""

@@ -10,26 +10,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fairlead.errors import FairleadError
 from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId
 from fairlead.service.metrics import Metrics
-from fairlead.world.views import GangView, PoolView, QueueView
-from fairlead_operator.custom_objects import GANGJOBS, POOLS, QUEUE_VIEWS, QUEUES, GangJob
+from fairlead.world.views import GangView
+from fairlead_operator.custom_objects import GANGJOBS, GangJob
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
+from fairlead_operator.objects import Condition as Written
 from fairlead_operator.objects import Resource
 from fairlead_operator.pods import API_VERSION
 from fairlead_operator.statuses import (
     Condition,
     conditions,
     gang_status,
-    pool_status,
-    queue_status,
-    queue_view_status,
-    rfc3339,
     rfc3339_micro,
 )
 
@@ -40,7 +37,7 @@ _BAD_ENDS = (Phase.FAILED, Phase.REFUSED)
 
 
 class StatusWriter:
-    """Owns the statuses of our kinds. `job` reads a GangJob from memory, None where it is gone."""
+    """Owns the statuses of GangJobs. `job` reads a GangJob from memory, None where it is gone."""
 
     def __init__(
         self,
@@ -60,10 +57,9 @@ class StatusWriter:
         self._urgent: dict[GangId, GangView] = {}
         self._calm: dict[GangId, GangView] = {}
         self._news = asyncio.Event()
-        self._conditions: dict[str, dict[str, Condition]] = {}
+        self._conditions: dict[GangId, dict[str, Condition]] = {}
         self._phases: dict[GangId, Phase] = {}
         self._placed: dict[GangId, int] = {}
-        self._last: dict[str, dict[str, Any]] = {}
 
     def placing(self, gang: GangId, attempt: int) -> None:
         """Hear that an attempt's allocation is about to be written: older views may no longer clear it."""
@@ -125,12 +121,12 @@ class StatusWriter:
         if job is None:
             self._forget(view.id)
             return
-        before = self._conditions.get(view.id) or _read_conditions(job)
+        before = self._conditions.get(view.id) or {c.type: c for c in read_conditions(job.status.conditions)}
         now_ms = self._now_ms()
         made = conditions(view, before, now_ms)
         clear = view.attempt >= self._placed.get(view.id, 0)
         status = gang_status(view, made, job.metadata.generation, now_ms, clear_allocation=clear)
-        if not await self._patch(GANGJOBS, view.name, {"status": status}, view.namespace):
+        if not await patch_status(self._client, self._metrics, GANGJOBS, view.name, {"status": status}, view.namespace):
             self._forget(view.id)
             return
         self._conditions[view.id] = made
@@ -143,23 +139,6 @@ class StatusWriter:
         """Drop what is remembered of a gang that is gone."""
         for memory in (self._conditions, self._phases, self._placed):
             memory.pop(gang, None)
-
-    async def _patch(self, resource: Resource[Any], name: str, body: dict[str, Any], namespace: str = "") -> bool:
-        """Merge into a status; False where the object is gone, which is nobody's fault."""
-        try:
-            await self._client.patch_merge(resource, name, body, namespace, sub="status")
-        except ApiError as error:
-            if error.status == 404:
-                return False
-            if error.status in (
-                400,
-                422,
-            ):  # a status that the schema refuses is a bug of ours, and trying again is useless
-                log.error("event=status_refused kind=%s name=%s error=%r", resource.kind, name, error.message)
-                self._metrics.drift.labels(kind="status-refused").inc()
-                return True
-            raise
-        return True
 
     async def _event(self, view: GangView, now_ms: int) -> None:
         """Tell of a change of phase; an Event that is refused or lost is no loss."""
@@ -192,65 +171,24 @@ class StatusWriter:
         except FairleadError as error:
             log.info("event=event_lost gang=%s/%s error=%r", view.namespace, view.name, str(error))
 
-    # --- overviews --------------------------------------------------------------------------------------------------
 
-    async def overview(
-        self,
-        queues: Sequence[QueueView],
-        pools: Sequence[PoolView],
-        gangs: Sequence[GangView],
-        namespaces: Mapping[str, Sequence[str]],
-    ) -> None:
-        """Write Queues, Pools and QueueViews whose numbers have changed. `namespaces` is queue -> those allowed."""
-        now_ms = self._now_ms()
-        for pool in pools:
-            status, made = pool_status(pool, self._conditions.get(f"pool/{pool.name}", {}), now_ms)
-            if await self._write_changed(POOLS, pool.name, "", status, now_ms):
-                self._conditions[f"pool/{pool.name}"] = made
-        by_place: dict[tuple[str, str], list[GangView]] = {}
-        for gang in gangs:
-            by_place.setdefault((gang.queue, gang.namespace), []).append(gang)
-        for queue in queues:
-            status, made = queue_status(queue, self._conditions.get(f"queue/{queue.name}", {}), now_ms)
-            if await self._write_changed(QUEUES, queue.name, "", status, now_ms):
-                self._conditions[f"queue/{queue.name}"] = made
-            for namespace in namespaces.get(queue.name, ()):
-                own = queue_view_status(queue, by_place.get((queue.name, namespace), []))
-                await self._write_changed(QUEUE_VIEWS, queue.name, namespace, own, now_ms)
-
-    async def _write_changed(
-        self, resource: Resource[Any], name: str, namespace: str, status: dict[str, Any], now_ms: int
-    ) -> bool:
-        """Write a status if it differs from what we wrote last; a QueueView that is missing is created."""
-        key = f"{resource.plural}/{namespace}/{name}"
-        if self._last.get(key) == status:
+async def patch_status(
+    client: KubeClient, metrics: Metrics, resource: Resource[Any], name: str, body: dict[str, Any], namespace: str = ""
+) -> bool:
+    """Merge into a status; False where the object is gone, which is nobody's fault."""
+    try:
+        await client.patch_merge(resource, name, body, namespace, sub="status")
+    except ApiError as error:
+        if error.status == 404:
             return False
-        body = {"status": {**status, "asOf": rfc3339(now_ms)}}
-        try:
-            found = await self._patch(resource, name, body, namespace)
-            if not found and resource is QUEUE_VIEWS:
-                made = {
-                    "apiVersion": API_VERSION,
-                    "kind": "QueueView",
-                    "metadata": {"name": name, "namespace": namespace},
-                    "spec": {"queue": name},
-                }
-                await self._client.create(QUEUE_VIEWS, made, namespace)
-                found = await self._patch(resource, name, body, namespace)
-        except NotLeader:
-            raise
-        except FairleadError as error:
-            log.warning("event=overview_failed kind=%s name=%s error=%r", resource.kind, name, str(error))
-            return False
-        if found:
-            self._last[key] = status
-        await asyncio.sleep(self._gap_s)
-        return found
+        if error.status in (400, 422):  # our own bug; the same again would be refused again
+            log.error("event=status_refused kind=%s name=%s error=%r", resource.kind, name, error.message)
+            metrics.drift.labels(kind="status-refused").inc()
+            return True
+        raise
+    return True
 
 
-def _read_conditions(job: GangJob) -> dict[str, Condition]:
+def read_conditions(found: Iterable[Written]) -> tuple[Condition, ...]:
     """Return the conditions that an earlier leader wrote."""
-    return {
-        found.type: Condition(found.type, found.status, found.reason, found.message, found.last_transition_time or "")
-        for found in job.status.conditions
-    }
+    return tuple(Condition(c.type, c.status, c.reason, c.message, c.last_transition_time or "") for c in found)

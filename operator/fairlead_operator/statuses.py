@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +11,10 @@ from fairlead.model.effects import Nominate, Phase
 from fairlead.model.gang import GangId
 from fairlead.model.ranges import fold
 from fairlead.model.reasons import Kind
-from fairlead.world.views import GangView, PoolView, QueueView
+from fairlead.world.views import GangView
 from fairlead_operator.pods import JobSheet
 
 MESSAGE_MAX = 4_000
-POSITIONS_MAX = 200
 _BOUND = (Phase.STARTING, Phase.RUNNING)
 _WAITING = (Phase.PENDING, Phase.SUSPENDED, Phase.REFUSED)
 _HOLDING = (Phase.PLACING, Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
@@ -134,69 +133,3 @@ def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]
         "victims": victims,
         "until": rfc3339_micro(effect.until_ms),
     }
-
-
-def queue_status(
-    view: QueueView, before: Mapping[str, Condition], now_ms: int
-) -> tuple[dict[str, Any], dict[str, Condition]]:
-    """Return the merge patch of a Queue's status, and its conditions for the next time."""
-    over = "True" if view.over_limit else "False"
-    old = before.get("OverLimit")
-    since = old.since if old and old.status == over else rfc3339(now_ms)
-    reason = "AboveLimit" if view.over_limit else "WithinLimit"
-    message = f"holds {view.used_gpus} GPUs; the limit is {view.limit_gpus}" if view.over_limit else ""
-    made = {"OverLimit": Condition("OverLimit", over, reason, message, since)}
-    status = {
-        "conditions": [condition.as_json(0) for condition in made.values()],
-        "guaranteed": view.guaranteed_gpus,
-        "limit": view.limit_gpus,
-        "used": view.used_gpus,
-        "borrowed": view.borrowed_gpus,
-        "pending": view.pending_gangs,
-        "pendingGpus": view.pending_gpus,
-        "running": view.running_gangs,
-    }
-    return status, made
-
-
-def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any]:
-    """Return a QueueView's status: numbers of the queue, places of the gangs in `own` (one namespace's) only."""
-    waiting = sorted((gang for gang in own if gang.position is not None), key=lambda gang: gang.position or 0)
-    return {
-        "guaranteed": view.guaranteed_gpus,
-        "limit": view.limit_gpus,
-        "used": view.used_gpus,
-        "borrowed": view.borrowed_gpus,
-        "pending": view.pending_gangs,
-        "positions": [
-            {
-                "gangJob": gang.name,
-                "position": gang.position,
-                **({"reason": gang.refusal.reason.token} if gang.refusal else {}),
-            }
-            for gang in waiting[:POSITIONS_MAX]
-        ],
-    }
-
-
-def pool_status(
-    view: PoolView, before: Mapping[str, Condition], now_ms: int
-) -> tuple[dict[str, Any], dict[str, Condition]]:
-    """Return the merge patch of a Pool's status, and its conditions for the next time."""
-    foreign = "True" if view.foreign else "False"
-    old = before.get("ForeignAllocation")
-    since = old.since if old and old.status == foreign else rfc3339(now_ms)
-    message = (
-        f"{view.foreign} GPUs are allocated by somebody else; they are booked as unmanaged" if view.foreign else ""
-    )
-    reason = "AllocatedByOthers" if view.foreign else "None"
-    made = {"ForeignAllocation": Condition("ForeignAllocation", foreign, reason, message, since)}
-    status = {
-        "conditions": [condition.as_json(0) for condition in made.values()],
-        "nodes": view.nodes,
-        "gpus": view.gpus,
-        "free": view.free,
-        "unmanaged": view.foreign,
-        "down": view.down,
-    }
-    return status, made

@@ -116,6 +116,11 @@ def reading(engine: sa.Engine) -> Generator[sa.Connection]:
         yield connection
 
 
+def is_shared(engine: sa.Engine) -> bool:
+    """Whether all threads share one connection, as in memory: then nobody may read while somebody writes."""
+    return isinstance(engine.pool, sa.StaticPool)
+
+
 def migrations_folder() -> Path:
     """Return where the migrations lie: in the repository, else inside the installed wheel."""
     package = Path(fairlead.__file__).parent

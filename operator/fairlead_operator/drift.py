@@ -1,0 +1,93 @@
+"""Do the scheduler, its books and the cluster's claims agree on who holds what? Compared, told, and not mended here.
+
+Facts are on their way all the time, so a difference counts only if it was there a look ago too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fairlead.service.ports import Hold
+from fairlead.world.gangs import Hold as Held
+from fairlead_operator.device_objects import Claim
+from fairlead_operator.member_facts import member_of
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differences:
+    """Members that one side has and another lacks. `books` is empty while the books are behind."""
+
+    only_books: frozenset[Hold] = frozenset()
+    only_scheduler: frozenset[Hold] = frozenset()
+    claims_of_nobody: frozenset[Hold] = frozenset()
+    holds_without_claim: frozenset[Hold] = frozenset()
+
+    def __and__(self, other: Differences) -> Differences:
+        """Return what both say."""
+        return Differences(
+            only_books=self.only_books & other.only_books,
+            only_scheduler=self.only_scheduler & other.only_scheduler,
+            claims_of_nobody=self.claims_of_nobody & other.claims_of_nobody,
+            holds_without_claim=self.holds_without_claim & other.holds_without_claim,
+        )
+
+    def by_name(self) -> dict[str, frozenset[Hold]]:
+        """Return each difference by its name."""
+        return {
+            "only_books": self.only_books,
+            "only_scheduler": self.only_scheduler,
+            "claims_of_nobody": self.claims_of_nobody,
+            "holds_without_claim": self.holds_without_claim,
+        }
+
+    def __len__(self) -> int:
+        """How many members are in any of them."""
+        return len(frozenset[Hold]().union(*self.by_name().values()))
+
+
+def allocated_members(claims: Iterable[Claim]) -> frozenset[Hold]:
+    """Return members of ours whose claim holds devices."""
+    members = (member_of(claim.metadata) for claim in claims if claim.status.allocation is not None)
+    return frozenset(member for member in members if member is not None)
+
+
+def differences(
+    held: Mapping[Hold, Held], nodes: Iterable[str], booked: Iterable[Hold] | None, allocated: frozenset[Hold]
+) -> Differences:
+    """Compare the scheduler's holds with the books' open ones (None: they are behind) and with allocated claims.
+
+    A node that is gone ends its holds in the books at once, in the scheduler when the objects are gone: those of nodes
+    that are not there are nobody's error.
+    """
+    there = frozenset(nodes)
+    known = frozenset(key for key, hold in held.items() if hold.node in there)
+    open_now = frozenset(booked) if booked is not None else None
+    return Differences(
+        only_books=frozenset[Hold]() if open_now is None else open_now - held.keys(),
+        only_scheduler=frozenset[Hold]() if open_now is None else known - open_now,
+        claims_of_nobody=allocated - held.keys(),
+        holds_without_claim=frozenset(key for key in known if held[key].devices) - allocated,
+    )
+
+
+class DriftWatch:
+    """Remembers the last look; what is in two looks one after the other is drift."""
+
+    def __init__(self) -> None:
+        """Nothing has been looked at."""
+        self._last = Differences()
+
+    def look(self, now: Differences) -> Differences:
+        """Return what has stayed, and say it in the log where it is anything."""
+        stayed, self._last = now & self._last, now
+        for name, members in stayed.by_name().items():
+            if members:
+                shown = ",".join("/".join(map(str, member)) for member in sorted(members)[:_SHOWN])
+                log.error("event=drift kind=%s holds=%d such_as=%s", name, len(members), shown)
+        return stayed

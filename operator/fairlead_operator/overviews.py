@@ -1,0 +1,169 @@
+"""Statuses of Queues, Pools and QueueViews as values: a view and what stands against the object become a merge patch.
+
+A Queue or Pool that was never taken over has no view; its conditions are written all the same, so that its owner sees
+why. No time of writing is in these values: they are compared with what was written last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairlead.model.hardware import Node
+from fairlead.model.reasons import Reason
+from fairlead.model.tenancy import Pool
+from fairlead.world.views import GangView, PoolView, QueueView
+from fairlead_operator.decode_nodes import overlap_sentence, pools_of
+from fairlead_operator.statuses import MESSAGE_MAX, Condition, rfc3339
+
+POSITIONS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """An object as its owner wrote it: its generation, the conditions it has, and what is wrong with it, or ""."""
+
+    uid: str = ""
+    generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    problem: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTroubles:
+    """Nodes of a pool with something to say: node -> names of the other pools, and node -> sentences."""
+
+    overlaps: Mapping[str, tuple[str, ...]]
+    mismatches: Mapping[str, tuple[str, ...]]
+
+
+def pool_troubles(nodes: Iterable[Node], pools: Sequence[Pool]) -> dict[str, PoolTroubles]:
+    """Find, for each pool, nodes that another pool selects as well, and nodes whose sources contradict each other."""
+    overlaps: dict[str, dict[str, tuple[str, ...]]] = {pool.name: {} for pool in pools}
+    mismatches: dict[str, dict[str, tuple[str, ...]]] = {pool.name: {} for pool in pools}
+    for node in sorted(nodes, key=lambda node: node.name):
+        chosen = pools_of(dict(node.labels), pools)
+        names = [pool.name for pool in chosen]
+        for name in names if len(names) > 1 else ():
+            overlaps[name][node.name] = tuple(other for other in names if other != name)
+        doubts = tuple(text for text in node.conflicts if text != overlap_sentence(chosen))
+        if names and doubts:
+            mismatches[names[0]][node.name] = doubts
+    return {name: PoolTroubles(overlaps=overlaps[name], mismatches=mismatches[name]) for name in sorted(overlaps)}
+
+
+def queue_status(
+    view: QueueView | None, standing: Standing, gpu_ms: int | None, before: Mapping[str, Condition], now_ms: int
+) -> tuple[dict[str, Any], dict[str, Condition]]:
+    """Return the merge patch of a Queue's status, and its conditions for the next time."""
+    facts = {"Accepted": _accepted(standing, known=view is not None)}
+    status: dict[str, Any] = {}
+    if view is not None:
+        over = f"holds {view.used_gpus} GPUs; the limit is {view.limit_gpus}" if view.over_limit else ""
+        facts["OverLimit"] = (view.over_limit, "AboveLimit" if view.over_limit else "WithinLimit", over)
+        status = {
+            "guaranteed": view.guaranteed_gpus,
+            "limit": view.limit_gpus,
+            "used": view.used_gpus,
+            "borrowed": view.borrowed_gpus,
+            "pending": view.pending_gangs,
+            "pendingGpus": view.pending_gpus,
+            "running": view.running_gangs,
+        }
+        if gpu_ms is not None:
+            status["usageGpuMs"] = gpu_ms
+    return _with_conditions(status, facts, standing, before, now_ms)
+
+
+def pool_status(
+    view: PoolView | None,
+    standing: Standing,
+    troubles: PoolTroubles | None,
+    before: Mapping[str, Condition],
+    now_ms: int,
+) -> tuple[dict[str, Any], dict[str, Condition]]:
+    """Return the merge patch of a Pool's status, and its conditions for the next time."""
+    facts = {"Accepted": _accepted(standing, known=view is not None)}
+    status: dict[str, Any] = {}
+    if view is not None:
+        told = (
+            f"{view.foreign} GPUs are allocated by somebody else; they are booked as unmanaged" if view.foreign else ""
+        )
+        facts["ForeignAllocation"] = (bool(view.foreign), "AllocatedByOthers" if view.foreign else "None", told)
+        status = {
+            "nodes": view.nodes,
+            "gpus": view.gpus,
+            "free": view.free,
+            "unmanaged": view.foreign,
+            "down": view.down,
+        }
+    if troubles is not None:
+        facts["Overlap"] = _overlap(troubles.overlaps)
+        facts["TopologyMismatch"] = _mismatch(troubles.mismatches)
+    return _with_conditions(status, facts, standing, before, now_ms)
+
+
+def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any]:
+    """Return a QueueView's status: numbers of the queue, places of the gangs in `own` (one namespace's) only."""
+    waiting = sorted((gang for gang in own if gang.position is not None), key=lambda gang: gang.position or 0)
+    return {
+        "guaranteed": view.guaranteed_gpus,
+        "limit": view.limit_gpus,
+        "used": view.used_gpus,
+        "borrowed": view.borrowed_gpus,
+        "pending": view.pending_gangs,
+        "positions": [
+            {
+                "gangJob": gang.name,
+                "position": gang.position,
+                **({"reason": gang.refusal.reason.token} if gang.refusal else {}),
+            }
+            for gang in waiting[:POSITIONS_MAX]
+        ],
+    }
+
+
+def _accepted(standing: Standing, *, known: bool) -> tuple[bool, str, str]:
+    if not standing.problem:
+        return True, "Accepted", standing.remark
+    goes_on = "; what it said before goes on" if known else ""
+    return False, Reason.INVALID_SPEC.token, f"{standing.problem}{goes_on}"
+
+
+def _overlap(overlaps: Mapping[str, tuple[str, ...]]) -> tuple[bool, str, str]:
+    if not overlaps:
+        return False, "None", ""
+    node, others = min(overlaps.items())
+    told = (
+        f"{len(overlaps)} nodes are selected by another pool too, such as {node} by {', '.join(others)}; the pool that "
+        "is first by name has them: mend spec.nodeSelector"
+    )
+    return True, "SelectedTwice", told
+
+
+def _mismatch(mismatches: Mapping[str, tuple[str, ...]]) -> tuple[bool, str, str]:
+    if not mismatches:
+        return False, "None", ""
+    node, sentences = min(mismatches.items())
+    more = f"; {len(mismatches) - 1} more nodes have others" if len(mismatches) > 1 else ""
+    return True, "SourcesDiffer", f"node {node}: {'; '.join(sentences)}{more}"
+
+
+def _with_conditions(
+    status: dict[str, Any],
+    facts: Mapping[str, tuple[bool, str, str]],
+    standing: Standing,
+    before: Mapping[str, Condition],
+    now_ms: int,
+) -> tuple[dict[str, Any], dict[str, Condition]]:
+    """Add the conditions; one that holds as before keeps its time."""
+    old_ones = {condition.type: condition for condition in standing.conditions} | dict(before)
+    made: dict[str, Condition] = {}
+    for kind, (holds, reason, message) in facts.items():
+        value, old = ("True" if holds else "False"), old_ones.get(kind)
+        since = old.since if old and old.status == value and old.since else rfc3339(now_ms)
+        made[kind] = Condition(kind, value, reason, message[:MESSAGE_MAX], since)
+    whole = {"conditions": [condition.as_json(standing.generation) for condition in made.values()], **status}
+    return ({"observedGeneration": standing.generation, **whole} if standing.generation else whole), made

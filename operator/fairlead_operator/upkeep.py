@@ -1,0 +1,201 @@
+"""What is done now and then beside the loop: books, usage, overviews, taints, gauges, the chain's head, drift.
+
+Each has its own rhythm and its own task, so that a slow one holds up no other; whatever asks the database does so in a
+thread. A server or database that does not answer is asked again next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from fairlead.errors import FairleadError
+from fairlead.ledger.chain import Head
+from fairlead.model.effects import Phase
+from fairlead.model.tenancy import Queue, ancestors
+from fairlead.reports.queue_usage import QueueUsage
+from fairlead.service.bookkeeper import Bookkeeper
+from fairlead.service.engine import Engine
+from fairlead.service.loop import Loop
+from fairlead.service.metrics import Metrics
+from fairlead.service.ports import Hold
+from fairlead_operator.chain_head import ChainHead
+from fairlead_operator.custom_objects import PoolObject, QueueObject
+from fairlead_operator.drift import DriftWatch, allocated_members, differences
+from fairlead_operator.facts import Watches
+from fairlead_operator.kube_client import KubeClient
+from fairlead_operator.kube_cluster import KubeCluster
+from fairlead_operator.overview_writer import Overview, OverviewWriter
+from fairlead_operator.overviews import PoolTroubles, Standing, pool_troubles
+from fairlead_operator.pool_taints import settle_taints
+from fairlead_operator.status_writer import StatusWriter, read_conditions
+
+log = logging.getLogger(__name__)
+
+BOOKS_S = 5.0
+OVERVIEW_S = 5.0
+USAGE_S = 30.0
+CHAIN_HEAD_S = 60.0
+DRIFT_S = 60.0
+
+
+class Upkeep:
+    """Runs until cancelled. `problems` is the intake's: (kind, name) -> what is wrong with a Queue or Pool."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        engine: Engine,
+        loop: Loop,
+        books: Bookkeeper,
+        cluster: KubeCluster,
+        watches: Watches,
+        problems: dict[tuple[str, str], str],
+        writer: StatusWriter,
+        *,
+        now_ms: Callable[[], int],
+        namespace: str,
+        metrics: Metrics,
+        writes_per_s: int,
+    ) -> None:
+        """Wire the parts; nothing is done yet."""
+        self._client = client
+        self._engine = engine
+        self._loop = loop
+        self._books = books
+        self._cluster = cluster
+        self._watches = watches
+        self._problems = problems
+        self._writer = writer
+        self._now_ms = now_ms
+        self._metrics = metrics
+        self._overviews = OverviewWriter(client, now_ms, metrics, writes_per_s=writes_per_s)
+        self._chain_head = ChainHead(client, namespace, metrics)
+        self._drift = DriftWatch()
+        self._head = Head()
+        self._behind_ms = 0
+        self._usage: QueueUsage | None = None
+        self._troubles: tuple[object, dict[str, PoolTroubles]] = (None, {})
+
+    async def run(self) -> None:
+        """Do everything in its rhythm; raises only for a bug of ours."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, every_s, work in (
+                ("books", BOOKS_S, self._tend_books),
+                ("overview", OVERVIEW_S, self._write_overview),
+                ("usage", USAGE_S, self._read_usage),
+                ("chain_head", CHAIN_HEAD_S, self._publish_head),
+                ("drift", DRIFT_S, self._look_for_drift),
+            ):
+                tasks.create_task(_every(name, every_s, work))
+
+    # --- the books ------------------------------------------------------------------------------------------------
+
+    async def _tend_books(self) -> None:
+        """Let the books retry what failed and draw their hourly cut, and say how far behind they are."""
+        holds, head, behind_ms = await asyncio.to_thread(self._ask_books)
+        if holds:
+            await self._cluster.booked(holds)
+        self._metrics.ledger_entries.inc(max(0, head.number - self._head.number))
+        self._metrics.ledger_head_number.set(head.number)
+        self._metrics.ledger_behind_seconds.set(behind_ms / 1000)
+        self._head, self._behind_ms = head, behind_ms
+
+    def _ask_books(self) -> tuple[Sequence[Hold], Head, int]:
+        """Run in a thread: while the database is slow, each of these waits."""
+        holds = self._books.record((), self._now_ms())
+        return holds, self._books.head, self._books.behind_ms(self._now_ms())
+
+    async def _read_usage(self) -> None:
+        self._usage = await asyncio.to_thread(self._books.queue_usage, self._now_ms())
+
+    async def _publish_head(self) -> None:
+        head = await asyncio.to_thread(lambda: self._books.head)
+        await self._chain_head.publish(head, self._now_ms())
+
+    async def _look_for_drift(self) -> None:
+        """Compare the holds; books that are behind have not heard of the newest and are left out."""
+        booked = await asyncio.to_thread(self._books.open_holds)
+        state = self._engine.state
+        now = differences(
+            state.holds, state.nodes, None if self._behind_ms else booked, allocated_members(self._watches.claims.store)
+        )
+        self._metrics.drift_holds.set(len(self._drift.look(now)))
+
+    # --- what people look at --------------------------------------------------------------------------------------
+
+    async def _write_overview(self) -> None:
+        state, now_ms = self._engine.state, self._now_ms()
+        await settle_taints(self._client, self._watches.nodes.store, state.pools.values())
+        gangs = self._engine.gang_views(now_ms)
+        pools, queues = self._engine.pool_views(), self._engine.queue_views()
+        self._metrics.observe_gangs(gangs)
+        self._metrics.observe_pools(pools)
+        self._metrics.effects_in_flight.set(self._loop.stats.in_flight)
+        self._metrics.undo_backlog.set(self._cluster.teardown.backlog)
+        for reflector in self._watches.all:
+            lag_s = reflector.lag().silent_ms / 1000
+            self._metrics.watch_lag_seconds.labels(resource=reflector.resource.plural).set(lag_s)
+        self._writer.put([g for g in gangs if g.phase is Phase.PENDING and self._writer.place_moved(g)])
+        there = {found.metadata.name for found in self._watches.namespaces.store}
+        overview = Overview(
+            queues=queues,
+            pools=pools,
+            gangs=gangs,
+            namespaces={q.name: [n for n in q.namespaces if n in there] for q in state.queues.values()},
+            standings=self._standings(),
+            troubles=self._pool_troubles(),
+            usage=self._usage,
+        )
+        await self._overviews.write(overview)
+
+    def _standings(self) -> dict[tuple[str, str], Standing]:
+        """Return how every Queue and Pool that is there stands."""
+        queues = self._engine.state.queues
+        found = {("Pool", pool.metadata.name): self._standing("Pool", pool) for pool in self._watches.pools.store}
+        for queue in self._watches.queues.store:
+            name = queue.metadata.name
+            found["Queue", name] = self._standing("Queue", queue, rootless(name, queues))
+        return found
+
+    def _standing(self, kind: str, found: QueueObject | PoolObject, remark: str = "") -> Standing:
+        meta = found.metadata
+        return Standing(
+            uid=meta.uid,
+            generation=meta.generation,
+            conditions=read_conditions(found.status.conditions),
+            problem=self._problems.get((kind, meta.name), ""),
+            remark=remark,
+        )
+
+    def _pool_troubles(self) -> dict[str, PoolTroubles]:
+        """Look through the nodes anew only where they or the pools have changed."""
+        state = self._engine.state
+        pools = tuple(state.pools[name] for name in sorted(state.pools))
+        key = (state.inventory_version, pools)
+        if self._troubles[0] != key:
+            self._troubles = (key, pool_troubles(list(state.nodes.values()), pools))
+        return self._troubles[1]
+
+
+def rootless(name: str, queues: dict[str, Queue]) -> str:
+    """Say why a queue that names a parent counts as a root all the same; "" where it does not."""
+    queue = queues.get(name)
+    if queue is None or not queue.parent:
+        return ""
+    if queue.parent not in queues:
+        return f"spec.parent: there is no queue {queue.parent}; until there is, this one is a root"
+    if ancestors(queue.parent, queues)[-1] == name:
+        return "spec.parent: the queues above it lead back to it; it counts as a root until one of them is mended"
+    return ""
+
+
+async def _every(name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do one thing, wait, and do it again, whatever the outside says."""
+    while True:
+        try:
+            await work()
+        except FairleadError as error:
+            log.warning("event=upkeep_failed work=%s error=%r", name, str(error))
+        await asyncio.sleep(every_s)

@@ -1,0 +1,224 @@
+"""What is kept an eye on beside the loop: the published head of the chain, drift, and sums of usage."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from ledger_facts import NAMED, node, placement
+
+from fairlead.errors import Unreachable
+from fairlead.ledger.chain import Head
+from fairlead.model.events import Intended, MemberReleased, NodeSeen
+from fairlead.model.gang import PodShape, Tier
+from fairlead.reports.queue_usage import month_start_ms
+from fairlead.reports.usage import By
+from fairlead.service.bookkeeper import Bookkeeper
+from fairlead.service.metrics import Metrics
+from fairlead.world.gangs import Hold
+from fairlead_operator import upkeep
+from fairlead_operator.chain_head import NAME, ChainHead
+from fairlead_operator.device_objects import Claim
+from fairlead_operator.drift import Differences, DriftWatch, allocated_members, differences
+from fairlead_operator.release import HOLDER, depose
+
+from .fake_kube import FakeKube, api_error
+
+NOW = 1_767_225_700_000
+HOUR = 3_600_000
+KEY = ("configmaps", "system", NAME)
+
+
+# --- the head of the chain --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def api():
+    return FakeKube()
+
+
+def publish(api, metrics, *heads):
+    chain = ChainHead(api, "system", metrics)
+
+    async def go():
+        for number, head in enumerate(heads):
+            await chain.publish(head, NOW + number * 60_000)
+
+    asyncio.run(go())
+
+
+def replaced(metrics):
+    return metrics.registry.get_sample_value("fairlead_drift_total", {"kind": "chain-head"})
+
+
+def test_the_head_is_written_once_for_each_change(api):
+    metrics = Metrics()
+    publish(api, metrics, Head(1, "aa"), Head(1, "aa"), Head(3, "bb"))
+    assert api.objects[KEY]["data"] == {"number": "3", "hash": "bb", "at": "2026-01-01T00:03:40Z"}
+    assert len([method for method, _ in api.log if method in ("POST", "PATCH")]) == 2
+    assert metrics.registry.get_sample_value("fairlead_ledger_head_number") == 3
+    publish(api, metrics, Head(3, "bb"))
+    assert "replaced" not in api.objects[KEY]["data"]
+    assert replaced(metrics) is None
+
+
+@pytest.mark.parametrize("head", [Head(2, "cc"), Head(3, "cc"), Head()])
+def test_books_behind_their_published_head_are_told_and_the_old_head_is_kept(api, head, caplog):
+    metrics = Metrics()
+    publish(api, metrics, Head(3, "bb"))
+    publish(api, metrics, head, Head(9, "dd"))
+    assert api.objects[KEY]["data"]["replaced"] == "3 bb 2026-01-01T00:01:40Z"
+    assert api.objects[KEY]["data"]["number"] == "9"
+    assert replaced(metrics) == 1
+    assert "event=books_are_behind published=3" in caplog.text
+
+
+def test_a_head_that_could_not_be_written_is_written_the_next_time(api):
+    metrics = Metrics()
+    chain = ChainHead(api, "system", metrics)
+    api.fault = lambda method, path, body: api_error(403, "Forbidden")
+    with pytest.raises(Exception, match="Forbidden"):
+        asyncio.run(chain.publish(Head(1, "aa"), NOW))
+    api.fault = lambda method, path, body: None
+    asyncio.run(chain.publish(Head(1, "aa"), NOW))
+    assert api.objects[KEY]["data"]["number"] == "1"
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+
+def hold(node="n1", devices=("gpu-0",)):
+    return Hold(node=node, devices=devices, shape=PodShape(), queue="research", since_ms=0)
+
+
+def claim(gang="g", attempt=1, rank=0, allocated=True, owner=None):
+    labels = {"fairlead.dev/gang-uid": gang, "fairlead.dev/attempt": str(attempt), "fairlead.dev/rank": str(rank)}
+    owners = [{"kind": "GangJob", "uid": owner or gang, "name": "x"}]
+    status = {"allocation": {"devices": {"results": []}}} if allocated else {}
+    return msgspec.convert({"metadata": {"labels": labels, "ownerReferences": owners}, "status": status}, Claim)
+
+
+def test_claims_count_that_are_ours_and_hold_something():
+    found = allocated_members([claim(), claim(rank=1, allocated=False), claim(rank=2, owner="somebody")])
+    assert found == {("g", 1, 0)}
+
+
+def test_each_kind_of_difference_is_found():
+    a, b, c, d = (("g", 1, rank) for rank in range(4))
+    held = {a: hold(), b: hold(devices=()), c: hold("gone")}
+    assert len(differences(held, ["n1"], [a, b], frozenset({a}))) == 0
+    found = differences(held, ["n1"], [a, d], frozenset({d}))
+    assert found.only_books == {d}
+    assert found.only_scheduler == {b}  # not c: its node is gone, and with it what the books knew of it
+    assert found.claims_of_nobody == {d}
+    assert found.holds_without_claim == {a}
+    assert len(found) == 3
+    behind = differences(held, ["n1"], None, frozenset({a}))
+    assert len(behind) == 0
+
+
+def test_a_difference_counts_when_it_stays(caplog):
+    watch = DriftWatch()
+    one, two = ("g", 1, 0), ("g", 1, 1)
+    assert len(watch.look(Differences(only_books=frozenset({one})))) == 0
+    assert len(watch.look(Differences(only_books=frozenset({two}), only_scheduler=frozenset({one})))) == 0
+    assert not caplog.records
+    stayed = watch.look(Differences(only_books=frozenset({one, two})))
+    assert stayed.only_books == {two}
+    assert "event=drift kind=only_books holds=1 such_as=g/1/1" in caplog.text
+    assert len(watch.look(Differences())) == 0
+
+
+# --- usage by queue ---------------------------------------------------------------------------------------------------
+
+
+def held(uid, attempt, at_ms, devices=(0, 1)):
+    on = placement(("n1", devices))
+    return Intended(gang=uid, attempt=attempt, placement=on, tier=Tier.BORROWED, at_ms=at_ms, deadline_ms=at_ms + 9)
+
+
+def freed(uid, attempt, at_ms):
+    return MemberReleased(gang=uid, attempt=attempt, rank=0, at_ms=at_ms)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/books.sqlite", "sqlite://"])
+def test_sums_that_are_carried_on_are_those_of_the_whole_report(tmp_path, url):
+    books = Bookkeeper(url.format(tmp_path))
+    month = month_start_ms(NOW + 40 * 24 * HOUR)
+    assert month % HOUR == 0
+    start = month - 3 * HOUR
+    books.record([*NAMED, NodeSeen(node=node("n1"), at_ms=start)], start)
+    steps = [
+        [held("g1", 1, start + 1_000), held("g2", 1, start + 2_000, (2,))],
+        [freed("g2", 1, month - HOUR)],
+        [],
+        [freed("g1", 1, month + 90_000), held("g2", 2, month + 95_000, (2, 3))],
+        [],
+        [freed("g2", 2, month + 2 * HOUR)],
+    ]
+    times = [start + HOUR, month - 1, month + 1, month + 100_000, month + HOUR + 1, month + 2 * HOUR + 5]
+    for facts, now in zip(steps, times, strict=True):
+        books.record(facts, now)
+        found = books.queue_usage(now)
+        assert not books.trouble
+        assert found.period_start_ms == month_start_ms(now)
+        for sums, since in ((found.total, None), (found.period, found.period_start_ms)):
+            report = books.usage(now, since_ms=since, by=By.QUEUE)
+            assert {q: ms for q, ms in sums.items() if ms} == {row.queue: row.gpu_ms for row in report.rows}
+    assert found.total != found.period
+    assert sum(found.total.values()) > sum(found.period.values()) > 0
+    books.close()
+
+
+def test_usage_is_not_told_while_the_books_are_behind(tmp_path):
+    books = Bookkeeper(f"sqlite:///{tmp_path}/no/such/folder/books.sqlite")
+    books.record([held("g1", 1, 0)], 0)
+    with pytest.raises(Unreachable):
+        books.queue_usage(1)
+
+
+# --- rhythm -----------------------------------------------------------------------------------------------------------
+
+
+def test_work_that_fails_outside_is_done_again_and_a_bug_is_not_hidden():
+    calls = []
+
+    async def work():
+        calls.append(1)
+        if len(calls) < 3:
+            raise Unreachable("away")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(upkeep._every("work", 0.001, work))
+    assert len(calls) == 3
+
+
+# --- the lease before an uninstall ------------------------------------------------------------------------------------
+
+LEASE = ("leases", "system", "fairlead-operator")
+
+
+def leased(api, holder):
+    api._store(
+        LEASE, {"metadata": {"name": "fairlead-operator", "namespace": "system"}, "spec": {"holderIdentity": holder}}
+    )
+    return asyncio.run(depose(api, "system", "fairlead-operator"))
+
+
+def test_the_lease_is_taken_from_whoever_has_it(api):
+    assert leased(api, "operator-0")
+    assert api.objects[LEASE]["spec"]["holderIdentity"] == HOLDER
+    assert api.objects[LEASE]["spec"]["leaseDurationSeconds"] == 600
+    assert not leased(api, "")
+    assert api.objects[LEASE]["spec"]["holderIdentity"] == HOLDER
+
+
+def test_a_renewal_in_between_and_a_missing_right_stop_no_release(api):
+    conflicts = [api_error(409, "Conflict"), api_error(409, "Conflict")]
+    api.fault = lambda method, path, body: conflicts.pop() if method == "PUT" and conflicts else None
+    assert leased(api, "operator-0")
+    api.fault = lambda method, path, body: api_error(403, "Forbidden") if method == "PUT" else None
+    assert not leased(api, "operator-0")
+    assert not asyncio.run(depose(api, "system", "none"))
