@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_facts import NAMED, any_fact, node, placement, strategy_for, streams
+from ledger_facts import NAMED, any_fact, node, placement, streams
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts, meter, sweep
@@ -387,29 +387,3 @@ def test_cuts_are_only_lines() -> None:
     for record in EXAMPLE:
         two.take(record, Cut(at_ms=record.at_ms))
     assert one.gpu_ms() == two.gpu_ms()
-
-
-@settings(max_examples=400)
-@given(st.data())
-def test_every_kind_of_fact_survives_the_codec(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(sorted(codec.KINDS)))
-    fact = data.draw(strategy_for(codec.KINDS[kind]))
-    encoded = codec.encode(fact)
-    assert codec.decode(encoded) == fact
-    assert codec.encode(codec.decode(encoded)) == encoded
-    assert isinstance(codec.subject(fact), str)
-
-
-def test_bytes_are_canonical_and_stay_as_they_are() -> None:
-    fact = release(7, rank=2, estimated_ms=1)
-    assert codec.encode(fact) == (
-        b'{"fact":{"at_ms":7,"attempt":1,"estimated_ms":1,"gang":"g1","rank":2},"kind":"MemberReleased"}'
-    )
-    failed = PlaceFailed(gang="g", attempt=1, cause=refuse(Reason.PLACE_CONFLICT, detail="x"), released=(), at_ms=1)
-    assert b'"cause":{"details":[["detail","x"]],"reason":"PlacementConflict"}' in codec.encode(failed)
-
-
-def test_the_codec_says_what_it_cannot_read() -> None:
-    for bad in (b"", b"{}", b'{"kind":"Wish","fact":{}}', b'{"kind":"Cut","fact":{"at_ms":"x"}}', b"\xff"):
-        with pytest.raises(UnreadableInput):
-            codec.decode(bad)
