@@ -27,7 +27,7 @@ def test_every_kind_of_fact_survives_the_codec(data: st.DataObject) -> None:
 
 
 def test_bytes_are_canonical_and_stay_as_they_are() -> None:
-    fact = release(7, rank=2, estimated_ms=1)
+    fact = MemberReleased(gang="g1", attempt=1, rank=2, at_ms=7, estimated_ms=1)
     assert codec.encode(fact) == (
         b'{"fact":{"at_ms":7,"attempt":1,"estimated_ms":1,"gang":"g1","rank":2},"kind":"MemberReleased"}'
     )
