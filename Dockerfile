@@ -12,7 +12,7 @@ COPY migrations migrations
 ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONSAFEPATH=1
 RUN python -m venv /build && /build/bin/pip install --quiet hatchling \
     && /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /dist . \
-    && python -m venv /opt/fairlead && /opt/fairlead/bin/pip install --quiet "$(ls /dist/*.whl)[api,books,operator]"
+    && python -m venv /opt/fairlead && /opt/fairlead/bin/pip install --quiet "$(ls /dist/*.whl)[api,books,nvml,operator]"
 
 FROM python:3.11-slim
 # PYTHONSAFEPATH: never take a module from the working directory. No -O anywhere: asserts are part of the program.

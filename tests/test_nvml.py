@@ -44,8 +44,8 @@ def test_an_hgx_h100():
     assert {(x.path, x.bytes_per_s) for x in machine.links} == {("NV18", 18 * 26_562_000_000)}
     assert len(machine.links) == 28
     facts = reading.facts["GPU0"]
-    assert (facts.compute_capability, facts.minor, facts.pcie_generation, facts.pcie_width) == ("9.0", 0, 5, 16)
-    assert (reading.driver, machine.clique, library.take_warnings()) == ("580.126.20", "", ())
+    assert (first.compute, first.minor, facts.pcie_generation, facts.pcie_width) == ("9.0", 0, 5, 16)
+    assert (machine.driver_version, machine.clique, library.take_warnings()) == ("580.126.20", "", ())
 
 
 def test_a_dgx_a100_whose_driver_knows_no_recovery_action():

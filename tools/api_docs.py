@@ -27,7 +27,7 @@ UTC; a name that ends in `Ms` is milliseconds. `[]` marks the items of a list, `
 | GangJob | gj | namespaced | tenants; status by the operator |
 | Queue | fq | cluster | queue admins; status by the operator |
 | Pool | none | cluster | the platform team; status by the operator |
-| NodeTopology | nt | cluster | the node agent; status by the operator |
+| NodeTopology | nt | cluster | the node agent, status too |
 | QueueView | qv | namespaced | the operator; tenants read it |
 
 Every kind is in the category `fairlead`: `kubectl get fairlead`. Submitting to a queue needs the RBAC verb `use` on it.

@@ -15,7 +15,7 @@ NAMESPACE = "fairlead-system"
 OPERATOR = "fairlead-operator"  # the ServiceAccount, and the Lease
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{OPERATOR}"
 # Nothing in a test's control plane runs these.
-WORKLOADS = {"Deployment", "PersistentVolumeClaim", "Job"}
+WORKLOADS = {"DaemonSet", "Deployment", "PersistentVolumeClaim", "Job"}
 SECONDS_MAX = 30
 PROBE = "policy-probe"
 # What others need comes first; a kind that is not named comes last.

@@ -30,11 +30,8 @@ _MEBI = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuFacts:
-    """What NVML says of one GPU beyond its place: identity for the books, versions, and how it can be cut."""
+    """What NVML says of one GPU beyond `Gpu`: the most its PCIe link can do here, its MIG state, its fabric."""
 
-    serial: str = ""
-    compute_capability: str = ""
-    minor: int = -1
     pcie_generation: int = 0
     pcie_width: int = 0
     mig: MigGeometry | None = None
@@ -43,10 +40,9 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReading:
-    """A node as NVML sees it. `facts` and `p2p` are by GPU id; `p2p` holds the pairs that cannot read each other."""
+    """A node as NVML sees it. `facts` are by GPU id; `no_p2p` has the pairs that cannot read each other."""
 
     machine: Machine
-    driver: str
     facts: Mapping[str, GpuFacts]
     no_p2p: tuple[tuple[str, str], ...] = ()
 
@@ -102,10 +98,10 @@ def read_node(library: Library) -> NodeReading:
         gpus=tuple(d.gpu for d in devices),
         links=tuple(links),
         clique=cliques[0] if len(cliques) == 1 else "",
+        driver_version=library.text("nvml", "SystemGetDriverVersion"),
     )
     return NodeReading(
         machine=machine,
-        driver=library.text("nvml", "SystemGetDriverVersion"),
         facts={d.gpu.id: d.facts for d in devices},
         no_p2p=tuple(apart),
     )
@@ -126,6 +122,12 @@ def _device(library: Library, index: int, handle: Handle, uuid: str) -> _Device:
     memory = library.ask(where, "DeviceGetMemoryInfo", handle)
     capability = library.ask(where, "DeviceGetCudaComputeCapability", handle)
     total = getattr(memory, "total", 0)
+    facts = GpuFacts(
+        pcie_generation=library.number(where, "DeviceGetMaxPcieLinkGeneration", handle) or 0,
+        pcie_width=library.number(where, "DeviceGetMaxPcieLinkWidth", handle) or 0,
+        mig=read_mig(library, where, handle),
+        fabric=library.fabric(where, handle),
+    )
     gpu = Gpu(
         id=where,
         index=index,
@@ -135,15 +137,11 @@ def _device(library: Library, index: int, handle: Handle, uuid: str) -> _Device:
         model=library.text(where, "DeviceGetName", handle),
         memory_bytes=int(total) if isinstance(total, int) else 0,
         numa=_numa(library, where, handle),
-    )
-    facts = GpuFacts(
-        serial=library.text(where, "DeviceGetSerial", handle),
-        compute_capability=".".join(str(part) for part in capability) if isinstance(capability, tuple | list) else "",
         minor=-1 if minor is None else minor,
-        pcie_generation=library.number(where, "DeviceGetMaxPcieLinkGeneration", handle) or 0,
-        pcie_width=library.number(where, "DeviceGetMaxPcieLinkWidth", handle) or 0,
-        mig=read_mig(library, where, handle),
-        fabric=library.fabric(where, handle),
+        compute=".".join(str(part) for part in capability) if isinstance(capability, tuple | list) else "",
+        mig_enabled=facts.mig is not None and facts.mig.enabled,
+        mig_profiles=tuple(profile.name for profile in facts.mig.profiles) if facts.mig else (),
+        serial=library.text(where, "DeviceGetSerial", handle),
     )
     device = _Device(gpu, handle, facts)
     _nvlinks(library, device)
