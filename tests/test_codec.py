@@ -9,9 +9,7 @@ from ledger_facts import strategy_for
 
 from fairlead.errors import UnreadableInput
 from fairlead.model import codec
-from fairlead.model.events import (
-    PlaceFailed,
-)
+from fairlead.model.events import MemberReleased, PlaceFailed
 from fairlead.model.reasons import Reason, refuse
 
 
