@@ -210,6 +210,11 @@ class ControlPlane:
         """Send a signal to one server, such as SIGSTOP to freeze the API server."""
         self._servers[name].signal(number)
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each server."""
+        return {name: server.pid for name, server in self._servers.items()}
+
     def tails(self, lines: int = 25) -> str:
         """Return the last lines of every log."""
         return "\n".join(server.tail(lines) for server in self._servers.values())

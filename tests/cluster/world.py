@@ -304,12 +304,13 @@ class ClusterWorld:
     def clear(self) -> None:
         """Remove all GangJobs of the world with all that hangs on them, without the operator's help."""
         for namespace in self._namespaces:
-            self.api.delete(path("gangjobs", namespace))
-            for plural in ("pods", "resourceclaims"):
+            for plural in ("gangjobs", "pods", "resourceclaims"):
+                # One by one: a collection of hundreds takes the server longer than one request may.
                 for found in self.api.list(path(plural, namespace)):
                     where = path(plural, namespace, found["metadata"]["name"])
                     with contextlib.suppress(ApiError):
-                        self.api.patch(where, {"metadata": {"finalizers": None}})
+                        if found["metadata"].get("finalizers"):
+                            self.api.patch(where, {"metadata": {"finalizers": None}})
                         self.api.delete(where, grace_seconds=0)
         for namespace in self._namespaces:
             self.until(
