@@ -260,3 +260,35 @@ def test_a_gang_that_is_cancelled_at_the_gate_holds_nobody_up():
             pass
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_conflict_on_the_way_out_is_not_taken_for_done(world, method):
+    """A finalizer, or an object, that stays because of one would stay for ever."""
+    world.api.fault = fail_on("PUT", "train-worker-2-1-gpus/status", api_error(403, "Forbidden"), times=1_000)
+
+    async def closed():
+        world.api.fault = fail_on(method, "/resourceclaims/", api_error(409, "Conflict"), times=3)
+        await world.cluster.booked([(UID, 1, rank) for rank in range(3)])
+        async with asyncio.timeout(5):
+            while world.api.of("pods") or world.api.of("resourceclaims"):
+                await asyncio.sleep(0.02)
+
+    one(world, place(), then=closed)
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_conflict_while_undoing_is_tried_again(world, method):
+    faults = [
+        fail_on("PUT", "train-worker-2-1-gpus/status", api_error(403, "Forbidden"), times=1_000),
+        fail_on(method, "/resourceclaims/", api_error(409, "Conflict"), times=3),
+    ]
+    world.api.fault = lambda *call: next((error for fault in faults if (error := fault(*call))), None)
+
+    async def later():
+        async with asyncio.timeout(5):
+            while not all(c["metadata"].get("deletionTimestamp") for c in world.api.of("resourceclaims").values()):
+                await asyncio.sleep(0.02)
+        assert world.free()
+
+    one(world, place(), then=later)

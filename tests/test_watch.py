@@ -185,7 +185,7 @@ def test_it_says_how_old_a_change_may_be_that_it_was_blind_for() -> None:
             await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(scenario())
-    assert gaps["a"] == 0
+    assert gaps["a"] < 100  # nearly nothing
     assert 300 < gaps["b"] < 5_000  # three waits of at least 0.1, 0.2 and 0.4 s halved
 
 

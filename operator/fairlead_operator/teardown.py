@@ -22,7 +22,7 @@ from fairlead.model.events import Event, MemberReleased
 from fairlead.model.gang import GangId
 from fairlead_operator.device_objects import CLAIMS, Claim
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
-from fairlead_operator.objects import PODS, Pod, Resource
+from fairlead_operator.objects import PODS, HasMeta, Pod, Resource
 from fairlead_operator.pods import BOOKED, DELETE_PROTECTION, GANG_UID, selector
 from fairlead_operator.trips import Step, Trip, all_of
 
@@ -137,8 +137,7 @@ class Teardown:
         if claim is None:
             return True
         if claim.metadata.deletion_timestamp is None:
-            options = {"preconditions": {"uid": claim.metadata.uid}}
-            await self._gone_is_fine(self._client.delete(CLAIMS, name, namespace, options=options))
+            await self._delete_exactly(CLAIMS, claim)
         if not empty:
             return claim.status.allocation is None
         await self.empty_claim(namespace, name)
@@ -189,16 +188,29 @@ class Teardown:
             return None
         return found
 
+    async def _delete_exactly(self, resource: Resource[Any], item: HasMeta) -> None:
+        """Ask for the deletion of this object; one that is gone, or that another of its name has followed, is done."""
+        meta = item.metadata
+        try:
+            options = {"preconditions": {"uid": meta.uid}}
+            await self._gone_is_fine(self._client.delete(resource, meta.name, meta.namespace, options=options))
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            found = await self._find(resource, meta.namespace, meta.name, None)
+            if found is not None and found.metadata.uid == meta.uid:
+                raise  # a conflict of another kind: it is still there, and must not be taken for done
+
     async def _gone_is_fine(self, call: Coroutine[Any, Any, object]) -> None:
-        """Await a write for which an object that is gone, or was replaced, is as good as done."""
+        """Await a write for which an object that is gone is as good as done."""
         try:
             await call
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status != 404:
                 raise
 
     async def _drop_finalizer(self, resource: Resource[Any], name: str, namespace: str, finalizer: str) -> None:
-        """Take one finalizer off, whatever else is on; the server retries conflicts itself."""
+        """Take one finalizer off, whatever else is on. The server retries conflicts itself, a few times."""
         patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": [finalizer]}}
         path = resource.path(namespace, name)
         await self._gone_is_fine(self._client.request("PATCH", path, patch, content_type=STRATEGIC_MERGE))
@@ -229,8 +241,7 @@ class Teardown:
         async def end(pod: Pod) -> None:
             if pod.metadata.deletion_timestamp or (keep_ended and pod.status.phase in DONE):
                 return
-            options = {"preconditions": {"uid": pod.metadata.uid}}
-            await self._gone_is_fine(self._client.delete(PODS, pod.metadata.name, namespace, options=options))
+            await self._delete_exactly(PODS, pod)
 
         async def release(claim: Claim) -> None:
             pod = by_name.get(claim.metadata.name.removesuffix("-gpus"))

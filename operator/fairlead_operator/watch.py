@@ -181,6 +181,8 @@ class Reflector(Generic[Item]):
                 wait_s = self._pause() if self._failures > 1 else 0.0
                 log.info("watch %s: %s, listing again", self.resource.plural, error)
             except (ApiError, Unreachable, UnreadableInput) as error:
+                if monotonic_ms() - began_ms >= _SHORT_S * 1000:
+                    self._failures = 0  # it held for a while: something on the way ends quiet connections
                 self._failures += 1
                 asked_s = error.retry_after_s if isinstance(error, ApiError) else None
                 wait_s = (asked_s or 0.0) + self._pause()
