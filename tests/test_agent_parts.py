@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -154,6 +156,28 @@ def test_once_prints_a_node_topology_without_a_server(monkeypatch, tmp_path):
     assert "GPU0\t0000:18:00.0" in done.stdout
     fake.errors["nvmlInit"] = 9
     assert CliRunner().invoke(command.app, arguments).exit_code == 3
+
+
+def test_looking_once_needs_no_library_but_the_drivers():
+    """What a person installs to try it: fairlead and nvidia-ml-py, without any other extra."""
+    code = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"aiohttp", "kubernetes", "prometheus_client", "sqlalchemy", "fastapi", "jinja2"}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, TESTS)
+from fake_machines import gb200_tray
+from fairlead.discovery import nvml
+nvml.load = lambda: nvml.Library(gb200_tray())
+from fairlead_operator.agent.__main__ import run
+sys.argv = ["fairlead-agent", "--once", "--json"]
+run()
+""".replace("TESTS", repr(str(ROOT / "tests")))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["spec"]["clique"].endswith(".32766")
 
 
 def test_the_page_has_every_flag():

@@ -19,9 +19,10 @@ Handle = Any
 """A device as NVML knows it; stale after a reset or a new `open`."""
 
 # NVML's own error codes (nvml.h); the numbers never change.
-_UNINITIALIZED, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND, _DRIVER_NOT_LOADED, _TIMEOUT = 1, 3, 4, 6, 9, 10
+_UNINITIALIZED, _INVALID_ARGUMENT, _NOT_SUPPORTED, _NOT_FOUND, _DRIVER_NOT_LOADED, _TIMEOUT = 1, 2, 3, 6, 9, 10
 _FUNCTION_NOT_FOUND, _GPU_IS_LOST, _RESET_REQUIRED, _VERSION_MISMATCH, _GPU_NOT_FOUND = 13, 15, 16, 18, 28
-_SIMPLY_NOT_THERE = frozenset({_NOT_SUPPORTED, _NOT_FOUND, _FUNCTION_NOT_FOUND, 21, 22, 25, 26, 27})
+# An argument is invalid where a driver is older than a link number, field or profile that we ask for.
+_SIMPLY_NOT_THERE = frozenset({_INVALID_ARGUMENT, _NOT_SUPPORTED, _NOT_FOUND, _FUNCTION_NOT_FOUND, 21, 22, 25, 26, 27})
 _LIBRARY_GONE = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _VERSION_MISMATCH})
 _XID_EVENT, _RECOVERY_EVENT, _UNAVAILABLE_EVENT = 0x8, 0x8000, 0x4000
 _MOST_WARNINGS = 200
