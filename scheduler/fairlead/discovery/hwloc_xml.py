@@ -14,10 +14,10 @@ from fairlead.discovery.hwloc_distances import read_distances, read_nvlinks
 from fairlead.discovery.machine_tree import DeviceFacts, Facts, assemble
 from fairlead.discovery.numa import Host
 from fairlead.discovery.pci import normal_pci
-from fairlead.discovery.pci_tree import MOST_FUNCTIONS, kind_of, pcie_link, tree_of
+from fairlead.discovery.pci_tree import MOST_FUNCTIONS, kind_of, tree_of
 from fairlead.discovery.xml_tree import Element, read_xml
 from fairlead.errors import UnreadableInput
-from fairlead.model.hardware import Machine, NumaNode, Package, PciFunction
+from fairlead.model.hardware import NO_PCIE_LINK, Machine, NumaNode, Package, PcieLink, PciFunction
 
 _BUSES = re.compile(r"([0-9a-f]{4,8}):\[([0-9a-f]{2})-([0-9a-f]{2})\]", re.IGNORECASE)
 _TYPE = re.compile(r"([0-9a-f]{4})(?: \[([0-9a-f]{4}):([0-9a-f]{4})\])?.*", re.IGNORECASE | re.DOTALL)
@@ -26,7 +26,6 @@ _GPU_NAME = re.compile(r"(?:cuda|nvml|rsmi|opencl|ze)[0-9].*")
 _IO = ("Bridge", "PCIDev", "OSDev", "Misc")
 # Version 3 has a mask of types, older ones a number.
 _NETWORK_BITS, _NETWORK_TYPES = 16 | 32, {"2": "net", "3": "rdma"}
-_SPEED_OF = {1: 0.25, 2: 0.5, 3: 0.9846, 4: 1.9692, 5: 3.9385, 6: 7.5625}  # GB/s of a lane, as hwloc counts them
 
 
 @dataclass(slots=True)
@@ -192,7 +191,6 @@ def _pci(element: Element, around: _Around, found: _Found) -> _Around:
         raise UnreadableInput(f"{found.name}:{element.line}: more than {MOST_FUNCTIONS} PCI functions")
     class_code, vendor, product = int(kind[1], 16) << 8, int(kind[2] or "0", 16), int(kind[3] or "0", 16)
     is_switch = element.get("subtype") == "NVSwitch"
-    generation, lanes = _link(element.get("pci_link_speed"))
     found.functions[pci] = PciFunction(
         id=pci,
         parent=around.bridge,
@@ -203,21 +201,17 @@ def _pci(element: Element, around: _Around, found: _Found) -> _Around:
         name=_infos(element).get("PCIDevice", "")[:128],
         numa=around.numa,
         buses=written,
-        link=pcie_link(generation, lanes),
+        link=_link(element.get("pci_link_speed")),
     )
     _remember(element, pci, found)
     return replace(around, bridge=pci, pci=pci)
 
 
-def _link(speed: str) -> tuple[int, int]:
-    """Return (generation, lanes) that give a bandwidth in GB/s, the most lanes first; (0, 0) unknown."""
+def _link(speed: str) -> PcieLink:
+    """Return the link of a bandwidth in GB/s. Generation and lanes stay unknown: 16 GB/s is 3 x16, 4 x8 and 5 x4."""
     if not re.fullmatch(r"[0-9]{1,4}(?:\.[0-9]{1,9})?", speed):
-        return (0, 0)
-    for lanes in (16, 8, 4, 2, 1):
-        for generation, rate in _SPEED_OF.items():
-            if abs(float(speed) - rate * lanes) < 0.005 * rate * lanes:
-                return generation, lanes
-    return (0, 0)
+        return NO_PCIE_LINK
+    return PcieLink(bytes_per_s=round(float(speed) * 1_000_000_000))
 
 
 def _remember(element: Element, pci: str, found: _Found) -> None:

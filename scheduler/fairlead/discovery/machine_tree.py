@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ MOST_DEVICES = 256
 NIC_PAIRS_UP_TO = 64
 """NICs up to which the paths between them are listed too; beyond it they would be most of the machine."""
 
+_SUPERCHIP = re.compile(r"(?<![A-Za-z0-9])G[BH][23]00(?![0-9])")  # GPUs that share a board and memory with Grace
 _PCIE4_X16_BYTES_PER_S = 16 * 1_969_230_769  # what the paces of `theoretical_pace` are for
 
 
@@ -116,7 +118,7 @@ def assemble(tree: PciTree, host: Host, facts: Facts) -> Machine:
         memory_nodes=host.memory_nodes,
         pcie=tuple(tree.functions.values()),
         nvswitches=tuple(switches),
-        wires=_wires(facts.nvlinks, names),
+        wires=(*_wires(facts.nvlinks, names), *_coherent(gpus)),
         drives=tuple(drives),
         storage_links=tuple(link for link in storage if link.path),
         iommu=facts.iommu,
@@ -257,6 +259,8 @@ class _Paths:
             if count:
                 return Link(a=a.id, b=b.id, path=f"NV{min(count, 999)}", bytes_per_s=pace)
         path = self._tree.path(a.pci, b.pci)
+        if path == "NODE" and isinstance(a, Gpu) and isinstance(b, Nic) and _SUPERCHIP.search(a.model):
+            path = "SYS"  # the GPU's traffic to the host takes C2C, not PCIe; nvidia-smi says SYS for all its NICs
         rates = [rate for rate in (_slot(a.pcie), _slot(b.pcie)) if rate]
         pace = theoretical_pace(path)
         p2p = self._tree.redirected(a.pci, b.pci) if path in ("PIX", "PXB") else ""
@@ -289,7 +293,17 @@ class _Paths:
 
 def _slot(link: PcieLink) -> int:
     """Return bytes/s of a slot when it is busy: an idle GPU lowers the generation, never the lanes; 0 unknown."""
-    return pcie_link(link.max_generation or link.generation, link.lanes or link.max_lanes).bytes_per_s
+    busy = pcie_link(link.max_generation or link.generation, link.lanes or link.max_lanes).bytes_per_s
+    return busy or link.bytes_per_s
+
+
+def _coherent(gpus: list[Gpu]) -> list[Wire]:
+    """Return the links between CPUs and GPUs whose memory is the CPUs' too: C2C of Grace, NVLink of POWER9."""
+    return [
+        Wire(a=gpu.id, b=f"numa:{gpu.numa}", kind="c2c" if _SUPERCHIP.search(gpu.model) else "nvlink", count=1)
+        for gpu in gpus
+        if gpu.numa >= 0 and (gpu.memory_numa >= 0 or _SUPERCHIP.search(gpu.model))
+    ]
 
 
 def _wires(nvlinks: list[NvLinkPair], names: dict[str, str]) -> tuple[Wire, ...]:

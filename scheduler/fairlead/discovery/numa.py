@@ -74,43 +74,42 @@ def _numbers(files: Snapshot, folder: str, prefix: str) -> list[int]:
 
 
 def _cpus(files: Snapshot, host: Host) -> dict[int, int]:
-    """Return package by online CPU (those whose package is unknown left out) and set `host.cpus`."""
-    package_of: dict[int, int] = {}
+    """Return package by online CPU (those whose package is unknown left out) and set `host.cpus`.
+
+    Kernels without a topology of CPUs in sysfs have it in ``/proc/cpuinfo``, which lists only those online.
+    """
     there = _numbers(files, _CPUS, "cpu")
-    online: set[int] = set()
-    offline: list[int] = []
-    for cpu in there:
-        folder = f"{_CPUS}/cpu{cpu}"
-        package = files.text(f"{folder}/topology/physical_package_id")
-        if files.text(f"{folder}/online") == "0" or not files.exists(f"{folder}/topology"):
-            offline.append(cpu)
-            continue
-        online.add(cpu)
-        if package.isdecimal() and len(package) < 8:
-            package_of[cpu] = int(package)
-    if offline:
-        host.warnings.append(f"{_CPUS}: CPUs {as_list(offline)} are offline; they do not count")
+    told = {cpu for cpu in there if files.exists(f"{_CPUS}/cpu{cpu}/topology")}
+    if told:
+        online = {cpu for cpu in told if files.text(f"{_CPUS}/cpu{cpu}/online") != "0"}
+        said = {cpu: files.text(f"{_CPUS}/cpu{cpu}/topology/physical_package_id") for cpu in online}
+        if set(there) - online:
+            host.warnings.append(f"{_CPUS}: CPUs {as_list(set(there) - online)} are offline; they do not count")
+    else:
+        listed = _cpuinfo(files, "physical id")
+        online = set(listed) or {cpu for cpu in there if files.text(f"{_CPUS}/cpu{cpu}/online") != "0"}
+        online = online or set(parse_list(files.text(f"{_CPUS}/online")) or ())
+        said = listed
+        host.warnings.append(f"{_CPUS}: no CPU has a topology; what /proc/cpuinfo says of them is taken")
+    package_of = {cpu: int(text) for cpu, text in said.items() if text.isdecimal() and len(text) < 8}
     if online and not package_of:
         host.warnings.append(f"{_CPUS}: no CPU says its package; packages are unknown")
-    if not there:
-        online = set(parse_list(files.text(f"{_CPUS}/online")) or _cpuinfo(files))
-        host.warnings.append(f"{_CPUS}: no CPUs; their packages are unknown")
     host.cpus = frozenset(online)
     return package_of
 
 
-def _cpuinfo(files: Snapshot) -> dict[int, str]:
-    """Return model by CPU."""
-    models: dict[int, str] = {}
+def _cpuinfo(files: Snapshot, *keys: str) -> dict[int, str]:
+    """Return by CPU the first value of the keys, "" for a CPU that has none of them."""
+    found: dict[int, str] = {}
     cpu = -1
     for line in files.text("proc/cpuinfo").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key == "processor" and value.isdecimal() and len(value) < 6:
             cpu = int(value)
-            models[cpu] = ""
-        elif key in ("model name", "cpu", "cpu model", "CPU part") and cpu >= 0 and not models[cpu]:
-            models[cpu] = value
-    return models
+            found[cpu] = ""
+        elif key in keys and cpu >= 0 and not found[cpu]:
+            found[cpu] = value
+    return found
 
 
 def _nodes(files: Snapshot, host: Host) -> list[NumaNode]:
@@ -153,7 +152,7 @@ def _gpu_memory(files: Snapshot) -> dict[int, str]:
 
 
 def _packages(files: Snapshot, package_of: dict[int, int], nodes: tuple[NumaNode, ...]) -> tuple[Package, ...]:
-    models = _cpuinfo(files)
+    models = _cpuinfo(files, "model name", "cpu", "cpu model", "CPU part")
     members: dict[int, list[int]] = {}
     for cpu, package in package_of.items():
         members.setdefault(package, []).append(cpu)

@@ -170,7 +170,7 @@ def _linked(functions: dict[str, PciFunction]) -> dict[str, PciFunction]:
     for at, function in functions.items():
         link = replace(function.link, shared=heavy.get(at, 0) > 1)
         parent = done.get(function.parent)
-        if not link.generation and parent is not None and parent.kind in ("root-port", "switch-downstream"):
+        if not link.bytes_per_s and parent is not None and parent.kind in ("root-port", "switch-downstream"):
             slot = parent.link
             link = replace(link, generation=slot.generation, lanes=slot.lanes, bytes_per_s=slot.bytes_per_s)
         low, high = buses.get(at, (256, -1))
@@ -240,7 +240,7 @@ def _function(files: Snapshot, folder: str, pci: str, host: Host, warnings: list
         vendor=max(vendor, 0),
         product=max(product, 0),
         name=files.text(f"{folder}/label")[:128],
-        numa=_numa(files, folder, host),
+        numa=_numa(files, folder, host, warnings),
         buses=_buses(config) if class_code >> 8 == 0x0604 else "",
         physical=normal_pci(files.target(f"{folder}/physfn")),
         iommu_group=int(group) if group.isdecimal() and len(group) < 8 else -1,
@@ -273,12 +273,14 @@ def _lanes(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) < 3 and int(text) in (1, 2, 4, 8, 12, 16, 32) else 0
 
 
-def _numa(files: Snapshot, folder: str, host: Host) -> int:
+def _numa(files: Snapshot, folder: str, host: Host, warnings: list[str]) -> int:
     """Return the NUMA node as the kernel says it, else the one whose CPUs are the nearest ones."""
     text = files.text(f"{folder}/numa_node")
     known = {node.id for node in host.nodes}
     if text.isdecimal() and len(text) < 6 and int(text) in known:
         return int(text)
+    if text not in ("", "-1"):
+        warnings.append(f"{folder}/numa_node: {text[:16]!r} is no NUMA node of this machine; it is unknown now")
     near = parse_list(files.text(f"{folder}/local_cpulist")) or parse_mask(files.text(f"{folder}/local_cpus"))
     return host.numa_of((near or frozenset()) & host.cpus)
 
