@@ -161,7 +161,7 @@ def booked_to(books, part):
         database.close()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_in_a_race_nobodys_pod_lands_on_a_device_of_somebody_else(world, operator, seed):
     """(c): a stranger takes devices by chance while thirty gangs are being placed."""
     operator.start()
