@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from typing import Any
@@ -22,8 +23,8 @@ from fairlead.model.events import (
 )
 from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName, Resources
-from fairlead.model.reasons import Refusal
-from fairlead_operator.custom_objects import GangJob, NodeTopology, PoolObject
+from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead_operator.custom_objects import GangJob, NodeTopology, PoolObject, QueueObject
 from fairlead_operator.device_objects import Claim, Slice
 from fairlead_operator.facts import Intake
 from fairlead_operator.objects import NodeObject, Pod
@@ -320,3 +321,39 @@ def test_nothing_of_members_is_told_before_the_rebuild_and_what_vanished_meanwhi
     running, released = stage.take()
     assert isinstance(running, MemberRunning)
     assert released == MemberReleased(gang=G, attempt=1, rank=1, at_ms=NOW)
+
+
+def test_a_queues_status_judges_no_job_again_and_its_spec_does() -> None:
+    """We write queues' statuses ourselves every few seconds; ten thousand waiting jobs must not hear of each."""
+    judged: list[str] = []
+
+    async def accept(job: GangJob) -> Refusal:
+        judged.append(job.metadata.name)
+        return refuse(Reason.AWAITING_CYCLE)
+
+    def queue(version: str, limit: int, used: int) -> QueueObject:
+        spec = {"resources": [{"name": "gpu", "guaranteed": 8, "limit": limit}]}
+        found = {"metadata": {"name": "q", "uid": "q", "resourceVersion": version}, "spec": spec}
+        return decoded({**found, "status": {"used": used}}, QueueObject)
+
+    async def story() -> None:
+        stage = Stage(accept)
+        role = {"name": "worker", "replicas": 1, "template": {}}
+        job = {"metadata": {"name": "j", "uid": "j", "generation": 1}, "spec": {"queue": "q", "roles": [role]}}
+        workers = asyncio.create_task(stage.intake.gangs.run())
+        stage.intake.on_gangjob(ADDED, None, decoded(job, GangJob))
+        await stage.intake.gangs.settled(5)
+        assert judged == ["j"]
+        stage.intake.on_queue(ADDED, None, queue("1", 16, 0))
+        await stage.intake.gangs.settled(5)
+        assert judged == ["j"] * 2
+        stage.intake.on_queue(MODIFIED, queue("1", 16, 0), queue("2", 16, 8))
+        await stage.intake.gangs.settled(5)
+        assert judged == ["j"] * 2
+        stage.intake.on_queue(MODIFIED, queue("2", 16, 8), queue("3", 32, 8))
+        await stage.intake.gangs.settled(5)
+        assert judged == ["j"] * 3
+        workers.cancel()
+        await asyncio.gather(workers, return_exceptions=True)
+
+    asyncio.run(story())

@@ -155,8 +155,10 @@ class Intake:
         self.gangs.job(job, gone=change is Change.DELETED)
 
     def on_queue(self, change: Change, old: QueueObject | None, new: QueueObject | None) -> None:
-        """A Queue changed; jobs in it are judged again."""
+        """A Queue changed; jobs in it are judged again, unless it was only the status that we write ourselves."""
         name = _meta(old, new).name
+        if old is not None and new is not None and change is not Change.DELETED and old.spec == new.spec:
+            return
         if change is Change.DELETED or new is None:
             self._queues.pop(name, None)
             self.problems.pop(("Queue", name), None)
