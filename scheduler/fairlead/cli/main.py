@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "queues": ("fairlead.cli.verbs", "queues", "List queues: guaranteed, limit, used, borrowed, pending."),
     "nodes": ("fairlead.cli.verbs", "nodes", "List nodes and their devices by state."),
     "usage": ("fairlead.cli.verbs", "usage", "List held and lost GPU-hours by queue."),
+    "topology": ("fairlead.cli.topology", "app", "Look at machines and fabrics, and ask how devices hang together."),
     "ledger": ("fairlead.cli.ledger", "app", "Verify the books and show their entries."),
     "report": ("fairlead.cli.report", "app", "Answer questions from the books."),
     "replay": ("fairlead.cli.replay", "replay", "Decide again what the journal says was decided, and compare."),

@@ -1,24 +1,36 @@
-"""A machine as a networkx graph, and what contradicts itself in it.
+"""A machine and a fleet as networkx graphs: what hangs on what, what is joined to what, and how well.
 
-Tree edges lead from ``machine`` over packages, NUMA nodes, PCIe roots and switches down to devices; link edges join two
-devices. Every node has ``kind``; every edge has ``kind`` (``tree`` or ``link``), link edges also ``path`` (nvidia-smi's
-words) and ``bytes_per_s`` (0 unknown). A pair of devices may have both kinds, so the graph is a multigraph whose keys
-are the kinds.
+Tree edges lead from ``machine`` over packages, NUMA nodes, PCIe roots and switches down to devices; link edges join
+two devices by their best path; wire edges are NVLinks and C2C with NVSwitches as vertices of their own. Every node has
+``kind``. Every edge has ``kind`` and ``bytes_per_s`` (one direction, 0 unknown); see `device_graph` for the rest. A
+pair of devices may have several kinds of edges, so the graph is a multigraph whose keys are the kinds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 
 import networkx as nx
 
-from fairlead.model.hardware import Gpu, Link, Machine, Nic, NumaNode
-from fairlead.topology.paths import class_rank, nvlinks, path_class, tree_class
+from fairlead.model.fabric import Inventory
+from fairlead.model.hardware import NO_PCIE_LINK, Drive, Gpu, Link, Machine, Nic, NumaNode, NvSwitch, PcieLink
+from fairlead.topology.contradictions import check
+from fairlead.topology.paths import latency_class, path_class
 
-__all__ = ["check", "device_graph", "packages", "path_class"]
+__all__ = [
+    "below",
+    "check",
+    "device_graph",
+    "devices_of",
+    "inventory_graph",
+    "packages",
+    "parent",
+    "path_class",
+    "uplink_load",
+]
 
 ROOT = "machine"
+Device = Gpu | Nic | NvSwitch | Drive
 
 
 def device_graph(machine: Machine) -> nx.MultiGraph[str]:
@@ -26,42 +38,143 @@ def device_graph(machine: Machine) -> nx.MultiGraph[str]:
 
     A device hangs on the closest thing that is known of it; where nothing is, on the machine itself. Links whose ends
     are no devices are left out; `check` names them.
+
+    Tree edges have ``above`` (their upper end), ``generation``, ``lanes``, ``shared``, ``p2p`` and ``oversubscription``
+    (what hangs below could move at once, in millionths of the edge's own rate; 0 unknown). Link and wire edges have
+    ``path``, ``latency`` (see `latency_class`), ``p2p``, and ``measured_bytes_per_s`` where somebody measured.
     """
     graph: nx.MultiGraph[str] = nx.MultiGraph()
     graph.add_node(ROOT, kind="machine")
-    parent_of_numa = {numa: f"package:{i}" for i, group in enumerate(packages(machine.numa_nodes)) for numa in group}
+    functions = {function.id: function.link for function in machine.pcie}
+    parent_of_numa = _packages_of(machine)
     for package in sorted(set(parent_of_numa.values())):
-        _hang(graph, ROOT, package, "package")
-    for device in _devices(machine):
-        chain = [ROOT]
-        if device.numa in parent_of_numa:
-            chain.append(parent_of_numa[device.numa])
-        if device.numa >= 0:
-            chain.append(f"numa:{device.numa}")
-        if device.pcie_root:
-            chain.append(f"root:{device.pcie_root}")
-        parts = device.pcie_switch.split("/") if device.pcie_switch else []
-        chain += ["switch:" + "/".join(parts[: i + 1]) for i in range(len(parts))]
-        for above, below in pairwise(chain):
-            _hang(graph, above, below, below.partition(":")[0])
-        _hang(graph, chain[-1], device.id, "gpu" if isinstance(device, Gpu) else "nic")
+        _hang(graph, ROOT, package, NO_PCIE_LINK)
     for node in machine.numa_nodes:
-        _hang(graph, parent_of_numa.get(node.id, ROOT), f"numa:{node.id}", "numa")
-    devices = {device.id for device in _devices(machine)}
+        _hang(graph, parent_of_numa.get(node.id, ROOT), f"numa:{node.id}", NO_PCIE_LINK)
+    for device in devices_of(machine):
+        chain = _chain(device, parent_of_numa)
+        for above, below in pairwise(chain):
+            last = below.rpartition("/")[2].removeprefix("switch:")
+            _hang(graph, above, below, functions.get(last, NO_PCIE_LINK))
+        _hang(graph, chain[-1], device.id, device.pcie)
+        graph.nodes[device.id]["kind"] = type(device).__name__.lower()
     for link in machine.links:
-        if link.a in devices and link.b in devices:
-            graph.add_edge(link.a, link.b, key="link", kind="link", path=link.path, bytes_per_s=link.bytes_per_s)
+        if link.a in graph and link.b in graph:
+            graph.add_edge(link.a, link.b, key="link", kind="link", **_link(link))
+    for wire in machine.wires:
+        for end in (wire.a, wire.b):
+            if end not in graph:
+                _hang(graph, ROOT, end, NO_PCIE_LINK)
+        path = f"NV{wire.count}" if wire.kind == "nvlink" else wire.kind.upper()
+        key = f"wire:{wire.a}:{wire.b}"
+        latency = latency_class(path)
+        graph.add_edge(wire.a, wire.b, key=key, kind="wire", path=path, bytes_per_s=wire.bytes_per_s, latency=latency)
+    _subscribe(graph)
     return graph
 
 
-def _devices(machine: Machine) -> list[Gpu | Nic]:
-    return [*machine.gpus, *machine.nics]
+def devices_of(machine: Machine) -> list[Device]:
+    """Return GPUs, NICs, NVSwitches and drives, in this order."""
+    return [*machine.gpus, *machine.nics, *machine.nvswitches, *machine.drives]
 
 
-def _hang(graph: nx.MultiGraph[str], above: str, below: str, kind: str) -> None:
-    if below not in graph:
-        graph.add_node(below, kind=kind)
-        graph.add_edge(above, below, key="tree", kind="tree")
+def _chain(device: Device, parent_of_numa: dict[int, str]) -> list[str]:
+    chain = [ROOT]
+    package = getattr(device, "package", -1)
+    if device.numa in parent_of_numa:
+        chain.append(parent_of_numa[device.numa])
+    elif device.numa < 0 and package >= 0:
+        chain.append(f"package:{package}")
+    if device.numa >= 0:
+        chain.append(f"numa:{device.numa}")
+    if device.pcie_root:
+        chain.append(f"root:{device.pcie_root}")
+    switch = getattr(device, "pcie_switch", "")
+    parts = switch.split("/") if switch else []
+    return chain + ["switch:" + "/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _packages_of(machine: Machine) -> dict[int, str]:
+    """Return NUMA node -> package: as the source says, else as distances imply."""
+    said = {node.id: f"package:{node.package}" for node in machine.numa_nodes if node.package >= 0}
+    said |= {numa: f"package:{package.id}" for package in machine.packages for numa in package.numa_nodes}
+    if said:
+        return said
+    return {numa: f"package:{i}" for i, group in enumerate(packages(machine.numa_nodes)) for numa in group}
+
+
+def _hang(graph: nx.MultiGraph[str], above: str, below: str, link: PcieLink) -> None:
+    if below in graph:
+        return
+    graph.add_node(below, kind=below.partition(":")[0])
+    graph.add_edge(
+        above,
+        below,
+        key="tree",
+        kind="tree",
+        above=above,
+        bytes_per_s=link.bytes_per_s,
+        generation=link.generation,
+        lanes=link.lanes,
+        shared=link.shared,
+        p2p=link.p2p,
+        oversubscription=0,
+    )
+
+
+def _link(link: Link) -> dict[str, object]:
+    found: dict[str, object] = {
+        "path": link.path,
+        "bytes_per_s": link.bytes_per_s,
+        "latency": latency_class(link.path),
+        "p2p": link.p2p,
+    }
+    if link.measured is not None:
+        found["measured_bytes_per_s"] = link.measured.bytes_per_s
+    return found
+
+
+def _subscribe(graph: nx.MultiGraph[str]) -> None:
+    """Fill in how many times over the devices below a switch could fill its uplink."""
+    for vertex in [str(at) for at in graph.nodes if graph.nodes[at]["kind"] == "switch"]:
+        above, load = uplink_load(graph, vertex)
+        rate = int(graph.edges[above, vertex, "tree"]["bytes_per_s"]) if above else 0
+        if rate and load:
+            graph.edges[above, vertex, "tree"]["oversubscription"] = load * 1_000_000 // rate
+            graph.edges[above, vertex, "tree"]["shared"] = True
+
+
+def parent(graph: nx.MultiGraph[str], vertex: str) -> str:
+    """Return what a vertex hangs on, "" for the machine itself and for what is not there."""
+    if vertex not in graph:
+        return ""
+    return next((at for at, edges in graph.adj[vertex].items() if edges.get("tree", {}).get("above") == at), "")
+
+
+def below(graph: nx.MultiGraph[str], vertex: str) -> set[str]:
+    """Return everything that hangs on a vertex, directly or not."""
+    found: set[str] = set()
+    todo = [vertex]
+    while todo:
+        at = todo.pop()
+        for neighbour, edges in graph.adj[at].items():
+            if edges.get("tree", {}).get("above") == at:
+                found.add(neighbour)
+                todo.append(neighbour)
+    return found
+
+
+def uplink_load(graph: nx.MultiGraph[str], vertex: str) -> tuple[str, int]:
+    """Return (vertex above a switch, bytes/s that what hangs right below could send up together; 0 below two)."""
+    above, rates = "", list[int]()
+    for neighbour, edges in graph.adj[vertex].items():
+        if "tree" in edges:
+            if edges["tree"]["above"] != vertex:
+                above = neighbour
+            elif graph.nodes[neighbour]["kind"] != "nvswitch":
+                rates.append(int(edges["tree"]["bytes_per_s"]))
+    moving = [rate for rate in rates if rate]
+    return above, sum(moving) if len(moving) > 1 else 0
 
 
 def packages(nodes: tuple[NumaNode, ...]) -> tuple[tuple[int, ...], ...]:
@@ -83,62 +196,45 @@ def packages(nodes: tuple[NumaNode, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(groups))
 
 
-def check(machine: Machine) -> list[str]:
-    """Return every way in which the facts of a machine disagree, as sentences; empty when they fit together."""
-    found = _twice(machine)
-    devices = {device.id: device for device in _devices(machine)}
-    numa_ids = {node.id for node in machine.numa_nodes}
-    for device in _devices(machine):
-        if numa_ids and device.numa >= 0 and device.numa not in numa_ids:
-            found.append(f"{device.id} is on NUMA node {device.numa}, which is not among the machine's")
-    for node in machine.numa_nodes:
-        if node.distances and len(node.distances) != len(machine.numa_nodes):
-            found.append(f"NUMA node {node.id} has {len(node.distances)} distances for {len(machine.numa_nodes)} nodes")
-    paths: dict[tuple[str, str], str] = {}
-    for link in machine.links:
-        a, b = sorted((link.a, link.b))
-        known = paths.setdefault((a, b), link.path)
-        if known != link.path:
-            found.append(f"{a} and {b} are linked twice, as {known} and as {link.path}")
-        missing = [end for end in (a, b) if end not in devices]
-        if missing:
-            found.append(f"a link names {missing[0]!r}, which is no device of the machine")
-        elif a == b:
-            found.append(f"{a} is linked to itself")
-        else:
-            found += _contradiction(devices[a], devices[b], link)
-    return found
+def inventory_graph(inventory: Inventory) -> nx.MultiGraph[str]:
+    """Return machines, fabric and groups as one graph.
 
-
-def _twice(machine: Machine) -> list[str]:
-    found: list[str] = []
-    columns = {
-        "id": [d.id for d in _devices(machine)],
-        "device name": [g.device for g in machine.gpus],
-        "UUID": [g.uuid for g in machine.gpus if g.uuid],
-        "PCI address": [d.pci for d in _devices(machine) if d.pci],
-        "GPU index": [str(g.index) for g in machine.gpus],
-        "NUMA node": [str(n.id) for n in machine.numa_nodes],
-    }
-    for what, values in columns.items():
-        found += [f"{what} {value!r} is there {times} times" for value, times in Counter(values).items() if times > 1]
-    return found
-
-
-def _contradiction(a: Gpu | Nic, b: Gpu | Nic, link: Link) -> list[str]:
-    """Compare a link with the PCIe tree; only what it surely says counts (SYS may hide C2C or a quirk of NUMA)."""
-    if link.bytes_per_s < 0:
-        return [f"the link {link.a}-{link.b} has {link.bytes_per_s} bytes/s"]
-    if nvlinks(link.path):
-        return []
-    if class_rank(link.path) > 4:
-        return [f"the link {link.a}-{link.b} has the unknown path class {link.path!r}"]
-    says = tree_class(a, b)
-    same_switch, same_root = says in ("PIX", "PXB"), bool(a.pcie_root) and a.pcie_root == b.pcie_root
-    wrong = (
-        (same_switch and link.path not in ("PIX", "PXB"))
-        or (same_root and link.path in ("NODE", "SYS"))
-        or (says == "SYS" and link.path == "NODE")
-        or (bool(a.pcie_root and b.pcie_root) and not same_root and link.path in ("PIX", "PXB", "PHB"))
-    )
-    return [f"the link {link.a}-{link.b} says {link.path}, the PCIe tree says {says or 'otherwise'}"] if wrong else []
+    Vertices of a machine are ``node/id``, the machine itself is ``node:name``; switches and groups have their keys
+    (``switch:leaf-1``, ``rack:r1``). Network edges lead from the NICs of a link's rail (all of them where it has none,
+    the machine where it has no NIC) to the switch; member edges from a machine to its groups. Network edges have
+    ``bytes_per_s``, ``latency_ns``, ``rdma``, ``congestion`` and ``lossless``.
+    """
+    graph: nx.MultiGraph[str] = nx.MultiGraph()
+    ports: dict[str, list[Nic]] = {}
+    for found in inventory.machines:
+        machine = device_graph(found.machine)
+        names = {vertex: f"{found.name}/{vertex}" for vertex in machine.nodes}
+        names[ROOT] = f"node:{found.name}"
+        for at in machine.nodes:
+            graph.add_node(names[at], kind="node" if at == ROOT else machine.nodes[at]["kind"])
+        for a, b, key, facts in machine.edges(keys=True, data=True):
+            moved = {"above": names[facts["above"]]} if key == "tree" else {}
+            graph.add_edge(names[a], names[b], key=key, **(facts | moved))
+        ports[f"node:{found.name}"] = list(found.machine.nics)
+    for group in inventory.fabric.vertices:
+        graph.add_node(group.key, kind=group.kind, tier=group.tier)
+    for link in inventory.fabric.links:
+        if link.kind != "network":
+            graph.add_edge(link.a, link.b, key="member", kind="member", bytes_per_s=0)
+            continue
+        nics = [nic for nic in ports.get(link.a, []) if link.rail < 0 or nic.rail == link.rail]
+        name = link.a.partition(":")[2]
+        ends = [(f"{name}/{nic.id}", nic.bytes_per_s) for nic in nics] or [(link.a, 0)]
+        for end, rate in ends:
+            graph.add_edge(
+                end,
+                link.b,
+                key="network",
+                kind="network",
+                bytes_per_s=link.bytes_per_s or rate,
+                latency_ns=link.latency_ns,
+                rdma=link.rdma,
+                congestion=link.congestion,
+                lossless=link.lossless,
+            )
+    return graph

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from fairlead.model.hardware import Gpu, Machine, Nic
+from fairlead.model.hardware import Gpu, Link, Machine, Nic
 
 CLASSES = ("PIX", "PXB", "PHB", "NODE", "SYS")
 """PCIe path classes, best first."""
@@ -51,6 +51,14 @@ def class_rank(path: str) -> int:
     return 0 if nvlinks(path) else UNKNOWN_RANK
 
 
+def latency_class(path: str) -> str:
+    """Return how far apart the ends of a path are, in one word: nvlink, c2c, switch, host, socket, "" unknown."""
+    if nvlinks(path):
+        return "nvlink"
+    words = {"C2C": "c2c", "PIX": "switch", "PXB": "switch", "PHB": "host", "NODE": "host", "SYS": "socket"}
+    return words.get(path, "")
+
+
 def theoretical_pace(path: str, *, pcie_generation: int = 4, nvlink_bytes_per_s: int = NVLINK_BYTES_PER_S) -> int:
     """Return bytes/s in one direction that a path of this class can give, 0 where the class is unknown.
 
@@ -61,6 +69,13 @@ def theoretical_pace(path: str, *, pcie_generation: int = 4, nvlink_bytes_per_s:
         return links * nvlink_bytes_per_s
     base = PCIE4_BYTES_PER_S.get(path, 0)
     return base << (pcie_generation - 4) if pcie_generation >= 4 else base >> (4 - pcie_generation)
+
+
+def effective(link: Link) -> int:
+    """Return bytes/s that a link gives: what was measured where it stays below the theory, else the theory."""
+    if link.measured is not None and 0 < link.measured.bytes_per_s < link.bytes_per_s:
+        return link.measured.bytes_per_s
+    return link.bytes_per_s or theoretical_pace(link.path)
 
 
 def tree_class(a: Gpu | Nic, b: Gpu | Nic) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.model.hardware import Link, Machine
-from fairlead.topology.paths import UNKNOWN_RANK, class_rank, theoretical_pace, tree_class
+from fairlead.topology.paths import UNKNOWN_RANK, class_rank, effective, theoretical_pace, tree_class
 
 COLUMNS_UP_TO = 16
 """GPUs of one machine up to which every subset has a row: 65,536 rows, about 1 MB."""
@@ -62,7 +62,7 @@ def shape_key(machine: Machine) -> Shape:
             elif link_to is None:
                 row.append(theoretical_pace(tree_class(gpu, peer)))
             else:
-                row.append(link_to.bytes_per_s or theoretical_pace(link_to.path))
+                row.append(effective(link_to))
         pace.append(tuple(row))
         ranks: list[int] = []
         for nic in machine.nics:
@@ -101,30 +101,31 @@ class ShapeTable:
         """Build the columns (milliseconds up to 8 GPUs, some tens of them for 16)."""
         self.shape = shape
         self.gpus = len(shape.pace)
-        self._best: dict[tuple[int, int], tuple[int, int]] = {}
+        self._best: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._columns = _Columns(shape) if self.gpus <= COLUMNS_UP_TO else None
 
-    def best(self, mask: int, count: int) -> tuple[int, int]:
+    def best(self, mask: int, count: int, required: int = 0) -> tuple[int, int]:
         """Return (mask of the best `count` devices out of `mask`, pace of their slowest pair in bytes/s).
 
+        Only sets that hold all of `required` count.
         Best is the highest pace; then the lowest sum of path classes to a nearest NIC and the most NICs of their own;
         then the fewest NUMA nodes and the nearest of them; then what stays behind: the largest sets that keep each
         pace, whole pace islands, NUMA nodes and switches; then the fewest switches; then the
-        lowest mask. (0, 0) when `mask` has too few. The pace of one device is 0.
+        lowest mask. (0, 0) when `mask` has too few or lacks a required one. The pace of one device is 0.
         """
-        found = self._best.get((mask, count))
+        found = self._best.get((mask, count, required))
         if found is None:
             free = mask & ((1 << self.gpus) - 1)
-            if count <= 0 or free.bit_count() < count:
+            if count <= 0 or free.bit_count() < count or required & ~free or required.bit_count() > count:
                 found = (0, 0)
             elif self._columns is not None:
-                chosen = self._columns.choose(free, count)
+                chosen = self._columns.choose(free, count, required)
                 found = (chosen, self.pace(chosen))
             else:
-                found = self._grow(free, count)
+                found = self._grow(free, count, required)
             if len(self._best) >= _ANSWERS_UP_TO:
                 self._best.clear()
-            self._best[mask, count] = found
+            self._best[mask, count, required] = found
         return found
 
     def pace(self, mask: int) -> int:
@@ -142,24 +143,25 @@ class ShapeTable:
     def _bits(self, mask: int) -> list[int]:
         return [i for i in range(self.gpus) if mask >> i & 1]
 
-    def _grow(self, free: int, count: int) -> tuple[int, int]:
+    def _grow(self, free: int, count: int, required: int) -> tuple[int, int]:
         """Grow a set from every free device, always by the one that costs least (bounded; for large machines)."""
         shape, candidates = self.shape, self._bits(free)
         near = [min(row, default=0) for row in shape.nic_rank]
         best_cost: tuple[int, ...] | None = None
         chosen = 0
-        for first in candidates:
-            mask, slowest = 1 << first, dict.fromkeys(candidates, 1 << 62)
-            last = first
-            for _ in range(count - 1):
+        for first in [self._bits(required)[0]] if required else candidates:
+            mask, slowest = required or 1 << first, dict.fromkeys(candidates, 1 << 62)
+            fresh = self._bits(mask)
+            for _ in range(count - mask.bit_count()):
                 for other in candidates:
-                    slowest[other] = min(slowest[other], shape.pace[last][other])
+                    slowest[other] = min(slowest[other], *(shape.pace[last][other] for last in fresh))
                 nodes = {shape.numa[i] for i in self._bits(mask)}
                 last = min(
                     (i for i in candidates if not mask >> i & 1),
                     key=lambda i: (-slowest[i], near[i], shape.numa[i] not in nodes, shape.switch[i], i),
                 )
                 mask |= 1 << last
+                fresh = [last]
             nic_cost = sum(near[i] for i in self._bits(mask))
             kept, switches = _kept_together(free & ~mask, shape), len({shape.switch[i] for i in self._bits(mask)})
             cost = (-self.pace(mask), nic_cost, self.numa_span(mask), -kept, switches, mask)
@@ -244,10 +246,10 @@ class _Columns:
         """Return bytes/s of the slowest pair of a subset."""
         return int(self._pace[mask])
 
-    def choose(self, free: int, count: int) -> int:
-        """Return the best subset of `free` with `count` bits; there is one."""
+    def choose(self, free: int, count: int, required: int) -> int:
+        """Return the best subset of `free` with `count` bits, `required` among them; there is one."""
         subsets, ranks = self._subsets[count]
-        inside = np.flatnonzero((subsets & free) == subsets)
+        inside = np.flatnonzero(((subsets & free) == subsets) & ((subsets & required) == required))
         # Sorted by rank, then mask: the equals of the first stand side by side.
         equals = subsets[inside[: np.searchsorted(ranks[inside], ranks[inside[0]], side="right")]]
         return int(equals[np.argmin(self._left[free ^ equals] + self._switches[equals])])
