@@ -7,18 +7,20 @@ that share a CPU but no switch are PHB. Documents with a DOCTYPE are refused, so
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree
 
 from fairlead.discovery.pci import normal_pci
+from fairlead.discovery.pci_tree import pcie_link
 from fairlead.errors import UnreadableInput
-from fairlead.model.hardware import Gpu, Link, Machine, Nic, NumaNode
+from fairlead.model.hardware import NO_PCIE_LINK, Gpu, Link, Machine, Nic, NumaNode, PcieLink, PciFunction
 from fairlead.topology.paths import theoretical_pace, tree_class
 
 _LARGEST = 16 << 20
 _MOST_DEVICES = 256
 _DEEPEST = 16  # switches in a chain
 _SPEED = re.compile(r"([0-9]{1,3})(?:\.([0-9]))?\s*GT/s.*")
+_GENERATIONS = {25: 1, 50: 2, 80: 3, 160: 4, 320: 5, 640: 6}
 _PCIE4_X16 = 16 * 160  # lanes × tenths of GT/s: what the paces of `theoretical_pace` are for
 
 
@@ -31,6 +33,8 @@ class _Found:
     nics: list[Nic] = field(default_factory=list[Nic])
     numa_nodes: list[NumaNode] = field(default_factory=list[NumaNode])
     rate: dict[str, int] = field(default_factory=dict[str, int])
+    pcie: list[PciFunction] = field(default_factory=list[PciFunction])
+    direct: dict[str, str] = field(default_factory=dict[str, str])
     nvlinks: dict[str, list[tuple[str, str, int]]] = field(default_factory=dict[str, list[tuple[str, str, int]]])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -107,9 +111,13 @@ def _below_cpu(cpu: ElementTree.Element, numa: int, where: str, found: _Found) -
             if not pci:
                 raise UnreadableInput(f"{found.name}: {here}: busid {child.get('busid')!r} is no PCI address")
             kind = child.get("class", "").lower()
+            root = f"cpu{numa}" if numa >= 0 else ""
+            above = switches.rpartition("/")[2] or root
             if kind.startswith("0x0604"):
                 if switches.count("/") + 1 >= _DEEPEST:
                     raise UnreadableInput(f"{found.name}: {pci}: more than {_DEEPEST} switches in a chain")
+                link = _pcie(child)
+                found.pcie.append(PciFunction(id=pci, parent=above, kind="switch-upstream", numa=numa, link=link))
                 below.append((child, f"{switches}/{pci}" if switches else pci, here))
             else:
                 _device(child, pci, kind, numa, switches, here, found)
@@ -127,9 +135,23 @@ def _device(
     elif kind.startswith(("0x0302", "0x0300")):
         found.rate[pci] = _slot(element, where, found)
         gpu = element.find("gpu")
+        found.direct[pci] = "" if gpu is None else gpu.get("gdr", "")
         dev = None if gpu is None or gpu.get("dev") is None else _number(gpu, "dev", found, f"{where}/gpu")
         found.gpus.append(
-            (Gpu(id=pci, index=0, device="", pci=pci, numa=numa, pcie_root=root, pcie_switch=switches), dev)
+            (
+                Gpu(
+                    id=pci,
+                    index=0,
+                    device="",
+                    pci=pci,
+                    numa=numa,
+                    pcie_root=root,
+                    pcie_switch=switches,
+                    pcie=_pcie(element),
+                    compute=_compute("" if gpu is None else gpu.get("sm", "")),
+                ),
+                dev,
+            )
         )
         for at, link in enumerate([] if gpu is None else gpu.findall("nvlink")):
             lanes = _number(link, "count", found, f"{where}/gpu/nvlink[{at}]")
@@ -139,6 +161,7 @@ def _device(
         found.rate[pci] = _slot(element, where, found)
         net = element.find("nic/net")
         named = net.get("name", "") if net is not None else ""
+        found.direct[pci] = net.get("gdr", "") if net is not None else ""
         taken = {nic.id for nic in found.nics}
         speed = _number(net, "speed", found, f"{where}/nic/net") if net is not None and net.get("speed") else 0
         found.nics.append(
@@ -149,6 +172,7 @@ def _device(
                 pcie_root=root,
                 pcie_switch=switches,
                 bytes_per_s=max(speed, 0) * 1_000_000 // 8,
+                pcie=_pcie(element),
             )
         )
     else:
@@ -175,6 +199,19 @@ def _slot(element: ElementTree.Element, where: str, found: _Found) -> int:
     return 0
 
 
+def _pcie(element: ElementTree.Element) -> PcieLink:
+    """Return the slot as the file states it; virtual machines are known to state what is not so."""
+    match, width = _SPEED.fullmatch(element.get("link_speed", "")), element.get("link_width", "")
+    generation = _GENERATIONS.get(int(match[1]) * 10 + int(match[2] or 0), 0) if match else 0
+    return (
+        pcie_link(generation, int(width) if re.fullmatch(r"[0-9]{1,2}", width) else 0) if generation else NO_PCIE_LINK
+    )
+
+
+def _compute(sm: str) -> str:
+    return f"{sm[:-1]}.{sm[-1]}" if re.fullmatch(r"[0-9]{2,3}", sm) else ""
+
+
 def _cpu_list(affinity: str, found: _Found, where: str) -> str:
     """Turn an affinity mask (hexadecimal words of 32 bits, highest first) into a list such as ``0-23,48-71``."""
     words = affinity.split(",")
@@ -196,17 +233,7 @@ def _machine(found: _Found) -> Machine:
     gpus: list[Gpu] = []
     for at, (gpu, dev) in enumerate(ordered):
         index = dev if numbered and dev is not None else at
-        gpus.append(
-            Gpu(
-                id=f"GPU{index}",
-                index=index,
-                device=f"gpu-{index}",
-                pci=gpu.pci,
-                numa=gpu.numa,
-                pcie_root=gpu.pcie_root,
-                pcie_switch=gpu.pcie_switch,
-            )
-        )
+        gpus.append(replace(gpu, id=f"GPU{index}", index=index, device=f"gpu-{index}"))
     links: list[Link] = []
     for at, a in enumerate(gpus):
         others: list[Gpu | Nic] = [*gpus[at + 1 :], *found.nics]
@@ -217,15 +244,31 @@ def _machine(found: _Found) -> Machine:
             rates = [rate for rate in (found.rate[a.pci], found.rate[b.pci]) if rate]
             if rates and not lanes:
                 pace = pace * min(rates) // _PCIE4_X16
+            said = {found.direct.get(a.pci, ""), found.direct.get(b.pci, "")} if isinstance(b, Nic) else set[str]()
+            direct = "absent" if "0" in said else "available" if said == {"1"} else ""
             if path:
-                links.append(Link(a=a.id, b=b.id, path=path, bytes_per_s=pace))
+                links.append(Link(a=a.id, b=b.id, path=path, bytes_per_s=pace, direct=direct))
     return Machine(
         source=found.name,
         gpus=tuple(gpus),
         nics=tuple(found.nics),
         numa_nodes=tuple(sorted(found.numa_nodes, key=lambda node: node.id)),
         links=tuple(links),
+        pcie=_functions(found, tuple(gpus)),
     )
+
+
+def _functions(found: _Found, gpus: tuple[Gpu, ...]) -> tuple[PciFunction, ...]:
+    """Return the tree: CPUs as root complexes, switches as upstream ports, devices."""
+    devices: list[PciFunction] = []
+    both: tuple[Gpu | Nic, ...] = (*gpus, *found.nics)
+    for device in both:
+        above = device.pcie_switch.rpartition("/")[2] or device.pcie_root
+        kind = "gpu" if isinstance(device, Gpu) else "nic"
+        devices.append(PciFunction(id=device.pci, parent=above, kind=kind, numa=device.numa, link=device.pcie))
+    nodes = sorted({function.numa for function in (*found.pcie, *devices)} - {-1})
+    roots = [PciFunction(id=f"cpu{numa}", kind="root", numa=numa) for numa in nodes]
+    return (*roots, *found.pcie, *devices)
 
 
 def _order(pci: str) -> tuple[int, ...]:

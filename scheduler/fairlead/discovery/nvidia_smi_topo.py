@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.hardware import Gpu, Link, Machine, Nic, NumaNode
+from fairlead.model.hardware import Gpu, Link, Machine, Nic, NumaNode, NvSwitch
 from fairlead.topology.paths import CLASSES, nvlinks, theoretical_pace
 
 _LONGEST = 4 << 20
@@ -26,6 +26,8 @@ _GPU = re.compile(r"GPU([0-9]{1,4})")
 _CLASS = re.compile(r"X|NV[1-9][0-9]{0,2}|PIX|PXB|PHB|NODE|SYS|SOC")
 _RUN_TOGETHER = re.compile(r"(?:PIX?|PXB?|PHB?|NODE?|NO|SYS?|SOC?|NV[0-9]*|[PNS])[0-9][0-9,-]*")
 _CPUS = re.compile(r"[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*")
+_LEGEND = re.compile(r"\s*(NIC[0-9]{1,4}):\s*([A-Za-z0-9_.-]{1,64})\s*")
+_RULER = re.compile(r"[\s|+:-]+")
 _NEAR = ("PIX", "PXB", "PHB", "NODE")
 
 
@@ -40,6 +42,8 @@ class _Matrix:
     cells: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     cpus: dict[str, str] = field(default_factory=dict[str, str])
     numa: dict[str, int] = field(default_factory=dict[str, int])
+    gpu_numa: dict[str, int] = field(default_factory=dict[str, int])
+    nic_names: dict[str, str] = field(default_factory=dict[str, str])
     rows: set[str] = field(default_factory=set[str])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -62,7 +66,7 @@ def parse(text: str, *, name: str) -> tuple[Machine, tuple[str, ...]]:
         raise UnreadableInput(
             f"{name}: {len(text)} characters are no topology matrix; give the output of topo -m alone"
         )
-    lines = _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = [_plain(line) for line in _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     start = next((i for i, line in enumerate(lines) if _is_header(line)), None)
     if start is None:
         raise UnreadableInput(
@@ -71,6 +75,7 @@ def parse(text: str, *, name: str) -> tuple[Machine, tuple[str, ...]]:
     matrix = _header(name, start + 1, lines[start])
     for number, line in enumerate(lines[start + 1 :], start + 2):
         if line.strip().lower().startswith(("legend", "nic legend")):
+            _legend(matrix, lines[number:])
             break
         if line.strip():
             _row(matrix, number, line)
@@ -80,6 +85,22 @@ def parse(text: str, *, name: str) -> tuple[Machine, tuple[str, ...]]:
     if not matrix.rows:
         raise UnreadableInput(f"{name}:{start + 2}: no readable row below the header; is the output cut off?")
     return _machine(matrix, _settled(matrix, start + 1)), tuple(matrix.warnings)
+
+
+def _plain(line: str) -> str:
+    """Take off what quoting and tables of Markdown put around a line."""
+    quoted = line[1:].removeprefix(" ") if line.startswith(">") else line
+    if quoted.lstrip().startswith("|"):
+        return "" if _RULER.fullmatch(quoted) else quoted.replace("|", " ")
+    return quoted
+
+
+def _legend(matrix: _Matrix, lines: list[str]) -> None:
+    """Read which RDMA device each NIC column is."""
+    for line in lines:
+        match = _LEGEND.fullmatch(line)
+        if match and match[1] in matrix.devices:
+            matrix.nic_names.setdefault(match[1], match[2])
 
 
 def _is_header(line: str) -> bool:
@@ -140,6 +161,9 @@ def _affinity(matrix: _Matrix, number: int, label: str, cells: list[str]) -> Non
     if not matrix.tabs and len(cells) < min(2, len(matrix.tail)):
         matrix.warn(number, f"{label}: {len(cells)} affinity cells for {len(matrix.tail)} columns; they are dropped")
         return
+    later = [cell for cell in cells[2:] if cell]  # an empty cell stands before the GPU's own node, or not
+    if "GPU NUMA ID" in matrix.tail and len(later) == 1 and later[0].isdecimal() and len(later[0]) < 6:
+        matrix.gpu_numa[label] = int(later[0])
     for column, cell in zip(matrix.tail, cells, strict=False):
         if column == "CPU AFFINITY" and _CPUS.fullmatch(cell):
             matrix.cpus[label] = cell
@@ -192,16 +216,28 @@ def _machine(matrix: _Matrix, pairs: dict[tuple[str, str], str]) -> Machine:
                 numa[device] = near.pop()
     gpus: list[Gpu] = []
     nics: list[Nic] = []
+    nvswitches: list[NvSwitch] = []
     for device in matrix.devices:
         match = _GPU.fullmatch(device)
         place, root, below = numa.get(device, -1), roots.get(device, ""), switch(device)
         if match:
             index = int(match[1])
             gpus.append(
-                Gpu(id=device, index=index, device=f"gpu-{index}", numa=place, pcie_root=root, pcie_switch=below)
+                Gpu(
+                    id=device,
+                    index=index,
+                    device=f"gpu-{index}",
+                    numa=place,
+                    pcie_root=root,
+                    pcie_switch=below,
+                    memory_numa=matrix.gpu_numa.get(device, -1),
+                )
             )
+        elif device.lower().startswith("nvswitch"):
+            nvswitches.append(NvSwitch(id=device, numa=place, pcie_root=root))
         else:
-            nics.append(Nic(id=device, numa=place, pcie_root=root, pcie_switch=below))
+            rdma = matrix.nic_names.get(device, device if device.startswith("mlx") else "")
+            nics.append(Nic(id=device, numa=place, pcie_root=root, pcie_switch=below, rdma=rdma))
     cpus = {
         matrix.numa[device]: matrix.cpus.get(device, "") for device in reversed(matrix.devices) if device in matrix.numa
     }
@@ -209,11 +245,12 @@ def _machine(matrix: _Matrix, pairs: dict[tuple[str, str], str]) -> Machine:
         source=matrix.name,
         gpus=tuple(gpus),
         nics=tuple(nics),
+        nvswitches=tuple(nvswitches),
         numa_nodes=tuple(NumaNode(id=node, cpus=cpus[node]) for node in sorted(cpus)),
         links=tuple(
             Link(a=a, b=b, path=path, bytes_per_s=theoretical_pace(path))
             for (a, b), path in pairs.items()
-            if path in CLASSES or nvlinks(path)
+            if (path in CLASSES or nvlinks(path)) and not {a, b} & {switch.id for switch in nvswitches}
         ),
     )
 
