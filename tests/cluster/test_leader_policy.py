@@ -54,6 +54,7 @@ def writes(api):
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "member", "namespace": TEAM_A}}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gang"}, "spec": {"clusterIP": "None"}}
     chain = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fairlead-chain-head"}}
+    api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/configmaps/fairlead-chain-head")  # of an earlier operator
     view = cluster_object("QueueView", "research", {"queue": "research"})
     gangs = f"{FAIRLEAD}/namespaces/{TEAM_A}/gangjobs"
     return {
