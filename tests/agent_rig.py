@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import msgspec
 from fake_kube import FakeKube
@@ -13,10 +14,12 @@ from fairlead.discovery.findings import HealthRules
 from fairlead.discovery.nvml import Library
 from fairlead.topology.tables import TableCache
 from fairlead.world.fleet import build_inventory
+from fairlead_operator.agent.kernel_log import KernelLog
 from fairlead_operator.agent.observe import Observer
 from fairlead_operator.agent.publish import Publisher
 from fairlead_operator.agent.run_agent import Agent, Times
 from fairlead_operator.agent.ward import Ward
+from fairlead_operator.agent.working_pods import WorkingPods
 from fairlead_operator.custom_objects import NodeTopology
 from fairlead_operator.decode_nodes import decode_node
 from fairlead_operator.device_objects import Slice
@@ -50,7 +53,7 @@ def slices_of(fake, *, without=()):
 class Rig:
     """An agent that is stepped by hand: `turn` is one interval."""
 
-    def __init__(self, fake, *, kube=None, tree=None, boot_id="boot-1", slices=True, now=1_000_000, **times):
+    def __init__(self, fake, *, kube=None, tree=None, boot_id="boot-1", slices=True, now=1_000_000, root=None, **times):
         self.fake, self.now = fake, now
         self.kube = kube or FakeKube(retries=0)
         if kube is None:
@@ -60,9 +63,18 @@ class Rig:
         library = Library(fake)
         self.ward = Ward(HealthRules(), boot_id=boot_id)
         self.publisher = Publisher(self.kube, NODE, boot_id=boot_id)
-        self.observer = Observer(library, tree)
+        pods = WorkingPods(root) if root else None
+        self.kernel = KernelLog(Path("never-opened"), lambda: self.now)
+        self.observer = Observer(library, tree, pods)
         self.agent = Agent(
-            library, self.observer, self.ward, lambda: self.now, times=Times(**times), publisher=self.publisher
+            library,
+            self.observer,
+            self.ward,
+            lambda: self.now,
+            times=Times(**times),
+            publisher=self.publisher,
+            kernel=self.kernel,
+            pods=pods,
         )
         asyncio.run(self.publisher.restore_into(self.ward, self.now))
 
@@ -79,6 +91,10 @@ class Rig:
         while not self.agent._listener.heard:
             assert time.monotonic() < end, "nobody listens"
             time.sleep(0.005)
+
+    def kernel_says(self, text):
+        """The kernel has written a line."""
+        self.kernel._line(f"4,1,99,-;NVRM: {text}")
 
     @property
     def object(self):

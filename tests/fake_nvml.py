@@ -50,6 +50,7 @@ class FakeGpu:
     down: set[int] = field(default_factory=set)
     link_errors: int = 0
     reset_required: bool = False
+    processes: list[int] = field(default_factory=list)
 
 
 class FakeNvml:
@@ -342,6 +343,9 @@ class FakeNvml:
     def nvmlDeviceGetEnforcedPowerLimit(self, handle):
         self._gpu(handle)
         return 700_000
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        return [type("Process", (), {"pid": pid})() for pid in self._gpu(handle).processes]
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle):
         gpu = self._gpu(handle)

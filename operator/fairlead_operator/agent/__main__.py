@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,12 @@ from fairlead.clock import now_ms
 from fairlead.discovery import nvml
 from fairlead.discovery.findings import HealthRules, Sample
 from fairlead.errors import FairleadError
+from fairlead_operator.agent.kernel_log import KernelLog
 from fairlead_operator.agent.manifest import spec_of
 from fairlead_operator.agent.observe import Observer, tree_below
 from fairlead_operator.agent.run_agent import Agent, Times, boot_id_below
 from fairlead_operator.agent.ward import Ward
+from fairlead_operator.agent.working_pods import WorkingPods
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 log = logging.getLogger("fairlead_agent")
@@ -34,6 +37,7 @@ Deadline = Annotated[float, typer.Option("--deadline", min=0.5, max=120, help="S
 Pause = Annotated[float, typer.Option("--pause", min=5, max=3600, help="Seconds off the driver after SIGUSR1.")]
 Heartbeat = Annotated[float, typer.Option("--heartbeat", min=30, max=86400, help="Seconds between signs of life.")]
 Root = Annotated[Path, typer.Option("--root", help="Where the node's sys and proc are.")]
+Kmsg = Annotated[str, typer.Option("--kmsg", help="The kernel log; empty: do not read it.")]
 Listen = Annotated[str, typer.Option("--listen", envvar="FAIRLEAD_AGENT_LISTEN", help="host:port of /metrics.")]
 Driver = Annotated[str, typer.Option("--driver", help="DRA driver whose ResourceSlices are compared.")]
 Kubeconfig = Annotated[
@@ -51,6 +55,7 @@ def agent(
     pause: Pause = 120.0,
     heartbeat: Heartbeat = 300.0,
     root: Root = Path("/"),
+    kmsg: Kmsg = "/dev/kmsg",
     listen: Listen = "127.0.0.1:9478",
     driver: Driver = "gpu.nvidia.com",
     kubeconfig: Kubeconfig = "",
@@ -62,11 +67,14 @@ def agent(
     name = node_name or socket.gethostname()
     times = Times(interval_s=interval, deadline_s=deadline, pause_s=pause)
     library = nvml.load()
-    observer = Observer(library, tree_below(root))
+    pods = WorkingPods(root)
+    observer = Observer(library, tree_below(root), pods)
     ward = Ward(HealthRules(), boot_id=boot_id_below(root))
     if once:
         raise typer.Exit(_once(Agent(library, observer, ward, now_ms, times=times), name, root, as_json))
-    asyncio.run(_run(library, observer, ward, times, name, root, listen, driver, kubeconfig, int(1000 * heartbeat)))
+    kernel = KernelLog(Path(kmsg), now_ms) if kmsg else None
+    made = partial(Agent, library, observer, ward, now_ms, times=times, kernel=kernel, pods=pods)
+    asyncio.run(_run(made, ward, name, root, listen, driver, kubeconfig, int(1000 * heartbeat)))
 
 
 def _once(made: Agent, name: str, root: Path, as_json: bool) -> int:
@@ -108,10 +116,8 @@ def _known(sample: Sample | None) -> dict[str, int | bool]:
 
 
 async def _run(
-    library: nvml.Library,
-    observer: Observer,
+    make: partial[Agent],
     ward: Ward,
-    times: Times,
     name: str,
     root: Path,
     listen: str,
@@ -129,7 +135,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     async with KubeClient(load_config(kubeconfig), user_agent="fairlead-agent", in_flight=4) as client:
         publisher = Publisher(client, name, boot_id=boot_id_below(root), driver=driver, heartbeat_ms=heartbeat_ms)
-        made = Agent(library, observer, ward, now_ms, times=times, publisher=publisher)
+        made = make(publisher=publisher)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGUSR1, made.pause)

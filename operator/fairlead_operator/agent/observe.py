@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fairlead.discovery.findings import Sample
 from fairlead.discovery.nvml import DriverEvent, GpuLost, Handle, Library
@@ -16,6 +17,7 @@ from fairlead.discovery.nvml_samples import read_sample
 from fairlead.errors import FairleadError, Unreachable
 from fairlead.model.hardware import Machine
 from fairlead_operator.agent.combine import combine
+from fairlead_operator.agent.working_pods import WorkingPods
 
 log = logging.getLogger(__name__)
 _WHOLE_EVERY_MS = 600_000
@@ -41,12 +43,18 @@ class Observation:
 
 
 class Observer:
-    """Looks at one node. `tree` reads the PCI tree below a root; None leaves it out."""
+    """Looks at one node. `tree` reads the PCI tree below a root, `pods` learns who computes; None leaves it out."""
 
-    def __init__(self, library: Library, tree: Callable[[], tuple[Machine, tuple[str, ...]]] | None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        tree: Callable[[], tuple[Machine, tuple[str, ...]]] | None,
+        pods: WorkingPods | None = None,
+    ) -> None:
         """Keep the library; it is opened by the first look."""
         self._library = library
         self._tree = tree
+        self._pods = pods
         self._print: object = None
         self._profiles: dict[str, tuple[int, ...]] = {}
         self._whole_ms = 0
@@ -62,6 +70,8 @@ class Observer:
             for index, handle, uuid in found:
                 samples[uuid], up = read_sample(library, f"GPU{index}", handle, at_ms)
                 links.append((uuid, up))
+            if self._pods is not None:
+                self._pods.saw({uuid: self._processes(f"GPU{at}", handle) for at, handle, uuid in found})
             listed = library.number("nvml", "DeviceGetCount") or 0
             observation = Observation(at_ms=at_ms, samples=samples, listed=listed)
             if (links, self._cuts(found)) != self._print or at_ms - self._whole_ms >= _WHOLE_EVERY_MS:
@@ -76,6 +86,13 @@ class Observer:
     def release(self) -> None:
         """Let go of the driver, so that a GPU can be reset or cut; the next look takes it again."""
         self._library.close()
+
+    def _processes(self, where: str, handle: Handle) -> tuple[int, ...]:
+        """Return the numbers of the processes that compute on a GPU, as far as the driver shows them to us."""
+        try:
+            return self._library.read(where, "DeviceGetComputeRunningProcesses", _numbers, handle) or ()
+        except GpuLost:
+            return ()
 
     def _whole(self, observation: Observation) -> Observation:
         """Read the machine anew."""
@@ -112,6 +129,10 @@ class Observer:
             except GpuLost:
                 cuts.append(None)
         return cuts
+
+
+def _numbers(processes: Any) -> tuple[int, ...]:
+    return tuple(int(process.pid) for process in processes)
 
 
 def tree_below(root: Path) -> Callable[[], tuple[Machine, tuple[str, ...]]]:

@@ -16,8 +16,11 @@ from fairlead.discovery.xids import meaning
 from fairlead.errors import FairleadError
 from fairlead_operator.agent.driver_thread import DriverThread, Hung
 from fairlead_operator.agent.exposition import Tally, exposition
+from fairlead_operator.agent.heard import Ears, Heard
+from fairlead_operator.agent.kernel_log import KernelLog
 from fairlead_operator.agent.observe import Listener, Observer
 from fairlead_operator.agent.ward import Ward
+from fairlead_operator.agent.working_pods import WorkingPods
 
 log = logging.getLogger(__name__)
 _GATHER_S = 0.2  # events come in bursts; one look answers them all
@@ -34,7 +37,7 @@ class Times:
 
 
 class Agent:
-    """One node's agent. `publisher` tells the server; None where there is none."""
+    """One node's agent. `publisher` tells the server, `kernel` hears the kernel log, `pods` knows who computes."""
 
     def __init__(
         self,
@@ -45,6 +48,8 @@ class Agent:
         *,
         times: Times | None = None,
         publisher: Any = None,
+        kernel: KernelLog | None = None,
+        pods: WorkingPods | None = None,
     ) -> None:
         """Wire the parts; nothing is asked yet."""
         self.ward = ward
@@ -57,6 +62,10 @@ class Agent:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener = Listener(library, self._woken)
+        self._kernel = kernel
+        self._ears = Ears(pods)
+        if kernel is not None:
+            kernel.wake = self._woken
         self._looked = False
         self._turned_ms = monotonic_ms()
         self._paused_until_ms = 0
@@ -78,10 +87,14 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Look and publish until `stop`."""
         self._loop = asyncio.get_running_loop()
+        if self._kernel is not None:
+            self._kernel.start()
         while not stop.is_set():
             self._turned_ms = monotonic_ms()
             await self.round()
             await self._wait(stop)
+        if self._kernel is not None:
+            self._kernel.stop()
         with suppress(FairleadError):
             await asyncio.to_thread(self._thread.call, self._let_go, self.times.deadline_s)
 
@@ -108,7 +121,7 @@ class Agent:
             seen = self._thread.call(lambda: self._observer.look(at_ms), deadline_s)
         except Hung as error:
             log.warning("event=driver_hung error=%r", str(error))
-            self.ward.driver_hung(self._heard(), at_ms)
+            self.ward.driver_hung(self._heard(at_ms), at_ms)
             self.tally.looks["hung"] += 1
             return
         finally:
@@ -117,17 +130,19 @@ class Agent:
         self.tally.looks["failed" if seen.failure else "ok"] += 1
         if seen.failure:
             log.warning("event=look_failed error=%r", seen.failure)
-        self.ward.update(seen, self._heard(), at_ms)
+        self.ward.update(seen, self._heard(at_ms), at_ms)
         with suppress(Hung):
             self._thread.call(self._let_go if self.ward.wants_reset else self._listen, self.times.deadline_s)
 
-    def _heard(self) -> list[Any]:
-        events = self._listener.take()
-        for event in events:
-            if event.xid:
-                self.tally.xids[meaning(event.xid).group] += 1
-                log.warning("event=xid xid=%d uuid=%s", event.xid, event.uuid)
-        return events
+    def _heard(self, at_ms: int) -> list[Heard]:
+        lines = self._kernel.take() if self._kernel is not None else []
+        heard = self._ears.bring(self._listener.take(), lines, self.ward.gpus, at_ms)
+        for event in heard:
+            if not event.repeat:
+                self.tally.xids[meaning(event.xid, event.text).group] += 1
+            who = event.who or "unknown"
+            log.warning("event=xid xid=%d uuid=%s pod=%s text=%r", event.xid, event.uuid, who, event.text)
+        return heard
 
     def _listen(self) -> None:
         """Hear events; in the driver's thread."""

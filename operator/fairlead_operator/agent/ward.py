@@ -13,16 +13,17 @@ from typing import Any
 from fairlead.discovery.findings import HealthRules, Sample, Verdict
 from fairlead.discovery.health import Finding, GpuHealth, judge, kind_of, known_token
 from fairlead.discovery.inventory import SliceDevice
-from fairlead.discovery.nvml import DriverEvent
 from fairlead.discovery.nvml_node import GpuFacts
 from fairlead.discovery.pci import normal_pci
-from fairlead.discovery.xids import Clears, Level, XidEvent
+from fairlead.discovery.xids import NVLINK5, Clears, Level, XidEvent
 from fairlead.model.hardware import Gpu, Link, Machine
+from fairlead_operator.agent.heard import Heard
 from fairlead_operator.agent.observe import Observation
 
 GONE_KEPT_MS = 86_400_000
 """How long a GPU that is gone is remembered once the node was restarted without it."""
 EVENTS_KEPT = 256
+_TOLD_BY_THE_KERNEL = frozenset(f"Xid{number}" for number in NVLINK5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Ward:
             if not uuid or not name or not name.startswith("GPU") or not name[3:].isdecimal():
                 continue
             since_ms = int(entry.get("healthSinceMs") or 0)
-            restored = _restored(entry.get("healthReasons") or (), since_ms, now_ms, same_boot)
+            restored = _restored(entry, since_ms, now_ms, same_boot)
             if uuid in self.gpus:  # we have looked at it ourselves while the server was away
                 self.health[uuid] = _merged(self.health[uuid], restored)
                 continue
@@ -92,8 +93,8 @@ class Ward:
             if not same_boot:
                 self._forget_ms[uuid] = now_ms + GONE_KEPT_MS
 
-    def update(self, seen: Observation, told: Sequence[DriverEvent], now_ms: int) -> None:
-        """Take in one look and what the driver told since the last."""
+    def update(self, seen: Observation, told: Sequence[Heard], now_ms: int) -> None:
+        """Take in one look and what was told since the last."""
         self.hung = 0
         self.warnings = seen.warnings
         if seen.machine is not None:
@@ -109,7 +110,7 @@ class Ward:
         if not seen.failure:
             self._forget(seen.samples, now_ms)
 
-    def driver_hung(self, told: Sequence[DriverEvent], now_ms: int) -> None:
+    def driver_hung(self, told: Sequence[Heard], now_ms: int) -> None:
         """The driver did not answer in time."""
         self.hung += 1
         self._judge({uuid: Sample(at_ms=now_ms, hung=self.hung) for uuid in self.gpus}, told, now_ms)
@@ -175,15 +176,16 @@ class Ward:
         links = (replace(x, a=names.get(x.a, x.a), b=names.get(x.b, x.b)) for x in machine.links)
         self.machine = replace(machine, gpus=(), links=tuple(links))
 
-    def _judge(self, samples: Mapping[str, Sample], told: Sequence[DriverEvent], now_ms: int) -> None:
+    def _judge(self, samples: Mapping[str, Sample], told: Sequence[Heard], now_ms: int) -> None:
         for uuid, sample in samples.items():
             before = self.health.get(uuid, GpuHealth(since_ms=now_ms))
             # An event of a GPU that could not say who it is belongs to those that are lost now.
-            mine = [e for e in told if e.xid and (e.uuid == uuid or (not e.uuid and (sample.lost or sample.missing)))]
-            after = judge(before, sample, [XidEvent(xid=e.xid, at_ms=now_ms) for e in mine], self._rules)
+            mine = [e for e in told if e.uuid == uuid or (not e.uuid and (sample.lost or sample.missing))]
+            events = [XidEvent(xid=e.xid, at_ms=now_ms, text=e.text, who=e.who) for e in mine]
+            after = judge(before, sample, events, self._rules)
             self.health[uuid] = after
             name = self.gpus[uuid].id
-            for event in mine:
+            for event in (e for e in mine if not e.repeat):
                 self._note(now_ms, name, uuid, f"Xid{event.xid}", after.verdict)
             if after.verdict is not before.verdict:
                 what = after.tokens[0] if after.tokens and after.verdict is not Verdict.HEALTHY else "Recovered"
@@ -223,13 +225,16 @@ def _merged(seen: GpuHealth, restored: GpuHealth) -> GpuHealth:
     return replace(seen, findings=(*seen.findings, *more))
 
 
-def _restored(tokens: Sequence[Any], since_ms: int, now_ms: int, same_boot: bool) -> GpuHealth:
+def _restored(entry: Mapping[str, Any], since_ms: int, now_ms: int, same_boot: bool) -> GpuHealth:
     """Return the health that an earlier agent published; a restart of the node is a reset of every GPU."""
     findings: list[Finding] = []
-    for token in tokens:
+    # What the kernel said of an NVLink 5 error is not published, only what became of it.
+    severity = {"bad": "fatal", "healthy": "nonfatal"}.get(str(entry.get("verdict")), "")
+    for token in entry.get("healthReasons") or ():
         if not isinstance(token, str) or not known_token(token):
             continue
-        finding = Finding(token=token, since_ms=since_ms or now_ms, last_ms=now_ms)
+        text = severity if token in _TOLD_BY_THE_KERNEL else ""
+        finding = Finding(token=token, since_ms=since_ms or now_ms, last_ms=now_ms, text=text)
         if same_boot or kind_of(finding).clears in (Clears.NEVER, Clears.QUIET):
             findings.append(finding)
     worst = max((kind_of(f).level for f in findings), default=Level.NOTE)

@@ -226,9 +226,21 @@ def _add(findings: dict[str, Finding], token: str, at_ms: int, detail: str = "",
     if old is None:
         findings[token] = Finding(token=token, since_ms=at_ms, last_ms=at_ms, detail=detail, text=text)
     else:
+        worse = not old.text or (text and _told_level(token, text) >= _told_level(token, old.text))
         findings[token] = replace(
-            old, last_ms=at_ms, count=old.count + 1, clean=0, detail=detail or old.detail, text=text or old.text
+            old,
+            last_ms=at_ms,
+            count=old.count + 1,
+            clean=0,
+            detail=detail if worse and detail else old.detail,
+            text=text if worse and text else old.text,
         )
+
+
+def _told_level(token: str, text: str) -> Level:
+    """Return how bad an XID is by the kernel's words; of all words on one finding the worst count."""
+    match = _XID.fullmatch(token)
+    return meaning(int(match[1]), text).level if match else Level.NOTE
 
 
 def _ended(findings: Iterable[Finding], sample: Sample) -> tuple[Finding, ...]:
