@@ -5,6 +5,7 @@ Also what else may happen to a database: away, another writer, a commit whose an
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -39,7 +40,8 @@ STEPS = ("begun", "journal", "entries", "committed")
 
 def run_story(url: str, step: str = "-", times: int = -1) -> int:
     child = [sys.executable, str(Path(__file__).with_name("books_story.py")), url, step, str(times)]
-    return subprocess.run(child, capture_output=True, timeout=120, check=False).returncode
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # a safe path leaves the script's own folder out
+    return subprocess.run(child, capture_output=True, timeout=120, check=False, env=env).returncode
 
 
 def verified(url: str) -> Audit:
