@@ -31,7 +31,7 @@ PRECEDENCE = (
 _FABRIC_PRECEDENCE = ("node-topology", "node-labels", "topograph")
 _NAMES = frozenset({"id", "index", "device", "healthy", "health_reason", "pcie_root", "pcie_switch", "pcie_parent"})
 _OWN = frozenset({*_NAMES, "package", "netdevs", "rail", "minor"})  # numbered by each source in its own way
-_UNKNOWN = ("", 0, -1, (), None, False)
+_UNKNOWN = ("", 0, ())
 _Device = TypeVar("_Device", Gpu, Nic)
 
 
@@ -121,10 +121,10 @@ class _Join:
         machine = self.other.machine
         self.facts.append(FactSource(subject=subject, fact=name, source=machine.source, at_ms=machine.observed_at_ms))
 
-    def _value(self, subject: str, name: str, ours: Any, theirs: Any) -> Any:
-        if theirs in _UNKNOWN or ours == theirs:
+    def _value(self, subject: str, name: str, ours: Any, theirs: Any, unknown: tuple[Any, ...] = _UNKNOWN) -> Any:
+        if theirs in unknown or ours == theirs:
             return ours
-        if ours in _UNKNOWN:
+        if ours in unknown:
             self._fact(subject, name)
             return theirs
         if not _alike(name, ours, theirs):
@@ -135,18 +135,18 @@ class _Join:
 
     def _device(self, ours: _Device, theirs: _Device) -> _Device:
         changed: dict[str, Any] = {}
-        for name in (f.name for f in fields(ours)):
+        for name, unknown in ((f.name, (f.default,)) for f in fields(ours)):  # what nobody knows has its default
             mine, yours = getattr(ours, name), getattr(theirs, name)
             if name == "pcie":
                 if not mine.generation and not mine.lanes and (yours.generation or yours.lanes):
                     changed[name] = yours
                     self._fact(ours.id, name)
             elif name in _OWN:
-                if mine in _UNKNOWN and yours not in _UNKNOWN and name not in _NAMES:
+                if mine in unknown and yours not in unknown and name not in _NAMES:
                     changed[name] = yours
                     self._fact(ours.id, name)
             else:
-                value = self._value(ours.id, name, mine, yours)
+                value = self._value(ours.id, name, mine, yours, unknown)
                 if value != mine:
                     changed[name] = value
         if isinstance(ours, Gpu) and isinstance(theirs, Gpu) and ours.healthy and not theirs.healthy:

@@ -202,18 +202,7 @@ def _machine(matrix: _Matrix, pairs: dict[tuple[str, str], str]) -> Machine:
         cascaded = any(path == "PXB" and device in pair for pair, path in pairs.items())
         return f"{chains[device]}/{switches.get(device, device)}" if cascaded else chains[device]
 
-    numa = dict(matrix.numa)
-    for device in matrix.devices:
-        if not _GPU.fullmatch(device) and device not in numa:
-            near = {
-                matrix.numa[other]
-                for pair, path in pairs.items()
-                if device in pair and path in _NEAR
-                for other in pair
-                if other != device and other in matrix.numa
-            }
-            if len(near) == 1:
-                numa[device] = near.pop()
+    numa = _numa(matrix, pairs)
     gpus: list[Gpu] = []
     nics: list[Nic] = []
     nvswitches: list[NvSwitch] = []
@@ -253,6 +242,23 @@ def _machine(matrix: _Matrix, pairs: dict[tuple[str, str], str]) -> Machine:
             if (path in CLASSES or nvlinks(path)) and not {a, b} & {switch.id for switch in nvswitches}
         ),
     )
+
+
+def _numa(matrix: _Matrix, pairs: dict[tuple[str, str], str]) -> dict[str, int]:
+    """Return NUMA nodes by device: as the rows say, and a NIC's where the classes to GPUs leave only one."""
+    numa = dict(matrix.numa)
+    for device in matrix.devices:
+        if not _GPU.fullmatch(device) and device not in numa:
+            near = {
+                matrix.numa[other]
+                for pair, path in pairs.items()
+                if device in pair and path in _NEAR
+                for other in pair
+                if other != device and other in matrix.numa
+            }
+            if len(near) == 1:
+                numa[device] = near.pop()
+    return numa
 
 
 def _groups(devices: list[str], pairs: dict[tuple[str, str], str], classes: tuple[str, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ machine are joined: a machine is called what its source calls it, else what the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _ENDINGS = (
     ".txt", ".xml", ".json", ".yaml", ".yml", ".tar", ".gz", ".bz2", ".xz", ".tgz", ".tbz2", ".txz",
     ".topo", ".nccl", ".hwloc", ".lstopo", ".nvidia-smi", ".smi", ".slices", ".labels", ".node",
 )  # fmt: skip
+_DOCUMENT = re.compile(r"^(?:- +)?\"?(?:kind|apiVersion|switches|blocks|capacity_blocks)\"? *:", re.MULTILINE)
 _TARBALLS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 
 
@@ -102,11 +104,9 @@ def kind_of(data: bytes) -> str:
         present = [(at, kind) for at, kind in roots if at >= 0]
         return min(present)[1] if present else ""
     text = head.decode("utf-8", "replace")
-    if "GPU0" in text or "CPU Affinity" in text:
-        return "nvidia-smi-topo"
-    if head[:1] in (b"{", b"[") or ":" in text:
-        return "documents" if any(word in text for word in ("switches", "kind", "measurements")) else ""
-    return ""
+    if head[:1] in (b"{", b"[") or _DOCUMENT.search(text):
+        return "documents"
+    return "nvidia-smi-topo" if "GPU0" in text or "CPU Affinity" in text else ""
 
 
 def machine_name(path: Path) -> str:

@@ -249,7 +249,9 @@ class _Columns:
     def choose(self, free: int, count: int, required: int) -> int:
         """Return the best subset of `free` with `count` bits, `required` among them; there is one."""
         subsets, ranks = self._subsets[count]
-        inside = np.flatnonzero(((subsets & free) == subsets) & ((subsets & required) == required))
+        inside = np.flatnonzero((subsets & free) == subsets)
+        if required:
+            inside = inside[(subsets[inside] & required) == required]
         # Sorted by rank, then mask: the equals of the first stand side by side.
         equals = subsets[inside[: np.searchsorted(ranks[inside], ranks[inside[0]], side="right")]]
         return int(equals[np.argmin(self._left[free ^ equals] + self._switches[equals])])
