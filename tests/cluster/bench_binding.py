@@ -35,9 +35,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.api import path
 from cluster.chart import LEASE, NAMESPACE, OPERATOR
+from cluster.machines import DRIVER
 from cluster.operator_process import OperatorProcess
 from cluster.server import ControlPlane
-from cluster.world import DRIVER, ClusterWorld
+from cluster.world import ClusterWorld
 from fairlead.clock import now_ms
 from fairlead.model.gang import Gang, Member, Placement, Tier
 from fairlead.model.hardware import NodeName

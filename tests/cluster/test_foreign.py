@@ -11,8 +11,9 @@ import pytest
 
 from cluster.api import ApiError, path
 from cluster.history import History
+from cluster.machines import DRIVER
 from cluster.operator_process import OperatorProcess
-from cluster.world import DRIVER, ClusterWorld, claimed
+from cluster.world import ClusterWorld, claimed
 
 NODES, GPUS = 8, 8
 STRANGERS = "foreign-strangers"

@@ -11,9 +11,10 @@ import pytest
 
 from cluster.api import path
 from cluster.history import History
+from cluster.machines import DATA
 from cluster.mixes import MIX, check_gang, check_mix, held, submit_mix
 from cluster.operator_process import OperatorProcess
-from cluster.world import DATA, ClusterWorld, allocated, claimed, member_of
+from cluster.world import ClusterWorld, allocated, claimed, member_of
 from fairlead.simulation.workload import TRACE, Owner, draw, from_trace
 
 QUEUE = "gangs-research"

@@ -7,8 +7,9 @@ import pytest
 
 from cluster.api import ApiError, path
 from cluster.chart import NAMESPACE
+from cluster.machines import topology_spec
 from cluster.operator_process import OperatorProcess
-from cluster.world import ClusterWorld, topology_spec
+from cluster.world import ClusterWorld
 from fairlead.topology import fleet_machines
 from fairlead.topology.fleet_machines import identified
 

@@ -13,64 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from cluster.api import ApiError, path
 from cluster.chart import LEASE, gangjob, install_chart
-from fairlead.discovery import nccl_xml, nvidia_smi_topo
+from cluster.machines import DRIVER, built_in_machines, real_machines, resource_slice, topology_spec
 from fairlead.model.hardware import Machine
 from fairlead.model.ranges import unfold
-from fairlead.topology import fleet_machines
-from fairlead.topology.fleet_machines import GIB, identified
+from fairlead.topology.fleet_machines import identified
 
-DRIVER = "gpu.nvidia.com"
 OURS = "fairlead.dev/test-world"  # the label on every node of a world; its Pool selects by it
-DATA = Path(os.environ.get("FAIRLEAD_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
-# (file below FAIRLEAD_DATA, model, memory in bytes): matrices and NCCL files say nothing of the last two.
-REAL = (
-    ("nvidia-smi-topo/dgx-a100-12hca.txt", "NVIDIA A100-SXM4-80GB", 80 * GIB),
-    ("nvidia-smi-topo/hgx-h100-8nic.txt", "NVIDIA H100 80GB HBM3", 81_559 << 20),
-    ("nccl-topo/azure/ndv4-topo.xml", "NVIDIA A100-SXM4-40GB", 40 * GIB),
-)
 ALLOCATABLE = {"cpu": "190", "memory": "2000Gi", "ephemeral-storage": "10Ti", "pods": "110"}
 FINAL = ("Succeeded", "Failed")
-
-
-def data_file(name: str) -> bytes:
-    """Read a file below FAIRLEAD_DATA; skip the test where it is absent, unless CI=true."""
-    file = DATA / name
-    if not file.is_file():
-        assert os.environ.get("CI") != "true", f"{name} is missing; set FAIRLEAD_DATA"
-        pytest.skip(f"no {name}; set FAIRLEAD_DATA to the data folder")
-    return file.read_bytes()
-
-
-def real_machines() -> list[Machine]:
-    """Return a DGX A100, an HGX H100 and an A100 server of a cloud, as our own discovery reads their files."""
-    machines = []
-    for name, model, memory_bytes in REAL:
-        data = data_file(name)
-        if name.endswith(".xml"):
-            machine, _ = nccl_xml.parse(data, name=name)
-        else:
-            machine, _ = nvidia_smi_topo.parse(data.decode(), name=name)
-        gpus = tuple(replace(gpu, model=model, memory_bytes=memory_bytes) for gpu in machine.gpus)
-        assert len(gpus) == 8, name
-        machines.append(replace(machine, gpus=gpus))
-    return machines
-
-
-def built_in_machines() -> list[Machine]:
-    """Return machines of our own writing, for tests that do not depend on real files."""
-    return [fleet_machines.dgx_a100(), fleet_machines.hgx_h100()]
 
 
 class ClusterWorld:
@@ -336,51 +293,6 @@ class ClusterWorld:
 PULL = {"imagePullPolicy": "IfNotPresent"}
 
 
-def resource_slice(node: str, machine: Machine) -> dict[str, Any]:
-    """Build the slice that NVIDIA's DRA driver publishes for a node, one device a GPU."""
-    devices = [
-        {
-            "name": gpu.device,
-            "attributes": {
-                "type": {"string": "gpu"},
-                "uuid": {"string": gpu.uuid},
-                "productName": {"string": gpu.model},
-                "resource.kubernetes.io/pciBusID": {"string": gpu.pci},
-            },
-            "capacity": {"memory": {"value": str(gpu.memory_bytes)}},
-        }
-        for gpu in machine.gpus
-    ]
-    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
-    spec = {"driver": DRIVER, "nodeName": node, "pool": pool, "devices": devices}
-    return {"metadata": {"name": f"{node}-{DRIVER}"}, "spec": spec}
-
-
-def topology_spec(machine: Machine) -> dict[str, Any]:
-    """Build the spec of a NodeTopology as the agent writes it; what is unknown is left out."""
-    gpus = [
-        _known(
-            id=g.id, index=g.index, device=g.device, uuid=g.uuid, pci=g.pci, model=g.model,
-            memoryBytes=g.memory_bytes, numa=g.numa, pcieRoot=g.pcie_root, pcieSwitch=g.pcie_switch,
-        )
-        for g in machine.gpus
-    ]  # fmt: skip
-    nics = [
-        _known(
-            id=n.id, pci=n.pci, numa=n.numa, pcieRoot=n.pcie_root, pcieSwitch=n.pcie_switch,
-            bytesPerSecond=n.bytes_per_s, rail=n.rail,
-        )
-        for n in machine.nics
-    ]  # fmt: skip
-    numa = [
-        _known(id=n.id, cpus=n.cpus, memoryBytes=n.memory_bytes, distances=list(n.distances) or "")
-        for n in machine.numa_nodes
-    ]
-    links = [{"a": x.a, "b": x.b, "class": x.path, "bytesPerSecond": x.bytes_per_s} for x in machine.links]
-    whole = {"gpus": gpus, "nics": nics, "numaNodes": numa, "links": links}
-    return {"source": machine.source[:60], "observedAtMs": time.time_ns() // 1_000_000, **whole}
-
-
 def allocated(job: Mapping[str, Any]) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Read status.allocation: role-index -> (node, devices), in rank order."""
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -402,10 +314,6 @@ def member_of(thing: Mapping[str, Any]) -> str:
     """Return role-index of one of our pods or claims."""
     labels = thing["metadata"]["labels"]
     return f"{labels['fairlead.dev/role']}-{labels['fairlead.dev/index']}"
-
-
-def _known(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value != ""}
 
 
 def _is_ready(node: Mapping[str, Any] | None) -> bool:
