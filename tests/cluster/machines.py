@@ -1,4 +1,4 @@
-"""Machines for a cluster's nodes, read from files of real ones or built in, and what a driver and an agent say of them."""
+"""Machines for a cluster's nodes: read from files of real ones or built in, and what drivers and agents say of them."""
 
 from __future__ import annotations
 
