@@ -178,6 +178,16 @@ def test_pictures_are_well_formed_and_stay_inside_their_frame(fairlead: Any, sou
         assert float(box.attrib["y"]) + float(box.attrib["height"]) <= height
 
 
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [("topology-dgx-a100.svg", ("fleet:dgx-a100:1",)),
+     ("topology-gb200.svg", ("fleet:gb200-nvl72:18", "--machine", "gb200-r1-n1"))],
+)  # fmt: skip
+def test_the_pictures_on_the_page_are_what_is_drawn(fairlead: Any, file: str, source: tuple[str, ...]) -> None:
+    drawn = fairlead("show", *source, "--svg", "-").out
+    assert drawn == (Path(__file__).parents[1] / "docs/reference" / file).read_text(), f"draw {file} again"
+
+
 def test_cards_of_one_machine_never_overlap() -> None:
     for name in ("nvidia-smi-topo/dgx1-v100.txt", "hwloc/xml/nvidiaDGX2.xml", "hwloc/xml/16intel64-manyVFs.xml"):
         drawn = ElementTree.fromstring(picture(read_path(data_file(name))))

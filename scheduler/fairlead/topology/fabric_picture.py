@@ -12,6 +12,7 @@ _MOST_GROUPS = 48
 _MOST_NODES = 72
 _ACROSS = 6
 _CELL = 24
+_WRAP_AT = 1_400
 _COLOURS = {1: ("#e7f3fd", "#1c7ed6"), 2: ("#fff4d6", "#d9a300"), 3: ("#ffe8e0", "#e8590c")}
 _GROUPINGS = ("nvl-domain", "rack", "block", "zone")
 
@@ -25,7 +26,14 @@ class _Group:
     kind: str
     nodes: list[str] = field(default_factory=list[str])
     x: float = 0
+    y: float = 0
     width: float = 0
+
+    @property
+    def height(self) -> float:
+        """Header, rows of nodes, and a line for those that are not drawn."""
+        rows = -(-min(len(self.nodes), _MOST_NODES) // _ACROSS)
+        return 34 + rows * _CELL + (16 if len(self.nodes) > _MOST_NODES else 0)
 
 
 def draw_fabric(inventory: Inventory) -> str:
@@ -33,13 +41,8 @@ def draw_fabric(inventory: Inventory) -> str:
     canvas, paths = Canvas(), FabricPaths(inventory.fabric)
     groups = _groups(inventory)
     drawn = groups[:_MOST_GROUPS]
-    x = 24.0
-    for group in drawn:
-        group.width = max(_ACROSS * _CELL + 20, text_width(f"{group.kind} {group.name}", 11) + 20)
-        group.x = x
-        x += group.width + 14
-    width = max(x + 10, 560.0)
     tiers = sorted({v.tier for v in inventory.fabric.vertices if v.kind == "switch"}, reverse=True)
+    width = _spread(drawn, wrap=not tiers)
     top = 78.0
     heights = {tier: top + 74 * at for at, tier in enumerate(tiers)}
     low = top + 74 * len(tiers)
@@ -60,7 +63,7 @@ def draw_fabric(inventory: Inventory) -> str:
         canvas.text(12, heights[tier] - 6, TIERS.get(tier, f"tier {tier}"), colour=MUTED, anchor="start", size=10)
     end = low
     for group in drawn:
-        end = max(end, _draw_group(canvas, group, low, inventory))
+        end = max(end, _draw_group(canvas, group, low + group.y, inventory))
         if group.switch in middles:
             y = heights[_tier(inventory, group.switch)] + 28
             canvas.elbow(middles[group.switch], y, group.x + group.width / 2, low, colour="#8795a1", width=1.8)
@@ -74,6 +77,19 @@ def draw_fabric(inventory: Inventory) -> str:
     text += f" · {switches} switches" if switches else ""
     canvas.text(24, 48, text, colour=MUTED, anchor="start", size=12)
     return canvas.svg(width, end + 20, f"Fabric of {inventory.source}")
+
+
+def _spread(groups: list[_Group], *, wrap: bool) -> float:
+    """Set x and y of groups side by side, in several rows where nothing hangs above them; return the width."""
+    x, y, widest, highest = 24.0, 0.0, 560.0, 0.0
+    for group in groups:
+        group.width = max(_ACROSS * _CELL + 20, text_width(f"{group.kind} {group.name}", 11) + 20)
+        if wrap and x > 24 and x + group.width > _WRAP_AT:
+            x, y, highest = 24.0, y + highest + 14, 0.0
+        group.x, group.y = x, y
+        x += group.width + 14
+        widest, highest = max(widest, x + 10), max(highest, group.height)
+    return widest
 
 
 def _tier(inventory: Inventory, key: str) -> int:
@@ -111,8 +127,7 @@ def _middles(inventory: Inventory, paths: FabricPaths, drawn: list[_Group]) -> d
 
 def _draw_group(canvas: Canvas, group: _Group, y: float, inventory: Inventory) -> float:
     shown = group.nodes[:_MOST_NODES]
-    rows = -(-len(shown) // _ACROSS)
-    height = 34 + rows * _CELL + (16 if len(group.nodes) > len(shown) else 0)
+    height = group.height
     nvlink = group.kind == "nvl-domain"
     fill, stroke = ("#e6f7ea", "#2f9e44") if nvlink else ("#f6f8fa", "#aeb9c4")
     canvas.box(group.x, y, group.width, height, fill=fill, stroke=stroke, r=10)

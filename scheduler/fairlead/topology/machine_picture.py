@@ -147,7 +147,7 @@ def _labels(machine: Machine) -> dict[str, tuple[str, ...]]:
     devices = set(found)
     graph = device_graph(machine)
     for vertex in [str(at) for at in graph.nodes if graph.nodes[at]["kind"] in ("root", "switch")]:
-        found[vertex] = (_bridge_name(vertex, devices) + _uplink(graph.edges[parent(graph, vertex), vertex, "tree"]),)
+        found[vertex] = (_bridge_name(vertex, devices), _uplink(graph.edges[parent(graph, vertex), vertex, "tree"]))
     for package in machine.packages:
         found[f"package:{package.id}"] = (f"Socket {package.id}", package.model)
     return found
@@ -161,7 +161,7 @@ def _bridge_name(vertex: str, devices: set[str]) -> str:
         return "C2C" if name.startswith("c2c") else "host bridge" if name in devices else name.removeprefix("pci")
     if name.rpartition("/")[2] in devices:
         return "PCIe switch"
-    return last if last.startswith("switch") else f"switch {last}"
+    return last if last.startswith("switch") or ":" in last else f"switch {last}"
 
 
 def _uplink(edge: Mapping[str, Any]) -> str:
@@ -274,8 +274,11 @@ def _vertex(canvas: Canvas, box: _Box, labels: Mapping[str, tuple[str, ...]]) ->
         fill, stroke = _FILLS[box.kind]
         if box.id.startswith("root:c2c"):
             fill, stroke = "#f0ebff", CLASS_COLOURS["C2C"]
-        canvas.box(box.x, box.y, box.width, _PILL, fill=fill, stroke=stroke, r=12, hint=box.id)
-        canvas.text(box.middle, box.y + 16, _name(box, labels), size=10)
+        canvas.box(box.x, box.y, box.width, _PILL, fill=fill, stroke=stroke, r=12,
+                   hint=f"{box.id}{labels.get(box.id, ('', ''))[1]}")  # fmt: skip
+        name, uplink = labels.get(box.id, (_name(box, labels), ""))
+        fits = text_width(name + uplink, 10) + 16 <= box.width
+        canvas.text(box.middle, box.y + 16, name + uplink if fits else name, size=10)
     elif box.kind in _CARDS:
         fill, stroke = _FILLS[box.kind]
         lines = [line for line in labels.get(box.id, (box.id,)) if line]
