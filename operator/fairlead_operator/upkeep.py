@@ -38,6 +38,7 @@ OVERVIEW_S = 5.0
 USAGE_S = 30.0
 CHAIN_HEAD_S = 60.0
 DRIFT_S = 60.0
+FIRST_TURN_LOOKS = 100  # 5 s at most
 
 
 class Upkeep:
@@ -80,6 +81,10 @@ class Upkeep:
 
     async def run(self) -> None:
         """Do everything in its rhythm; raises only for a bug of ours."""
+        for _ in range(FIRST_TURN_LOOKS):  # pools must be known before the first taints, or others take their nodes
+            if self._loop.stats.cycles:
+                break
+            await asyncio.sleep(0.05)
         async with asyncio.TaskGroup() as tasks:
             for name, every_s, work in (
                 ("books", BOOKS_S, self._tend_books),
