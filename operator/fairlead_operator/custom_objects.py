@@ -20,6 +20,7 @@ from fairlead_operator.objects import (
     Record,
     Resource,
 )
+from fairlead_operator.topology_objects import NodeTopology as NodeTopology
 
 API = "/apis/fairlead.dev/v1alpha1"
 
@@ -227,72 +228,6 @@ class PoolObject(Record, frozen=True, kw_only=True):
     metadata: Meta
     spec: PoolSpec = PoolSpec()
     status: Conditions = Conditions()
-
-
-class GpuSpec(Record, frozen=True, kw_only=True):
-    """A GPU as the agent found it."""
-
-    id: str
-    index: int = 0
-    device: str = ""
-    uuid: str = ""
-    pci: str = ""
-    model: str = ""
-    memory_bytes: int = 0
-    numa: int = -1
-    pcie_root: str = ""
-    pcie_switch: str = ""
-    healthy: bool = True
-    health_reason: str = ""
-
-
-class NicSpec(Record, frozen=True, kw_only=True):
-    """A NIC as the agent found it."""
-
-    id: str
-    pci: str = ""
-    numa: int = -1
-    pcie_root: str = ""
-    pcie_switch: str = ""
-    bytes_per_second: int = 0
-    rail: int = -1
-
-
-class NumaSpec(Record, frozen=True, kw_only=True):
-    """A NUMA node as the agent found it."""
-
-    id: int
-    cpus: str = ""
-    memory_bytes: int = 0
-    distances: list[int] = []
-
-
-class LinkSpec(Record, frozen=True, kw_only=True):
-    """A link between two devices."""
-
-    a: str
-    b: str
-    class_: str = msgspec.field(name="class")
-    bytes_per_second: int = 0
-
-
-class NodeTopologySpec(Record, frozen=True, kw_only=True):
-    """What the agent found on one node."""
-
-    source: str = ""
-    observed_at_ms: int = 0
-    gpus: list[GpuSpec] = []
-    nics: list[NicSpec] = []
-    numa_nodes: list[NumaSpec] = []
-    links: list[LinkSpec] = []
-    clique: str = ""
-
-
-class NodeTopology(Record, frozen=True, kw_only=True):
-    """A NodeTopology; its name is the node's."""
-
-    metadata: Meta
-    spec: NodeTopologySpec = NodeTopologySpec()
 
 
 class VolumeClaimSpec(Record, frozen=True, kw_only=True):

@@ -5,21 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from fairlead.discovery.inventory import SliceDevice, join
 from fairlead.errors import UnreadableInput
-from fairlead.model.hardware import Gpu, Link, Machine, Nic, Node, NodeName, NumaNode, Taint
+from fairlead.model.hardware import (
+    NO_PCIE_LINK,
+    Gpu,
+    Link,
+    Machine,
+    Nic,
+    Node,
+    NodeName,
+    NumaNode,
+    PcieLink,
+    PciFunction,
+    Taint,
+    Wire,
+)
 from fairlead.model.tenancy import Pool
 from fairlead.units import quantity
-from fairlead_operator.custom_objects import NodeTopology
 from fairlead_operator.device_objects import AttributeValue, Slice, SliceDeviceSpec
 from fairlead_operator.objects import Condition, NodeObject, time_ms
 from fairlead_operator.pod_shape import allocatable
+from fairlead_operator.topology_objects import NodeTopology, PcieSpec
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 CLIQUE_LABEL = "nvidia.com/gpu.clique"
 STANDARD = "resource.kubernetes.io"
 _HEARTBEAT_OLDEST_MS = 60_000  # a node counts as unknown after 50 s without a heartbeat; an older one says little
+_NO_PCIE = PcieSpec()
+SILENT_MS = 300_000
+"""How long after its last sign of life an agent counts as silent; it gives one every two minutes."""
 _KEEPING_AWAY = frozenset({"NoSchedule", "NoExecute"})
 
 LevelLabels = Mapping[str, Sequence[str]]
@@ -43,6 +60,8 @@ def decode_topology(found: NodeTopology) -> Machine:
                 numa=g.numa,
                 pcie_root=g.pcie_root,
                 pcie_switch=g.pcie_switch,
+                pcie_parent=g.pcie_parent,
+                pcie=_pcie(g.pcie),
                 healthy=g.healthy,
                 health_reason=g.health_reason,
             )
@@ -55,6 +74,8 @@ def decode_topology(found: NodeTopology) -> Machine:
                 numa=n.numa,
                 pcie_root=n.pcie_root,
                 pcie_switch=n.pcie_switch,
+                pcie_parent=n.pcie_parent,
+                pcie=_pcie(n.pcie),
                 bytes_per_s=n.bytes_per_second,
                 rail=n.rail,
             )
@@ -64,8 +85,23 @@ def decode_topology(found: NodeTopology) -> Machine:
             NumaNode(id=n.id, cpus=n.cpus, memory_bytes=n.memory_bytes, distances=tuple(n.distances))
             for n in spec.numa_nodes
         ),
-        links=tuple(Link(a=x.a, b=x.b, path=x.class_, bytes_per_s=x.bytes_per_second) for x in spec.links),
+        links=tuple(Link(a=x.a, b=x.b, path=x.class_, bytes_per_s=x.bytes_per_second, p2p=x.p2p) for x in spec.links),
+        pcie=tuple(PciFunction(id=f.id, parent=f.parent, kind=f.kind, link=_pcie(f.pcie)) for f in spec.pcie),
+        wires=tuple(Wire(a=w.a, b=w.b, kind=w.kind, count=w.count, bytes_per_s=w.bytes_per_second) for w in spec.wires),
         clique=spec.clique,
+    )
+
+
+def _pcie(found: PcieSpec) -> PcieLink:
+    if found == _NO_PCIE:
+        return NO_PCIE_LINK
+    return PcieLink(
+        generation=found.generation,
+        lanes=found.lanes,
+        max_generation=found.generation,
+        max_lanes=found.max_lanes or found.lanes,
+        bytes_per_s=found.bytes_per_second,
+        p2p=found.p2p,
     )
 
 
@@ -178,6 +214,14 @@ def is_out_of_service(found: NodeObject) -> bool:
     return any(taint.key == OUT_OF_SERVICE for taint in found.spec.taints)
 
 
+def silent_since_ms(topology: NodeTopology | None, now_ms: int) -> int | None:
+    """Return when the agent gave its last sign of life, None while it is not silent, or where no agent ever wrote."""
+    if topology is None or not topology.status.heartbeat_ms:
+        return None
+    last_ms = max(topology.status.heartbeat_ms, topology.spec.observed_at_ms)
+    return last_ms if now_ms - last_ms > SILENT_MS else None
+
+
 def decode_node(
     found: NodeObject,
     *,
@@ -185,8 +229,11 @@ def decode_node(
     slices: Iterable[Slice],
     pools: Iterable[Pool],
     level_labels: LevelLabels,
+    now_ms: int = 0,
 ) -> Node:
     """Join everything that is known of one node; `slices` are those of this node.
+
+    Of an agent that is silent at `now_ms` the last word on places and verdicts stands, and a conflict says since when.
 
     Raises
     ------
@@ -199,10 +246,14 @@ def decode_node(
     conflicts: list[str] = []
     if overlap := overlap_sentence(candidates):
         conflicts.append(overlap)
+    if (since_ms := silent_since_ms(topology, now_ms)) is not None:
+        conflicts.append(f"the node agent has been silent since {_moment(since_ms)}; its last word on the GPUs stands")
     driver = pool.driver if pool else "gpu.nvidia.com"
     device_pool, devices, doubts = slice_devices(slices, driver)
     conflicts += doubts
-    machine, mismatches = join(decode_topology(topology) if topology else None, devices)
+    # Placement goes by classes and switches: what they are made of would only make every fact about the node larger.
+    found_machine = replace(decode_topology(topology), pcie=()) if topology else None
+    machine, mismatches = join(found_machine, devices)
     clique = labels.get(CLIQUE_LABEL, "")
     if clique and machine.clique and clique != machine.clique:
         conflicts.append(f"label {CLIQUE_LABEL} says {clique}, the topology {machine.clique}; the label is taken")
@@ -222,6 +273,10 @@ def decode_node(
         not_ready_since_ms=not_ready_since_ms(found.status.conditions, time_ms(meta.creation_timestamp)),
         conflicts=(*conflicts, *mismatches),
     )
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def readable_node(found: NodeObject, why: UnreadableInput) -> Node:

@@ -6,6 +6,7 @@ heartbeat costs nothing and a first list tells every node once.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,19 @@ from fairlead.model.events import Event, ForeignDevices, NodeGone, NodeSeen, Nod
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.tenancy import Pool
 from fairlead_operator.claim_index import Device
-from fairlead_operator.custom_objects import NodeTopology
-from fairlead_operator.decode_nodes import LevelLabels, decode_node, is_out_of_service, readable_node
+from fairlead_operator.decode_nodes import (
+    LevelLabels,
+    decode_node,
+    is_out_of_service,
+    readable_node,
+    silent_since_ms,
+)
 from fairlead_operator.device_objects import Slice
 from fairlead_operator.objects import NodeObject
+from fairlead_operator.topology_objects import NodeTopology
 
 HostPort = tuple[str, str, int]
+_CLOCK_S = 30.0  # how often it is looked which agents have gone silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class NodeFacts:
         self._told_used: dict[str, NodeUsed] = {}
         self._told_foreign: dict[str, tuple[str, ...]] = {}
         self._marked: dict[str, None] = {}
+        self._silent: set[str] = set()
 
     def node(self, found: NodeObject | None, name: str) -> None:
         """A Node object is like this now, or gone."""
@@ -78,12 +87,12 @@ class NodeFacts:
         self._mark(name)
 
     def topology(self, found: NodeTopology | None, name: str) -> None:
-        """A NodeTopology is like this now, or gone."""
-        if found is None:
-            self._topologies.pop(name, None)
-        else:
+        """A NodeTopology is like this now, or gone; a sign of life alone tells nothing new."""
+        old = self._topologies.pop(name, None)
+        if found is not None:
             self._topologies[name] = found
-        self._mark(name)
+        if old is None or found is None or old.spec != found.spec or self._silence_differs(name):
+            self._mark(name)
 
     def slice(self, found: Slice, *, gone: bool) -> None:
         """A ResourceSlice is like this now, or gone; those of no one node are not ours to use."""
@@ -132,15 +141,34 @@ class NodeFacts:
                 self._foreign.setdefault((driver, pool), Counter())[device] += times
                 self._mark(self._homes.get((driver, pool), pool))
 
+    async def run(self) -> None:
+        """Look at the clock now and then."""
+        while True:
+            await asyncio.sleep(_CLOCK_S)
+            self.tick()
+
+    def tick(self) -> None:
+        """Mark the nodes whose agent has gone silent; each is told once, and once more when it speaks again."""
+        for name in self._topologies:
+            if self._silence_differs(name):
+                self._mark(name)
+
     def flush(self) -> None:
         """Tell what has changed of every marked node."""
         marked, self._marked = self._marked, {}
         for name in marked:
+            if silent_since_ms(self._topologies.get(name), self._now_ms()) is None:
+                self._silent.discard(name)
+            else:
+                self._silent.add(name)
             found = self._objects.get(name)
             if found is None or is_out_of_service(found):
                 self._gone(name)
             else:
                 self._seen(found)
+
+    def _silence_differs(self, name: str) -> bool:
+        return (silent_since_ms(self._topologies.get(name), self._now_ms()) is not None) != (name in self._silent)
 
     def _mark(self, name: str) -> None:
         """Look at a node again soon."""
@@ -159,6 +187,7 @@ class NodeFacts:
                 slices=self._slices.get(name, {}).values(),
                 pools=self._pools.values(),
                 level_labels=self._level_labels,
+                now_ms=now,
             )
         except UnreadableInput as error:
             node = readable_node(found, error)

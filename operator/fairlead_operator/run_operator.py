@@ -196,7 +196,9 @@ class Term:
     async def run(self, stop: asyncio.Event) -> None:
         """Rebuild, then work until `stop`; raises what the loop or a helper raised."""
         helpers = [asyncio.create_task(reflector.run()) for reflector in self.watches.all]
-        helpers += [asyncio.create_task(work) for work in (self.intake.gangs.run(), self._writer.run())]
+        helpers += [
+            asyncio.create_task(work) for work in (self.intake.gangs.run(), self.intake.nodes.run(), self._writer.run())
+        ]
         stopping = asyncio.create_task(stop.wait())
         try:
             rebuilt = asyncio.create_task(self._rebuild())

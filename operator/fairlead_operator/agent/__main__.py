@@ -35,7 +35,7 @@ NodeName = Annotated[str, typer.Option("--node-name", envvar="NODE_NAME", help="
 Interval = Annotated[float, typer.Option("--interval", min=1, max=300, help="Seconds between two looks.")]
 Deadline = Annotated[float, typer.Option("--deadline", min=0.5, max=120, help="Seconds one look may take.")]
 Pause = Annotated[float, typer.Option("--pause", min=5, max=3600, help="Seconds off the driver after SIGUSR1.")]
-Heartbeat = Annotated[float, typer.Option("--heartbeat", min=30, max=86400, help="Seconds between signs of life.")]
+Heartbeat = Annotated[float, typer.Option("--heartbeat", min=30, max=140, help="Seconds between signs of life.")]
 Root = Annotated[Path, typer.Option("--root", help="Where the node's sys and proc are.")]
 Kmsg = Annotated[str, typer.Option("--kmsg", help="The kernel log; empty: do not read it.")]
 Listen = Annotated[str, typer.Option("--listen", envvar="FAIRLEAD_AGENT_LISTEN", help="host:port of /metrics.")]
@@ -53,7 +53,7 @@ def agent(
     interval: Interval = 10.0,
     deadline: Deadline = 5.0,
     pause: Pause = 120.0,
-    heartbeat: Heartbeat = 300.0,
+    heartbeat: Heartbeat = 120.0,
     root: Root = Path("/"),
     kmsg: Kmsg = "/dev/kmsg",
     listen: Listen = "127.0.0.1:9478",

@@ -37,6 +37,8 @@ def combine(nvml: Machine, tree: Machine) -> tuple[Machine, tuple[str, ...]]:
         a, b = names.get(link.a, link.a), names.get(link.b, link.b)
         if (link.a in names and b in nics) or (link.b in names and a in nics):
             links.append(replace(link, a=a, b=b))
+    wires = [replace(wire, a=names.get(wire.a, wire.a), b=names.get(wire.b, wire.b)) for wire in tree.wires]
+    wired = {frozenset((wire.a, wire.b)) for wire in nvml.wires}
     warnings += _differences(nvml, tree, names)
     return (
         replace(
@@ -44,6 +46,8 @@ def combine(nvml: Machine, tree: Machine) -> tuple[Machine, tuple[str, ...]]:
             source=nvml.source,
             gpus=tuple(gpus),
             links=tuple(links),
+            wires=(*nvml.wires, *(wire for wire in wires if frozenset((wire.a, wire.b)) not in wired)),
+            storage_links=tuple(replace(x, a=names.get(x.a, x.a), b=names.get(x.b, x.b)) for x in tree.storage_links),
             clique=nvml.clique or tree.clique,
             driver_version=nvml.driver_version or tree.driver_version,
         ),

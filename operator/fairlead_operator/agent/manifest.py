@@ -9,12 +9,13 @@ from typing import Any
 from fairlead.discovery.findings import Verdict
 from fairlead.discovery.health import GpuHealth
 from fairlead.discovery.inventory import SliceDevice, join
-from fairlead.model.hardware import Gpu, Machine
+from fairlead.discovery.pci_tree import pcie_link
+from fairlead.model.hardware import Gpu, Machine, PcieLink
 from fairlead.model.partitions import MigGeometry
 from fairlead_operator.agent.ward import HealthEvent, Ward
 
 EVENTS_SHOWN = 32
-_GPUS_MOST, _LINKS_MOST, _MESSAGE_MOST = 64, 2_048, 1_024
+_GPUS_MOST, _LINKS_MOST, _MESSAGE_MOST, _FUNCTIONS_MOST, _WIRES_MOST = 64, 2_048, 1_024, 512, 256
 
 
 def spec_of(ward: Ward, *, boot_id: str) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def spec_of(ward: Ward, *, boot_id: str) -> dict[str, Any]:
                 numa=nic.numa,
                 pcieRoot=nic.pcie_root,
                 pcieSwitch=nic.pcie_switch,
+                pcieParent=nic.pcie_parent,
+                pcie=_pcie(nic.pcie),
                 bytesPerSecond=nic.bytes_per_s,
                 rail=nic.rail,
             )
@@ -44,9 +47,45 @@ def spec_of(ward: Ward, *, boot_id: str) -> dict[str, Any]:
             for n in machine.numa_nodes[:64]
         ],
         "links": [
-            {"a": x.a, "b": x.b, "class": x.path, "bytesPerSecond": x.bytes_per_s} for x in machine.links[:_LINKS_MOST]
+            _present(
+                **{"class": x.path}, a=x.a, b=x.b, bytesPerSecond=x.bytes_per_s, p2p="" if x.p2p == "yes" else x.p2p
+            )
+            for x in machine.links[:_LINKS_MOST]
         ],
+        "pcie": _chains(machine) or None,
+        "wires": [
+            _present(a=x.a, b=x.b, kind=x.kind, count=x.count, bytesPerSecond=x.bytes_per_s)
+            for x in machine.wires[:_WIRES_MOST]
+        ]
+        or None,
     }
+
+
+def _chains(machine: Machine) -> list[dict[str, Any]]:
+    """Return the PCIe roots, ports and switches above the GPUs and NICs, and no other."""
+    known = {function.id: function for function in machine.pcie}
+    above: set[str] = set()
+    gpus, nics = machine.gpus[:_GPUS_MOST], machine.nics[:_GPUS_MOST]
+    for at in (*(gpu.pcie_parent for gpu in gpus), *(nic.pcie_parent for nic in nics)):
+        while at in known and at not in above:
+            above.add(at)
+            at = known[at].parent
+    return [_present(id=f.id, parent=f.parent, kind=f.kind, pcie=_pcie(f.link)) for f in machine.pcie if f.id in above][
+        :_FUNCTIONS_MOST
+    ]
+
+
+def _pcie(link: PcieLink) -> dict[str, Any] | None:
+    """Return a link as it is when it is busy: an idle GPU lowers the generation, and that is no news."""
+    busy = pcie_link(link.max_generation or link.generation, link.lanes or link.max_lanes)
+    found: dict[str, Any] = {
+        "generation": busy.generation,
+        "lanes": busy.lanes,
+        "maxLanes": link.max_lanes if link.max_lanes != busy.lanes else 0,
+        "bytesPerSecond": busy.bytes_per_s or link.bytes_per_s,
+        "p2p": link.p2p,
+    }
+    return {name: value for name, value in found.items() if value} or None
 
 
 def _gpu(gpu: Gpu, ward: Ward) -> dict[str, Any]:
@@ -63,6 +102,8 @@ def _gpu(gpu: Gpu, ward: Ward) -> dict[str, Any]:
         numa=gpu.numa,
         pcieRoot=gpu.pcie_root,
         pcieSwitch=gpu.pcie_switch,
+        pcieParent=gpu.pcie_parent,
+        pcie=_pcie(gpu.pcie),
         serial=gpu.serial[:64],
         computeCapability=gpu.compute,
         healthy=gpu.healthy,

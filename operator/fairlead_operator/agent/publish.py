@@ -36,7 +36,7 @@ class Publisher:
         *,
         boot_id: str,
         driver: str = "gpu.nvidia.com",
-        heartbeat_ms: int = 300_000,
+        heartbeat_ms: int = 120_000,
     ) -> None:
         """Prepare; nothing is asked yet."""
         self.behind_since_ms: int | None = None

@@ -88,6 +88,7 @@ class Ward:
                 numa=int(entry.get("numa", -1)),
                 pcie_root=str(entry.get("pcieRoot") or ""),
                 pcie_switch=str(entry.get("pcieSwitch") or ""),
+                pcie_parent=str(entry.get("pcieParent") or ""),
             )
             self.health[uuid] = restored
             if not same_boot:
@@ -174,7 +175,8 @@ class Ward:
             self._links.pop(name, None)
         self.facts = {names[name]: fact for name, fact in facts.items() if name in names}
         links = (replace(x, a=names.get(x.a, x.a), b=names.get(x.b, x.b)) for x in machine.links)
-        self.machine = replace(machine, gpus=(), links=tuple(links))
+        wires = (replace(x, a=names.get(x.a, x.a), b=names.get(x.b, x.b)) for x in machine.wires)
+        self.machine = replace(machine, gpus=(), links=tuple(links), wires=tuple(wires))
 
     def _judge(self, samples: Mapping[str, Sample], told: Sequence[Heard], now_ms: int) -> None:
         for uuid, sample in samples.items():

@@ -67,7 +67,13 @@ def join(
         for link in topology.links
         if link.a in renamed and link.b in renamed
     )
-    return replace(topology, gpus=gpus, nics=nics, links=links), tuple(conflicts)
+    gone = known.keys() - owner.keys()
+    wires = tuple(
+        replace(wire, a=renamed.get(wire.a, wire.a), b=renamed.get(wire.b, wire.b))
+        for wire in topology.wires
+        if wire.a not in gone and wire.b not in gone
+    )
+    return replace(topology, gpus=gpus, nics=nics, links=links, wires=wires), tuple(conflicts)
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:

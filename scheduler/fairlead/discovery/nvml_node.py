@@ -12,7 +12,7 @@ from typing import Any
 
 from fairlead.discovery.nvml import Fabric, GpuLost, Handle, Library
 from fairlead.discovery.pci import normal_pci
-from fairlead.model.hardware import Gpu, Link, Machine
+from fairlead.model.hardware import Gpu, Link, Machine, Wire
 from fairlead.model.partitions import MigGeometry, MigInstance, MigProfile
 from fairlead.topology.paths import NVLINK_BYTES_PER_S, theoretical_pace
 
@@ -22,6 +22,7 @@ _NVLINK_PEER_GPU, _NVLINK_PEER_SWITCH = 0, 2
 _FIELD_LINK_COUNT, _FIELD_LINK_MBPS = 91, 90
 _P2P_NVLINK = 2
 _P2P_READ = 0  # NVML_P2P_CAPS_INDEX_READ is a tuple in the binding
+_P2P_WORDS = {1: "chipset", 2: "gpu", 3: "topology", 4: "disabled", 5: "unsupported"}
 _FABRIC_JOINED = 3
 _PROFILE_KINDS = 18
 _NUMA_WORDS = 16  # 1,024 NUMA nodes
@@ -97,6 +98,7 @@ def read_node(library: Library) -> NodeReading:
         source="nvml",
         gpus=tuple(d.gpu for d in devices),
         links=tuple(links),
+        wires=tuple(_wires(devices)),
         clique=cliques[0] if len(cliques) == 1 else "",
         driver_version=library.text("nvml", "SystemGetDriverVersion"),
     )
@@ -204,11 +206,27 @@ def _links(library: Library, devices: list[_Device]) -> tuple[list[Link], list[t
             except GpuLost as error:
                 library.warn(where, f"path left out: {error}")
                 continue
-            if link is not None:
-                links.append(link)
             if reads is not None and reads != 0:
                 apart.append((a.gpu.id, b.gpu.id))
+                link = replace(link, p2p=_P2P_WORDS.get(reads, "unknown")) if link is not None else None
+            if link is not None:
+                links.append(link)
     return links, apart
+
+
+def _wires(devices: list[_Device]) -> list[Wire]:
+    """Return the NVLinks between GPUs, each pair once, and those of each GPU to switches."""
+    found: list[Wire] = []
+    for at, a in enumerate(devices):
+        if a.peers[""]:
+            count = a.peers[""]
+            found.append(Wire(a=a.gpu.id, b="nvswitch", count=count, bytes_per_s=count * a.lane_bytes_per_s))
+        for b in devices[at + 1 :]:
+            count = max(a.peers[b.gpu.pci], b.peers[a.gpu.pci]) if a.gpu.pci and b.gpu.pci else 0
+            if count:
+                pace = count * min(a.lane_bytes_per_s, b.lane_bytes_per_s)
+                found.append(Wire(a=a.gpu.id, b=b.gpu.id, count=count, bytes_per_s=pace))
+    return found
 
 
 def _link(library: Library, where: str, a: _Device, b: _Device) -> Link | None:

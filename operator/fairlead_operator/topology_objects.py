@@ -1,0 +1,117 @@
+"""NodeTopology (`fairlead.dev/v1alpha1`) as the operator reads it; what an old agent did not write has its default."""
+
+# ruff: noqa: RUF012  # msgspec makes a new list or dict of an empty default
+from __future__ import annotations
+
+import msgspec
+
+from fairlead_operator.objects import Meta, Record
+
+
+class PcieSpec(Record, frozen=True, kw_only=True):
+    """The PCIe link up from a device or bridge, when it is busy; 0 is unknown, `max_lanes` 0 the same as `lanes`."""
+
+    generation: int = 0
+    lanes: int = 0
+    max_lanes: int = 0
+    bytes_per_second: int = 0
+    p2p: str = ""
+
+
+class GpuSpec(Record, frozen=True, kw_only=True):
+    """A GPU as the agent found it."""
+
+    id: str
+    index: int = 0
+    device: str = ""
+    uuid: str = ""
+    pci: str = ""
+    model: str = ""
+    memory_bytes: int = 0
+    numa: int = -1
+    pcie_root: str = ""
+    pcie_switch: str = ""
+    pcie_parent: str = ""
+    pcie: PcieSpec = PcieSpec()
+    healthy: bool = True
+    health_reason: str = ""
+
+
+class NicSpec(Record, frozen=True, kw_only=True):
+    """A NIC as the agent found it."""
+
+    id: str
+    pci: str = ""
+    numa: int = -1
+    pcie_root: str = ""
+    pcie_switch: str = ""
+    pcie_parent: str = ""
+    pcie: PcieSpec = PcieSpec()
+    bytes_per_second: int = 0
+    rail: int = -1
+
+
+class NumaSpec(Record, frozen=True, kw_only=True):
+    """A NUMA node as the agent found it."""
+
+    id: int
+    cpus: str = ""
+    memory_bytes: int = 0
+    distances: list[int] = []
+
+
+class LinkSpec(Record, frozen=True, kw_only=True):
+    """A link between two devices."""
+
+    a: str
+    b: str
+    class_: str = msgspec.field(name="class")
+    bytes_per_second: int = 0
+    p2p: str = ""
+
+
+class FunctionSpec(Record, frozen=True, kw_only=True):
+    """A PCIe root, port or switch above a device."""
+
+    id: str
+    parent: str = ""
+    kind: str = "bridge"
+    pcie: PcieSpec = PcieSpec()
+
+
+class WireSpec(Record, frozen=True, kw_only=True):
+    """NVLinks between two GPUs, or of a GPU to its switches."""
+
+    a: str
+    b: str
+    kind: str = "nvlink"
+    count: int = 0
+    bytes_per_second: int = 0
+
+
+class NodeTopologySpec(Record, frozen=True, kw_only=True):
+    """What the agent found on one node."""
+
+    source: str = ""
+    observed_at_ms: int = 0
+    gpus: list[GpuSpec] = []
+    nics: list[NicSpec] = []
+    numa_nodes: list[NumaSpec] = []
+    links: list[LinkSpec] = []
+    pcie: list[FunctionSpec] = []
+    wires: list[WireSpec] = []
+    clique: str = ""
+
+
+class NodeTopologyStatus(Record, frozen=True, kw_only=True):
+    """When the agent last gave a sign of life, in UTC milliseconds; 0 where no agent writes the object."""
+
+    heartbeat_ms: int = 0
+
+
+class NodeTopology(Record, frozen=True, kw_only=True):
+    """A NodeTopology; its name is the node's."""
+
+    metadata: Meta
+    spec: NodeTopologySpec = NodeTopologySpec()
+    status: NodeTopologyStatus = NodeTopologyStatus()
