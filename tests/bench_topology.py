@@ -67,9 +67,10 @@ def compile_fleet() -> dict[str, object]:
 
 
 def query(machine: Machine, *, questions: int = 4_000) -> dict[str, object]:
-    """Ask for best sets out of random free masks: each once (cold), then all again (warm)."""
+    """Ask for best sets out of random free masks, no question twice; then all again, which are remembered."""
     table, draws = ShapeTable(shape_key(machine)), random.Random(7)
-    asked = [(draws.randrange(1, 1 << table.gpus), draws.randint(1, table.gpus)) for _ in range(questions)]
+    drawn = [(draws.randrange(1, 1 << table.gpus), draws.randint(1, table.gpus)) for _ in range(questions)]
+    asked = list(dict.fromkeys(drawn))
 
     def run() -> list[float]:
         taken: list[float] = []
@@ -82,6 +83,7 @@ def query(machine: Machine, *, questions: int = 4_000) -> dict[str, object]:
     first, again = run(), run()
     return {
         "gpus": table.gpus,
+        "questions": len(asked),
         "first_p50_us": round(statistics.median(first), 2),
         "first_p99_us": round(first[len(first) * 99 // 100], 2),
         "warm_p50_us": round(statistics.median(again), 2),

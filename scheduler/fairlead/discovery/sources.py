@@ -73,7 +73,9 @@ def read_root(path: Path) -> Inventory:
         There is no machine in it.
     """
     machine, warnings = sysfs.read(path)
-    return _one(machine, warnings, "sysfs", str(path), machine_name(path))
+    own = path / "proc/sys/kernel/hostname" if path.is_dir() and not path.resolve().name else None
+    host = _bytes_of(own).decode("utf-8", "replace").strip() if own is not None and own.is_file() else ""
+    return _one(machine, warnings, "sysfs", str(path), host or machine_name(path))
 
 
 def read_bytes(data: bytes, *, name: str, machine: str, kind: str = "") -> Inventory:
