@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.discovery import nccl_xml, nvidia_smi_topo
+from fairlead.discovery.cpu_list import parse_list
 from fairlead.errors import UnreadableInput
 from fairlead.model.hardware import Gpu, Machine, Nic
 from fairlead.topology.fleets import build
@@ -74,6 +75,9 @@ def test_the_dgx_a100_matrix() -> None:
     assert path_class(machine, "mlx5_4", "mlx5_5") == "PIX"
     assert [nic.numa for nic in machine.nics] == [3, 3, 1, 1, -1, -1, 7, 7, 5, 5, -1, -1]
     assert [(n.id, n.cpus) for n in machine.numa_nodes][1] == (3, "48-63,176-191")
+    for cpu, nearest in ((48, ["GPU0", "GPU1"]), (222, ["GPU6", "GPU7"])):  # as `topo -c CPU` answers there
+        (numa,) = (n.id for n in machine.numa_nodes if cpu in (parse_list(n.cpus) or ()))
+        assert [gpu.id for gpu in machine.gpus if gpu.numa == numa] == nearest
 
 
 @pytest.mark.parametrize(("file", "fleet"), [("dgx-a100-12hca", "dgx-a100"), ("hgx-h100-8nic", "hgx-h100")])
