@@ -20,11 +20,13 @@ WITHOUT = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark every test of this folder `cluster`."""
+    """Mark every test of this folder `cluster`, and keep them on one worker: they share a server and mostly wait."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session")
