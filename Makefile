@@ -25,7 +25,7 @@ demo: setup  ## run the main job on a simulated fleet; exits by itself
 	@$(BIN)/fairlead demo $(ARGS)
 
 test: setup check $(POSTGRES) $(CONTROL_PLANE)  ## everything: the gates, then all tests (ARGS="-k name" narrows)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup  ## the gates: format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -133,3 +133,11 @@ def test_no_content_of_a_file_breaks_anything_else(
     machine, _ = sysfs.read(root)
     fits_together(machine)
     assert sysfs.parse_tarball(tarball(root, mode="w"), name=str(root))[0] == replace(machine, source=str(root))
+
+
+def test_a_gpu_that_the_driver_does_not_number_takes_nobodys_name(tmp_path) -> None:
+    tree = two_nodes(tmp_path)
+    tree.gpu("pci0000:00/0000:00:04.0", numa=0)
+    tree.gpu("pci0000:00/0000:00:05.0", numa=0, minor=0)
+    machine, _ = sysfs.read(tmp_path)
+    assert sorted(gpu.device for gpu in machine.gpus) == ["gpu-0", "gpu-1"]

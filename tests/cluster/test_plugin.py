@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -47,6 +48,7 @@ def operator(control_plane, world, tmp_path_factory):
         world.wait_phase("secret-job", "Running", namespace=OTHER)
         world.submit("waits", replicas=2, gpus=8, queue="plug-q")
         world.wait_phase("waits", "Pending")
+        time.sleep(1.1)  # age counts in whole seconds, and of two gangs of one second either may be first
         world.submit("waits-too", replicas=2, gpus=8, queue="plug-q")
         world.submit("wrong", queue="plug-q", pod={"containers": [{"name": "m", "image": "x"}], "nodeName": "n"})
         world.wait_phase("wrong", "Refused")

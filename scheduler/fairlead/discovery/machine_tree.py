@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -132,14 +133,19 @@ def _gpus(tree: PciTree, host: Host, facts: Facts, functions: list[PciFunction])
     numbered = bool(told) and min(told) >= 0 and len(set(told)) == len(told)
     ordered = sorted(functions, key=lambda f: (facts.of(f.id).index if numbered else 0, pci_order(f.id)))
     memory_numa = {node.gpu: node.id for node in host.memory_nodes}
+    # A minor number is the driver's own word for a GPU; who has none gets the first number that is nobody's.
+    minors = [facts.of(function.id).minor for function in ordered]
+    spare = (number for number in itertools.count() if number not in minors)
     gpus: list[Gpu] = []
     for at, function in enumerate(ordered):
         fact = facts.of(function.id)
         index = fact.index if numbered else at
+        known = fact.minor >= 0 and minors.index(fact.minor) == at
+        number = fact.minor if known else next(spare)
         gpu = Gpu(
             id=f"GPU{index}",
             index=index,
-            device=f"gpu-{fact.minor if fact.minor >= 0 else index}",
+            device=f"gpu-{number}",
             uuid=fact.uuid,
             pci=function.id,
             model=fact.model or (product_of(function.product) if function.vendor == NVIDIA else ""),
