@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ import typer
 
 from fairlead.config import Settings, load
 from fairlead.errors import FairleadError
+from fairlead_operator.stderr_log import log_to_stderr
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 log = logging.getLogger("fairlead_operator")
@@ -32,7 +32,7 @@ def default(context: typer.Context) -> None:
 def run_command(config: ConfigFile = None) -> None:
     """Run until SIGTERM. Exit 0: ended in order; 1: the lease was lost; 3: a server or database failed."""
     settings = load(file=config)
-    _log_to_stderr(settings)
+    log_to_stderr(settings.log_level)
     raise typer.Exit(asyncio.run(_run(settings)))
 
 
@@ -43,7 +43,7 @@ def release_finalizers(config: ConfigFile = None) -> None:
     For an uninstall. No operator leads for ten minutes after this, unless its Lease is deleted.
     """
     settings = load(file=config)
-    _log_to_stderr(settings)
+    log_to_stderr(settings.log_level)
     raise typer.Exit(asyncio.run(_release(settings)))
 
 
@@ -78,19 +78,6 @@ async def _release(settings: Settings) -> int:
         count = await release_all(client)
     print(f"released {count.objects} pods and claims and {count.nodes} nodes", file=sys.stderr)
     return 0 if not count.failed else 3
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    """Log key=value lines."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="ts=%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
-    for handler in logging.getLogger().handlers:
-        if handler.formatter is not None:
-            handler.formatter.converter = time.gmtime
 
 
 def run() -> None:

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,7 @@ from fairlead_operator.agent.observe import Observer, tree_below
 from fairlead_operator.agent.run_agent import Agent, Times, boot_id_below
 from fairlead_operator.agent.ward import Ward
 from fairlead_operator.agent.working_pods import WorkingPods
+from fairlead_operator.stderr_log import log_to_stderr
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 log = logging.getLogger("fairlead_agent")
@@ -63,7 +63,7 @@ def agent(
     as_json: Json = False,
 ) -> None:
     """Publish this node's topology and health. Exit 0: done; with --once also 1: a GPU is not healthy, 3: no driver."""
-    _log_to_stderr()
+    log_to_stderr(os.environ.get("FAIRLEAD_LOG_LEVEL", "info"))
     name = node_name or socket.gethostname()
     times = Times(interval_s=interval, deadline_s=deadline, pause_s=pause)
     library = nvml.load()
@@ -143,19 +143,6 @@ async def _run(
             log.info("event=started node=%s", name)
             await publisher.restore_into(ward, now_ms())
             await made.run(stop)
-
-
-def _log_to_stderr() -> None:
-    """Log key=value lines."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=os.environ.get("FAIRLEAD_LOG_LEVEL", "info").upper(),
-        format="ts=%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
-    for handler in logging.getLogger().handlers:
-        if handler.formatter is not None:
-            handler.formatter.converter = time.gmtime
 
 
 def run() -> None:
