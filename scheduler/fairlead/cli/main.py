@@ -6,14 +6,12 @@ Exit codes: 0 done or yes, 1 no or findings, 2 wrong usage or unreadable input, 
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from fairlead.cli.lazy import lazy_group
 from fairlead.errors import FairleadError
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -31,43 +29,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ledger": ("fairlead.cli.ledger", "app", "Verify the books and show their entries."),
     "report": ("fairlead.cli.report", "app", "Answer questions from the books."),
     "replay": ("fairlead.cli.replay", "replay", "Decide again what the journal says was decided, and compare."),
+    "run": ("fairlead.cli.run_file", "run", "Run a scenario file through the engine until it is stable."),
+    "bench": ("fairlead.cli.bench", "app", "Measure: packing, scale, and what else has a figure to keep."),
     "db": ("fairlead.cli.db", "app", "Create, upgrade and check the database."),
 }
 """name -> (module, a function or a Typer application in it, help). Order is that of the help page."""
 
 
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module when the command is asked for, not before."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names without importing anything."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import one command; None for an unknown name."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        module, attribute, help_text = entry
-        target: typer.Typer | Callable[..., None] = getattr(importlib.import_module(module), attribute)
-        if isinstance(target, typer.Typer):
-            loaded: Any = typer.main.get_group(target)
-            loaded.help = loaded.help or help_text
-        else:
-            single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            single.command(help=help_text)(target)
-            loaded = typer.main.get_command(single)
-        loaded.name = cmd_name
-        return loaded
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list of commands from the table."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
-
-
 app = typer.Typer(
-    cls=LazyGroup,
+    cls=lazy_group(COMMANDS),
     name="fairlead",
     help="Gangs on exact GPUs, with a reason for every wait and books that balance.",
     add_completion=False,

@@ -22,6 +22,13 @@ class ServiceClass(StrEnum):
     OPPORTUNISTIC = "opportunistic"
 
 
+class Isolation(StrEnum):
+    """Who may be next to a gang on one device: its namespace's other shares, or nobody of another tenant."""
+
+    SHARED = "shared"
+    STRICT = "strict"
+
+
 class Overrun(StrEnum):
     """What happens when a declared duration has passed."""
 
@@ -72,9 +79,52 @@ class PodShape:
     host_ports: tuple[tuple[str, str, int], ...] = ()
 
 
+class ShareMode(StrEnum):
+    """How pods that share one device take turns on it; neither keeps a neighbour out of its caches."""
+
+    TIME_SLICE = "time-slice"
+    MPS = "mps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A part of one GPU: thousandths of its compute, and bytes of its memory (0: not asked for)."""
+
+    milli: int
+    memory_bytes: int = 0
+    mode: ShareMode = ShareMode.TIME_SLICE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slices:
+    """Every `size` pods, in rank order, lie in one domain of level `within`."""
+
+    within: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologyRequest:
+    """Keep the gang inside one domain of level `within`; `required` False is a wish. "cluster" asks for nothing.
+
+    `slices` are always required, the widest first: slices of 48 in a zone, each of three slices of 16 in a rack.
+    """
+
+    within: str
+    required: bool = True
+    slices: tuple[Slices, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """`replicas` equal pods, each with `gpus` whole GPUs of an acceptable model and memory."""
+    """`replicas` equal pods, each with `gpus` whole GPUs, or one `share` of a GPU, or one instance of profile `mig`.
+
+    `gpu_model` (``A100|H100`` is either) and `gpu_memory_bytes` say which devices are acceptable; for a MIG profile,
+    which it may be cut from. As many replicas as there is room for are placed, never fewer than `min_replicas` (None:
+    all). `nics_per_gpu` are reserved with each GPU, near it. `topology` holds for the pods of this role beside what the gang asks for. `spread` is a level over
+    whose domains the pods are spread evenly ("" for nothing): the fullest has at most one pod more than the emptiest
+    usable one.
+    """
 
     name: str
     replicas: int
@@ -82,14 +132,17 @@ class Role:
     gpu_model: str = ""
     gpu_memory_bytes: int = 0
     pod: PodShape = field(default_factory=PodShape)
+    share: Share | None = None
+    mig: str = ""
+    min_replicas: int | None = None
+    nics_per_gpu: int = 0
+    topology: TopologyRequest | None = None
+    spread: str = ""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopologyRequest:
-    """Keep the gang inside one domain of level `within`; `required` False is a wish."""
-
-    within: str
-    required: bool = True
+    @property
+    def fewest(self) -> int:
+        """Replicas below which the role is not placed at all."""
+        return self.replicas if self.min_replicas is None else self.min_replicas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +150,8 @@ class Gang:
     """A GangJob as the scheduler sees it, after the API server's dry run of its templates.
 
     `preemptible` False means neither preemption nor reclaim may stop it. `success_roles` empty means all roles;
-    `success_any` finishes the gang when any of their members has succeeded. Times are UTC ms, durations ms.
+    `success_any` finishes the gang when any of their members has succeeded. `mixed_models` allows members of one role
+    GPUs of different models; else all have one, because the slowest sets the pace. Times are UTC ms, durations ms.
     """
 
     id: GangId
@@ -119,6 +173,8 @@ class Gang:
     restart_on_failure: bool = True
     success_any: bool = False
     success_roles: tuple[str, ...] = ()
+    mixed_models: bool = False
+    isolation: Isolation = Isolation.SHARED
 
     @property
     def gpus(self) -> int:
@@ -138,13 +194,27 @@ class Gang:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One pod of a placement: which replica, on which node, with which devices. `rank` is its place in rank order."""
+    """One pod of a placement: which replica, on which node, with which devices. `rank` is its place in rank order.
+
+    `share_milli` is the part of its one device that a share or a MIG instance is charged for, in thousandths of a GPU;
+    0 means that all its `devices` are whole. `mig_start` is the unit of the device's grid where its instance begins, -1
+    for none. `cpus` is a CPU list of the NUMA nodes near its GPUs, "" where none is chosen; `nics` are reserved for it.
+    """
 
     role: str
     index: int
     rank: int
     node: NodeName
     devices: tuple[str, ...] = ()
+    share_milli: int = 0
+    mig_start: int = -1
+    cpus: str = ""
+    nics: tuple[str, ...] = ()
+
+    @property
+    def gpu_milli(self) -> int:
+        """Thousandths of a GPU that the member is charged for."""
+        return self.share_milli or 1000 * len(self.devices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +234,11 @@ class Placement:
     def gpus(self) -> int:
         """Devices of all members together."""
         return sum(len(member.devices) for member in self.members)
+
+    @property
+    def gpu_milli(self) -> int:
+        """Thousandths of a GPU that all members together are charged for."""
+        return sum(member.gpu_milli for member in self.members)
 
 
 class Tier(StrEnum):

@@ -1,0 +1,1 @@
+"""What is measured: fixed worlds and published protocols, run through the production engine."""

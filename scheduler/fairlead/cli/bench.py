@@ -1,0 +1,30 @@
+"""`fairlead bench VERB`: what is measured, each figure with the world it was measured in."""
+
+from __future__ import annotations
+
+import typer
+
+from fairlead.cli.lazy import lazy_group
+
+VERBS: dict[str, tuple[str, str, str]] = {
+    "openb": (
+        "fairlead.cli.bench_openb",
+        "openb",
+        "Pack a public list of pods onto its nodes and say what stays free.",
+    ),
+    "scale": ("fairlead.cli.bench_scale", "scale", "Decide about a fixed backlog on fleets of several sizes."),
+}
+
+app = typer.Typer(
+    cls=lazy_group(VERBS),
+    help="Measure: packing, scale, and what else has a figure to keep.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root() -> None:
+    """Carry nothing; the verbs have their own options."""
