@@ -26,8 +26,24 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelBudget:
+    """An amount of a resource that lives at a level of the tree: every domain of `level` has `amount` of it.
+
+    Rack power, the bandwidth of an uplink or of the storage are such; pods ask for them like for other resources.
+    """
+
+    level: str
+    resource: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away."""
+    """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away.
+
+    `sharing` are the ways in which its devices may be shared: time-slice, mps, mig. `mig_mode` is static (instances are
+    given as they are) or dynamic (they are cut as needed).
+    """
 
     name: str
     node_selector: tuple[tuple[str, str], ...]
@@ -35,6 +51,9 @@ class Pool:
     taint: bool = True
     driver: str = "gpu.nvidia.com"
     device_class: str = "gpu.nvidia.com"
+    sharing: tuple[str, ...] = ()
+    mig_mode: str = "static"
+    budgets: tuple[LevelBudget, ...] = ()
 
 
 def ancestors(queue: str, queues: dict[str, Queue]) -> tuple[str, ...]:

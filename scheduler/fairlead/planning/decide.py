@@ -18,34 +18,39 @@ from fairlead.model.tenancy import Pool
 from fairlead.ordering.backlog import in_order, inside_queue
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, request_key, row_is_free
-from fairlead.placement.pack_gang import place, unknown_level, why_never, why_not_now
 from fairlead.placement.preempt import find_room
+from fairlead.placement.refusals import unknown_level, why_never, why_not_now
+from fairlead.placement.score import Score
+from fairlead.placement.search import Answer, Placer
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
 from fairlead.planning.plan import Plan
-from fairlead.world.overlay import Overlay, shapes_of
+from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
+from fairlead.world.use import use_of
 
 
 @dataclass(slots=True)
 class Memo:
     """What one cycle may keep for the next; only values that the same World would yield again."""
 
-    inventory_version: int = -1
     pools: tuple[Pool, ...] = ()
-    feasibility: Feasibility | None = None
+    placer: Placer | None = None
     epoch: tuple[int, int] = (-1, 0)
     refusals: dict[tuple[object, ...], Refusal] = field(default_factory=dict[tuple[object, ...], Refusal])
 
-    def for_world(self, world: World) -> Feasibility:
-        """Return fits for this world; drop refusals of another epoch."""
+    def for_world(self, world: World) -> Placer:
+        """Return a placer over this world; drop refusals of another epoch."""
         pools = tuple(world.pools[name] for name in sorted(world.pools))
-        if self.feasibility is None or (self.inventory_version, self.pools) != (world.inventory.version, pools):
-            self.feasibility = Feasibility(world.inventory, world.pools)
-            self.inventory_version, self.pools = world.inventory.version, pools
+        placer = self.placer
+        if placer is None or placer.inventory is not world.inventory or self.pools != pools:
+            placer = self.placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools), Score())
+            self.pools = pools
+        else:
+            placer.overlay.follow(world)
         if self.epoch != (world.epoch, world.ripened_ms):
             self.epoch, self.refusals = (world.epoch, world.ripened_ms), {}
-        return self.feasibility
+        return placer
 
 
 def decide(world: World, memo: Memo | None = None) -> Plan:
@@ -68,8 +73,8 @@ class _Cycle:
         self.world = world
         self.memo = memo
         self.effects = effects
-        self.feasibility = memo.for_world(world)
-        self.overlay = Overlay(world)
+        self.placer = memo.for_world(world)
+        self.overlay = self.placer.overlay
         usable = world.inventory.usable
         capacity = int(np.bitwise_count(world.free.free_mask[usable]).sum()) + sum(world.queue_gpus.values())
         self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
@@ -128,8 +133,7 @@ class _Cycle:
     def _still_fits(self, gang: Gang, placement: Placement) -> bool:
         """Take a placement exactly as it was nominated, if every part of it is free now."""
         mark = self.overlay.checkpoint()
-        shapes = shapes_of(gang)
-        fits = {role.name: self.feasibility.fit(role, gang.service_class) for role in gang.roles}
+        fits = {role.name: self.placer.feasibility.fit(role, gang.service_class) for role in gang.roles}
         for member in placement.members:
             row = self.world.inventory.row.get(member.node)
             role = next(r for r in gang.roles if r.name == member.role)
@@ -138,7 +142,7 @@ class _Cycle:
             if row is None or not ready or not row_is_free(role, row, mask, len(member.devices), self.overlay):
                 self.overlay.roll_back(mark)
                 return False
-            self.overlay.take(row, mask, shapes[member.role])
+            self.overlay.take(self.overlay.taking(row, use_of(gang, member)))
         return True
 
     # --- the queues -------------------------------------------------------------------------------------------------
@@ -154,16 +158,16 @@ class _Cycle:
         refusal = self._rules(gang)
         if refusal is None:
             hit = self.standing.limit_hit(gang.queue, gang.gpus)
-            placement = place(gang, self.overlay, self.feasibility) if hit is None else None
-            if placement is not None:
-                self._take(waiting, placement)
+            answer = self.placer.place(gang) if hit is None else Answer()
+            if answer.placement is not None:
+                self._take(waiting, answer.placement)
                 return 1
             if self._make_room(waiting):
                 return 1
-            refusal = why_never(gang, self.world.offered, self.world.inventory, self.feasibility)
+            refusal = why_never(gang, self.world.offered, self.world.inventory, self.placer.feasibility)
             if refusal is None and hit is not None:
                 refusal = refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, used=hit.used, limit=hit.limit, need=gang.gpus)
-            refusal = refusal or why_not_now(gang, self.overlay, self.feasibility)
+            refusal = refusal or why_not_now(gang, self.placer, answer)
         self.memo.refusals[key] = refusal
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
         return 1
@@ -204,7 +208,7 @@ class _Cycle:
         gang = waiting.gang
         if not self.world.rules.preemption_on or self.stops_left <= 0:
             return False
-        room = find_room(gang, self.world, self.overlay, self.feasibility, self.standing, frozenset(self.spared))
+        room = find_room(gang, self.world, self.placer, self.standing, frozenset(self.spared))
         if room is None or not room.victims or len(room.victims) > self.stops_left:
             return False
         self.stops_left -= len(room.victims)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated, Remembered, StopIntended
-from fairlead.model.gang import Gang, GangId, Member, Placement, PodShape, Tier
+from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Kind, Refusal
 from fairlead.world.lifecycle import FINAL, Step, next_phase
+from fairlead.world.use import Use
 
 HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
@@ -20,10 +21,14 @@ class Hold:
     """What one member takes from one node. `queue` is charged for it while the attempt is the gang's current one."""
 
     node: NodeName
-    devices: tuple[str, ...]
-    shape: PodShape
+    use: Use
     queue: str
     since_ms: int
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that it lies on, whole or in part."""
+        return self.use.devices
 
 
 @dataclass(slots=True)

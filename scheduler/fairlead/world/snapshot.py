@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
 from fairlead.model.gang import Gang, GangId, Placement, Tier
@@ -171,27 +169,19 @@ class Photographer:
         state, free, offered = self._state, self._free, self._offered
         assert free is not None, name
         assert offered is not None, name
-        mask = int(offered.free_mask[row])
-        for column, full in zip(_amounts(free), _amounts(offered), strict=True):
-            column[row] = full[row]
+        free.reset_row(row, offered)
         ports: set[tuple[str, str, int]] = set()
         for hold in state.holds_on.get(name, {}).values():
-            mask &= ~inventory.mask(row, hold.devices)
-            free.take(row, hold.shape.requests)
-            ports.update(hold.shape.host_ports)
+            free.take_use(row, hold.use, inventory)
+            ports.update(hold.use.shape.host_ports)
         used = state.used.get(name)
         if used is not None:
             free.take(row, used.taken)
             ports.update(used.host_ports)
-        free.free_mask[row] = mask & ~inventory.mask(row, state.foreign.get(name, ()))
+        free.free_mask[row] &= ~inventory.mask(row, state.foreign.get(name, ()))
         self._ports.pop(row, None)
         if ports:
             self._ports[row] = frozenset(ports)
-
-
-def _amounts(columns: Columns) -> list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-    extended = [columns.extended[name] for name in sorted(columns.extended)]
-    return [columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods, *extended]
 
 
 def _waiting(record: GangRecord, epoch: int, ripened_ms: int) -> Waiting:

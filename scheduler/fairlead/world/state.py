@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from fairlead.model import events as ev
 from fairlead.model.effects import Phase
-from fairlead.model.gang import GangId, PodShape
+from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
@@ -18,6 +18,7 @@ from fairlead.model.tenancy import Pool, Queue
 from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
+from fairlead.world.use import use_of
 
 FAILURES = frozenset({Reason.MEMBER_FAILED, Reason.START_DEADLINE, Reason.RESTARTS_EXHAUSTED})
 
@@ -296,13 +297,11 @@ class ClusterState:
         self._advance(record, record.current, fact.at_ms)
 
     def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int], *, charged: bool = True) -> None:
-        shapes = {role.name: role.pod for role in record.gang.roles} if record.gang else {}
         for rank in ranks:
             member = attempt.member(rank)
             hold = Hold(
                 node=member.node,
-                devices=member.devices,
-                shape=shapes.get(member.role, PodShape()),
+                use=use_of(record.gang, member),
                 queue=record.queue,
                 since_ms=attempt.since_ms,
             )
