@@ -25,7 +25,7 @@ class PodClass:
 
     room   shape (nodes,): pods that fit on top of what is there
     cost   shape (nodes,): the score of one more pod, lower is better; NEVER where there is no room
-    sums   level name -> shape (domains,): room summed over each domain
+    sums   level name -> shape (domains,): room summed over each domain; `total` over all, `most` on one node
     model  the one GPU model that is allowed, "" for any that the role accepts
     """
 
@@ -35,6 +35,8 @@ class PodClass:
     model: str
     room: IntColumn
     cost: IntColumn
+    total: int = 0
+    most: int = 0
     tick: int = -1
     score_version: int = -1
     sums: dict[str, IntColumn] = field(default_factory=dict[str, IntColumn])
@@ -59,7 +61,7 @@ class ClassColumns:
             if len(self._classes) >= CLASSES_KEPT:
                 self._classes.clear()
             known = self._classes[key] = self._new(gang.service_class, role, group, model)
-        self._refresh(known)
+        self.refresh(known)
         return known
 
     def sums(self, kind: PodClass, level: Level) -> IntColumn:
@@ -83,7 +85,8 @@ class ClassColumns:
             cost=np.full(nodes, NEVER, dtype=np.int64),
         )
 
-    def _refresh(self, kind: PodClass) -> None:
+    def refresh(self, kind: PodClass) -> None:
+        """Bring the columns of a class up to the last change of the overlay."""
         overlay = self.overlay
         if kind.tick == overlay.tick and kind.score_version == self.score.version:
             return
@@ -104,7 +107,11 @@ class ClassColumns:
         change = room - kind.room[rows]
         kind.room[rows] = room
         kind.cost[rows] = self.score.costs(kind.role, kind.fit, kind.group, room, overlay, rows)
-        if kind.sums and change.any():
+        if not change.any():
+            return
+        kind.total += int(change.sum())
+        kind.most = int(kind.room.max())
+        if kind.sums:
             for name, sums in kind.sums.items():
                 domains = overlay.inventory.levels[name].domain_of[rows]
                 inside = domains >= 0

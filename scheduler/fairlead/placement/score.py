@@ -15,7 +15,8 @@ NEVER = int(np.iinfo(np.int64).max)
 """The cost where there is no room."""
 _PACE_UNIT = 27  # paces are compared in units of 2^27 bytes/s (128 MiB/s), so that cost has 43 bits
 _PACE_MOST = (1 << 17) - 1
-_COST_BITS = 44
+PACE_SHIFT = 44
+"""Bits of a cost below those of the pace."""
 
 
 class Remainder(Protocol):
@@ -57,7 +58,7 @@ class Score:
             else self._remainder.costs(role, fit, group, overlay, rows)
         )
         if role.gpus > 1:
-            cost = cost + ((_PACE_MOST - paces(role.gpus, fit, overlay, rows, room)) << _COST_BITS)
+            cost = cost + ((_PACE_MOST - paces(role.gpus, fit, overlay, rows, room)) << PACE_SHIFT)
         return np.where(room > 0, cost, NEVER)
 
     def device(self, role: Role, fit: Fit, group: int, overlay: Overlay, row: int, room: IntColumn) -> int:

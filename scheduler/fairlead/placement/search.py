@@ -18,7 +18,7 @@ from fairlead.model.gang import Gang, Placement, Role, TopologyRequest
 from fairlead.placement.columns import ClassColumns, PodClass
 from fairlead.placement.exact import seat_exactly
 from fairlead.placement.feasible import Feasibility
-from fairlead.placement.score import NEVER, Score
+from fairlead.placement.score import NEVER, PACE_SHIFT, Score
 from fairlead.placement.seats import Seat, placement_of, take_seats
 from fairlead.placement.tree import Chain, Chains, Tree, Wish
 from fairlead.world.fleet import IntColumn, Inventory, Level
@@ -29,6 +29,7 @@ DOMAINS_TRIED = 16
 STEPS = 96
 """Attempts to seat a gang, over all levels, models and orders of roles."""
 ORDERS_TRIED = 6
+_LEFT_BITS = 44  # room left over in a domain is far below 2^44 GPUs
 EXACT_STEPS = 5_000
 """Rows looked at in all by the exact search for one gang."""
 
@@ -52,6 +53,9 @@ class Placer:
         self.feasibility = feasibility
         self.classes = ClassColumns(overlay, feasibility, score)
         self.chains = Chains(overlay.inventory)
+        self.lone = frozenset(
+            name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
+        )
 
     def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
         """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""
@@ -88,6 +92,11 @@ class Placer:
         node = self.inventory.levels["node"]
         placement = placement_of(gang, seats, node, int(node.domain_of[row]), self.inventory)
         return Answer(placement=placement, steps=1)
+
+
+def _rows_in(level: Level) -> int:
+    """Return how many nodes are in some domain of a level; as many as domains where each has one node."""
+    return int((level.domain_of >= 0).sum())
 
 
 def is_single(gang: Gang) -> bool:
@@ -147,6 +156,8 @@ class Search:
         self._exact_steps = 0
         self._unsure = False
         self._models = alternatives(gang, placer.feasibility)
+        self._kinds: dict[tuple[int, str], PodClass] = {}
+        self._shaped = [self._is_shaped(role) for role in gang.roles]
 
     def run(self) -> Answer:
         """Try the whole gang; then, where roles have a minimum, as many of their replicas as there is room for."""
@@ -173,59 +184,69 @@ class Search:
         if self._chain is None:
             return None
         for level in levels:
-            candidates = [
-                (*key, at, model)
+            candidates = sorted(
+                (slow, over, domain, at)
                 for at, model in enumerate(self._models)
-                for key in self._candidates(level, counts, model)
-            ]
-            candidates.sort()
-            if self._left is not None and len(candidates) > DOMAINS_TRIED:
-                self._unsure = True
-                candidates = candidates[:DOMAINS_TRIED]
-            for *_, domain, _, model in candidates:
-                found = self._in_domain(level, domain, counts, model)
+                for slow, over, domain in self._candidates(level, counts, model)
+            )
+            for _, _, domain, at in candidates[:DOMAINS_TRIED]:
+                found = self._in_domain(level, domain, counts, self._models[at])
                 if found is not None:
                     return found
+            if len(candidates) > DOMAINS_TRIED:
+                self._unsure = True
         return None
 
     def _candidates(self, level: Level, counts: Sequence[int], model: str) -> list[tuple[int, int, int]]:
-        """Return (pace, left over, domain) of domains that could hold every role; the first is the best."""
+        """Return (pace, left over, domain) of domains that could hold every role: the best, one more than are tried."""
         gang = self._gang
-        enough = self._placer.feasibility.inside(level, gang).copy()
-        left = np.zeros(len(level.names), dtype=np.int64)
-        pace = np.zeros(len(level.names), dtype=np.int64)
-        for role, count in zip(gang.roles, counts, strict=True):
+        enough = self._placer.feasibility.inside(level, gang)
+        left: IntColumn | int = 0
+        pace: IntColumn | int = 0
+        for position, (role, count) in enumerate(zip(gang.roles, counts, strict=True)):
             if not count:
                 continue
-            kind = self._kind(role, model)
-            held = self._held(kind, role, level)
-            enough &= held >= count
-            if not enough.any():
+            kind = self._kind_at(position, model)
+            if kind.total < count or (level.name in self._placer.lone and kind.most < count):
                 return []
-            left += (held - count) * weight_of(role)
+            held = self._held(position, kind, level)
+            if int(held.max()) < count:
+                return []
+            enough = enough & (held >= count)
+            left = left + (held - count) * weight_of(role)
             if role.gpus > 1:
                 pace = np.maximum(pace, self._pace(kind, level))
         found = np.flatnonzero(enough)
-        return [
-            (slow, over, domain)
-            for slow, over, domain in zip(pace[found].tolist(), left[found].tolist(), found.tolist(), strict=True)
-        ]
+        if not len(found):
+            return []
+        over = left[found] if isinstance(left, np.ndarray) else np.zeros_like(found)
+        slow = pace[found] if isinstance(pace, np.ndarray) and len(pace) > 1 else np.full_like(found, np.max(pace))
+        if len(found) > DOMAINS_TRIED:
+            key = (slow << _LEFT_BITS) + over
+            best = np.sort(np.argpartition(key, DOMAINS_TRIED)[: DOMAINS_TRIED + 1])
+            if int(key[best].max()) > int(key.min()):  # ties at the edge end at the lower number
+                edge = int(np.sort(key[best])[DOMAINS_TRIED])
+                best = np.concatenate((np.flatnonzero(key < edge), np.flatnonzero(key == edge)))[: DOMAINS_TRIED + 1]
+            else:
+                best = np.arange(DOMAINS_TRIED + 1)
+            found, over, slow = found[best], over[best], slow[best]
+        return list(zip(slow.tolist(), over.tolist(), found.tolist(), strict=True))
 
     def _pace(self, kind: PodClass, level: Level) -> IntColumn:
-        """Return how slow a pod's devices would be: on the node itself, or at best anywhere. Shape (domains,)."""
+        """Return how slow a pod's devices would be: on the node itself, else at best anywhere (shape (1,))."""
         if level.name == "node":
-            slow = np.full(len(level.names), NEVER >> 44, dtype=np.int64)
-            slow[level.domain_of] = kind.cost >> 44
+            slow = np.empty(len(level.names), dtype=np.int64)
+            slow[level.domain_of] = kind.cost >> PACE_SHIFT
             return slow
-        return np.full(len(level.names), int(kind.cost.min()) >> 44, dtype=np.int64)
+        return np.array([int(kind.cost.min()) >> PACE_SHIFT])
 
-    def _held(self, kind: PodClass, role: Role, level: Level) -> IntColumn:
+    def _held(self, position: int, kind: PodClass, level: Level) -> IntColumn:
         """Return how many pods of a role each domain of a level holds; never too few. Shape (domains,)."""
-        wish = self._wish(role, None, level)
-        if not wish.slices and not wish.whole and not wish.caps:
+        role = self._gang.roles[position]
+        if not self._shaped[position]:
             return self._classes.sums(kind, level)
         assert self._chain is not None, self._gang
-        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, wish)
+        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None, level))
         if level.name == "cluster":
             return np.array([tree.capacity], dtype=np.int64)
         held = tree.caps_of(level)
@@ -252,7 +273,7 @@ class Search:
 
     def _seat_exactly(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
         """Look at every way to seat several roles, where they are plain enough for that and steps are left."""
-        kinds = [self._kind(part.role, model) for part in parts]
+        kinds = [self._kind_at(part.position, model) for part in parts]
         wishes = [self._wish(part.role, None, level) for part in parts]
         plain = not any(wish.slices or wish.whole or wish.even or wish.caps for wish in wishes)
         plain = plain and not any(part.role.share or part.role.mig or part.role.pod.host_ports for part in parts)
@@ -271,7 +292,7 @@ class Search:
         narrow_first = sorted(range(len(parts)), key=lambda i: int(np.bitwise_count(kinds[i].fit.devices[rows]).sum()))
         for at in narrow_first:  # who accepts fewer devices chooses first, so that they are still there
             position, spots = parts[at].position, found[at]
-            if any(int(self._kind(parts[at].role, model).room[row]) < number for row, number in spots):
+            if any(int(self._kind_at(position, model).room[row]) < number for row, number in spots):
                 self._overlay.roll_back(mark)
                 self._unsure = True
                 return None
@@ -291,7 +312,7 @@ class Search:
             return
         spare: dict[int, tuple[int, int, int]] = {}
         for part in parts:
-            room = int(self._kind(part.role, model).room[rows].sum())
+            room = int(self._kind_at(part.position, model).room[rows].sum())
             spare[part.position] = (1000 * room // part.count, -part.role.gpus, part.position)
         ranked = sorted(parts, key=lambda part: spare[part.position])
         yield from (list(order) for order in islice(permutations(ranked), ORDERS_TRIED))
@@ -300,7 +321,7 @@ class Search:
         mark = self._overlay.checkpoint()
         seats: list[Seat] = []
         for part in parts:
-            kind = self._kind(part.role, model)
+            kind = self._kind_at(part.position, model)
             spots = self._spots(part, kind, rows, level)
             taken = None
             if spots is not None:
@@ -372,8 +393,22 @@ class Search:
 
     # --- small things -----------------------------------------------------------------------------------------------
 
-    def _kind(self, role: Role, model: str) -> PodClass:
-        return self._classes.of(self._gang, role, model if takes_devices(role) else "")
+    def _kind_at(self, position: int, model: str) -> PodClass:
+        """Return a role's columns as they are now."""
+        kind = self._kinds.get((position, model))
+        if kind is None:
+            role = self._gang.roles[position]
+            kind = self._classes.of(self._gang, role, model if takes_devices(role) else "")
+            self._kinds[position, model] = kind
+        else:
+            self._classes.refresh(kind)
+        return kind
+
+    def _is_shaped(self, role: Role) -> bool:
+        """Whether more than the sum of its nodes' room decides how many pods of a role a domain holds."""
+        whole = role.topology is not None and role.topology.required and role.topology.within != "cluster"
+        above = self._placer.feasibility.budgets.keys() & {name for name, _ in role.pod.requests.extended}
+        return whole or bool(slices_of(self._gang, role)) or bool(above)
 
     def _may_step(self) -> bool:
         self._steps += 1
