@@ -6,7 +6,7 @@ arrangement is looked at twice. Bounded by `steps`, after which the answer is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,8 @@ from fairlead.world.fleet import Columns
 from fairlead.world.overlay import Overlay
 
 Counts = tuple[int, ...]
+Spots = list[list[tuple[int, int]]]
+"""Per role: (row, pods)."""
 _Amounts = tuple[int, ...]
 
 
@@ -27,34 +29,42 @@ class _Row:
     free: _Amounts
     devices: tuple[int, ...]
     most: Counts
+    where: tuple[int, ...]
 
     @property
     def kind(self) -> tuple[object, ...]:
-        return self.free, self.devices, self.most
+        return self.free, self.devices, self.most, self.where
 
 
 def seat_exactly(
-    kinds: Sequence[PodClass], counts: Sequence[int], rows: Sequence[int], overlay: Overlay, steps: int | None
-) -> tuple[list[list[tuple[int, int]]] | Literal["ended"] | None, int]:
+    kinds: Sequence[PodClass],
+    counts: Sequence[int],
+    rows: Sequence[int],
+    overlay: Overlay,
+    steps: int | None,
+    where: Callable[[int], tuple[int, ...]],
+    right: Callable[[Spots], bool],
+) -> tuple[Spots | Literal["ended"] | None, int]:
     """Return per role its (row, pods), None where there is no way at all, or "ended"; and the steps it took.
 
-    Only for roles whose pods ask for whole GPUs and amounts: shares and host ports are not looked at.
+    Only for roles whose pods ask for whole GPUs and amounts: shares and host ports are not looked at. `where` gives the
+    domains of a row that wishes name, `right` says whether a way keeps those wishes.
     """
     names = sorted({name for kind in kinds for name, _ in kind.role.pod.requests.extended})
     asks = [_asked(kind.role.pod, names) for kind in kinds]
     gpus = [kind.role.gpus for kind in kinds]
-    found = [_row(row, kinds, names, overlay) for row in rows if any(int(kind.room[row]) for kind in kinds)]
-    found.sort(key=lambda r: (r.free, r.devices, r.most, -r.row), reverse=True)
+    found = [_row(row, kinds, names, overlay, where(row)) for row in rows if any(int(kind.room[row]) for kind in kinds)]
+    found.sort(key=lambda r: (*r.kind, -r.row), reverse=True)
     search = _Walk(found, asks, gpus, steps)
-    answer = search.walk(0, tuple(counts), None)
-    if answer is None:
-        return ("ended" if search.ended else None), search.steps
-    per_role: list[list[tuple[int, int]]] = [[] for _ in kinds]
-    for place, taken in zip(found, answer, strict=False):
-        for role, number in enumerate(taken):
-            if number:
-                per_role[role].append((place.row, number))
-    return [sorted(spots) for spots in per_role], search.steps
+    for answer in search.walk(0, tuple(counts), None):
+        spots: Spots = [[] for _ in kinds]
+        for place, taken in zip(found, answer, strict=False):
+            for role, number in enumerate(taken):
+                if number:
+                    spots[role].append((place.row, number))
+        if right(spots):
+            return [sorted(role) for role in spots], search.steps
+    return ("ended" if search.ended else None), search.steps
 
 
 class _Walk:
@@ -68,26 +78,25 @@ class _Walk:
             self._after.append(tuple(a + b for a, b in zip(self._after[-1], row.most, strict=True)))
         self._after.reverse()
 
-    def walk(self, at: int, left: Counts, before: Counts | None) -> list[Counts] | None:
-        """Return what each row from `at` on takes; `before` is what an equal row in front of it took."""
+    def walk(self, at: int, left: Counts, before: Counts | None) -> Iterator[list[Counts]]:
+        """Yield what each row from `at` on takes; `before` is what an equal row in front of it took."""
         if not any(left):
-            return []
+            yield []
+            return
         self.steps += 1
         if self._limit is not None and self.steps > self._limit:
             self.ended = True
-            return None
+            return
         if at == len(self._rows) or any(need > room for need, room in zip(left, self._after[at], strict=True)):
-            return None
+            return
         row = self._rows[at]
         same_next = at + 1 < len(self._rows) and self._rows[at + 1].kind == row.kind
         for taken in self._fillings(row, left, before):
             rest = tuple(a - b for a, b in zip(left, taken, strict=True))
-            found = self.walk(at + 1, rest, taken if same_next else None)
-            if found is not None:
-                return [taken, *found]
+            for found in self.walk(at + 1, rest, taken if same_next else None):
+                yield [taken, *found]
             if self.ended:
-                return None
-        return None
+                return
 
     def _fillings(self, row: _Row, left: Counts, before: Counts | None) -> Iterator[Counts]:
         """Yield numbers of pods per role that fit together, fullest first."""
@@ -102,7 +111,7 @@ class _Walk:
                     yield from extend(role + 1, longer)
 
         for taken in extend(0, ()):
-            if before is None or taken <= before:
+            if before is None or taken < before:
                 yield taken
 
     def _fits(self, row: _Row, taken: Counts) -> bool:
@@ -126,7 +135,7 @@ def _asked(pod: PodShape, names: Sequence[str]) -> _Amounts:
     return (*amounts, *(extended.get(name, 0) for name in names))
 
 
-def _row(row: int, kinds: Sequence[PodClass], names: Sequence[str], overlay: Overlay) -> _Row:
+def _row(row: int, kinds: Sequence[PodClass], names: Sequence[str], overlay: Overlay, where: tuple[int, ...]) -> _Row:
     columns: Columns = overlay.columns
     free = (columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods)
     amounts = [int(column[row]) for column in free]
@@ -137,4 +146,5 @@ def _row(row: int, kinds: Sequence[PodClass], names: Sequence[str], overlay: Ove
         free=tuple(amounts),
         devices=tuple(idle & int(kind.fit.devices[row]) for kind in kinds),
         most=tuple(int(kind.room[row]) for kind in kinds),
+        where=where,
     )

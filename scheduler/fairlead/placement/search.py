@@ -268,21 +268,32 @@ class Search:
             seats = self._seat(order, rows, level, model)
             if seats is not None:
                 return placement_of(self._gang, seats, level, domain, self._inventory)
-        seats = self._seat_exactly(parts, rows, level, model) if len(parts) > 1 else None
+        seats = None
         return None if seats is None else placement_of(self._gang, seats, level, domain, self._inventory)
 
     def _seat_exactly(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
         """Look at every way to seat several roles, where they are plain enough for that and steps are left."""
         kinds = [self._kind_at(part.position, model) for part in parts]
-        wishes = [self._wish(part.role, None, level) for part in parts]
-        plain = not any(wish.slices or wish.whole or wish.even or wish.caps for wish in wishes)
-        plain = plain and not any(part.role.share or part.role.mig or part.role.pod.host_ports for part in parts)
+        plain = not any(
+            part.role.share or part.role.mig or part.role.spread or part.role.pod.host_ports for part in parts
+        )
+        plain = plain and not any(
+            self._placer.feasibility.caps_above(part.role, self._overlay.columns) for part in parts
+        )
         if not plain or (self._left is not None and self._exact_steps >= EXACT_STEPS):
             self._unsure = True
             return None
-        counts = [part.count for part in parts]
+        named = [self._inventory.levels[name].domain_of for name in sorted(named_levels(self._gang))]
         limit = None if self._left is None else EXACT_STEPS - self._exact_steps
-        found, steps = seat_exactly(kinds, counts, rows.tolist(), self._overlay, limit)
+        found, steps = seat_exactly(
+            kinds,
+            [part.count for part in parts],
+            rows.tolist(),
+            self._overlay,
+            limit,
+            lambda row: tuple(int(column[row]) for column in named),
+            lambda spots: all(self._keeps_wishes(part.role, spots[at]) for at, part in enumerate(parts)),
+        )
         self._exact_steps += steps
         if found is None or found == "ended":
             self._unsure = self._unsure or found == "ended"
@@ -300,6 +311,21 @@ class Search:
             assert taken is not None, (self._gang, spots)
             seats += taken
         return seats
+
+    def _keeps_wishes(self, role: Role, spots: Sequence[tuple[int, int]]) -> bool:
+        """Whether pods of a role at these places keep what it requires: one domain, whole slices."""
+        whole = role.topology.within if role.topology is not None and role.topology.required else ""
+        sizes = {**({whole: 1} if whole not in ("cluster", "") else {}), **slices_of(self._gang, role)}
+        for name, size in sizes.items():
+            held: dict[int, int] = {}
+            for row, number in spots:
+                domain = int(self._inventory.levels[name].domain_of[row])
+                held[domain] = held.get(domain, 0) + number
+            if -1 in held or (name == whole and len(held) > 1):
+                return False
+            if any(number % size for number in held.values()):
+                return False
+        return True
 
     def _rows(self, level: Level, domain: int) -> IntColumn:
         assert self._chain is not None, self._gang
