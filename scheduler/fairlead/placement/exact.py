@@ -111,7 +111,7 @@ class _Walk:
                     yield from extend(role + 1, longer)
 
         for taken in extend(0, ()):
-            if before is None or taken < before:
+            if before is None or taken <= before:
                 yield taken
 
     def _fits(self, row: _Row, taken: Counts) -> bool:

@@ -268,7 +268,7 @@ class Search:
             seats = self._seat(order, rows, level, model)
             if seats is not None:
                 return placement_of(self._gang, seats, level, domain, self._inventory)
-        seats = None
+        seats = self._seat_exactly(parts, rows, level, model) if len(parts) > 1 else None
         return None if seats is None else placement_of(self._gang, seats, level, domain, self._inventory)
 
     def _seat_exactly(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
