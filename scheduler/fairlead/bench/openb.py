@@ -127,7 +127,8 @@ def arrivals(pods: Sequence[OpenbPod], *, capacity: int, seed: int) -> list[Open
 
     A list that asks for more loses pods at random. `capacity` is in thousandths of a GPU.
     """
-    chosen = sorted(pods, key=lambda pod: pod.name)
+    listed = sorted(pods, key=lambda pod: pod.name)
+    chosen = list(listed)
     random.Random(f"{seed}/arrivals").shuffle(chosen)
     draw = random.Random(f"{seed}/draws")
     limit = capacity * ARRIVED_PERCENT_MAX
@@ -135,7 +136,7 @@ def arrivals(pods: Sequence[OpenbPod], *, capacity: int, seed: int) -> list[Open
     while asked > limit:
         asked -= 100 * chosen.pop(draw.randrange(len(chosen))).milli
     while asked < limit:
-        pod = pods[draw.randrange(len(pods))]
+        pod = listed[draw.randrange(len(listed))]
         if asked + 100 * pod.gpu_milli > limit:
             break
         chosen.append(pod)
@@ -162,10 +163,7 @@ class _Books:
         for device in devices:
             self.devices[row][device] -= pod.gpu_milli
         node = self.nodes[row]
-        assert (
-            self.cpu[row] >= 0
-            and self.memory[row] >= 0
-            and len(set(devices)) == pod.gpus
-            and all(self.devices[row][device] >= 0 for device in devices)
-            and (not pod.models or node.model.casefold() in pod.models)
-        ), f"{pod.name} does not fit {node.name} on devices {devices}"
+        named = len(set(devices)) == pod.gpus
+        room = self.cpu[row] >= 0 and self.memory[row] >= 0 and all(self.devices[row][d] >= 0 for d in devices)
+        model = not pod.models or node.model.casefold() in pod.models
+        assert (named, room, model) == (True, True, True), f"{pod.name} does not fit {node.name} on devices {devices}"

@@ -73,9 +73,7 @@ class DefaultPolicy:
                     rows, cpu_milli=pod.cpu_milli, gpus=pod.gpus, before=known
                 )
             else:
-                costs = self._fragments.share_cost(
-                    rows, cpu_milli=pod.cpu_milli, gpu_milli=pod.gpu_milli, before=known
-                )
+                costs = self._fragments.share_cost(rows, cpu_milli=pod.cpu_milli, gpu_milli=pod.gpu_milli, before=known)
                 best = costs.argmin(axis=1)
                 column.cost[stale] = costs[np.arange(len(stale)), best]
                 column.device[stale] = best
@@ -97,5 +95,3 @@ class DefaultPolicy:
 
     def _rows(self, rows: IntColumn) -> NodeRows:
         return NodeRows(self._fleet.model[rows], self._fleet.cpu[rows], self._fleet.free[rows])
-
-

@@ -11,7 +11,7 @@ a milli. The largest cost of one node with 63 devices is below 10^13. The lowest
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isqrt
 
@@ -31,7 +31,8 @@ PRIOR_MILLI = 30_000  # 30 GPUs of demand, spread evenly over the models, believ
 NEVER = 1 << 62
 """Cost where the request does not fit."""
 _ANY = 1 << 40
-_DEDUPE_ROWS = 48
+_DEDUPE_ROWS = 48  # below, finding equal rows costs more than it saves
+_BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +48,8 @@ class NodeRows:
     cpu_milli: IntColumn
     free_milli: IntColumn
 
-    def take(self, rows: IntColumn) -> NodeRows:
-        """Return some rows, as copies."""
+    def take(self, rows: IntColumn | slice) -> NodeRows:
+        """Return some rows."""
         return NodeRows(self.model[rows], self.cpu_milli[rows], self.free_milli[rows])
 
 
@@ -58,6 +59,7 @@ class Fragments:
 
     `models`     names in id order
     `classes`    kinds that cover most arrivals and ask for GPU, replicas and levels left out; M of them
+    `weights`    shape (M,), of each class, in 10^-6; their sum is 10^6
     `gangs`      kinds with several replicas, with the weight of each in 10^-6
     `scarcity`   shape (K + 1,), squared scarcity of each model in 10^-6; the last row is for an unknown model
     """
@@ -66,8 +68,8 @@ class Fragments:
     models: tuple[str, ...]
     classes: tuple[Kind, ...]
     gangs: tuple[tuple[Kind, int], ...]
+    weights: IntColumn
     scarcity: IntColumn
-    _weight: IntColumn  # (M,)
     _weight_open: IntColumn  # (K + 1, M), 0 where the class does not accept the model
     _cpu: IntColumn  # (M,), at least 1
     _cpu_asked: IntColumn  # (M,)
@@ -80,11 +82,13 @@ class Fragments:
 
     def fragment(self, rows: NodeRows) -> IntColumn:
         """Return the weighted fragment of each node as it is. Shape (R,), 10^-7 milli."""
-        reach = self._reach(rows.free_milli)
+        return _few_at_a_time(rows, None, lambda some, _: self._fragment(some))
+
+    def _fragment(self, rows: NodeRows) -> IntColumn:
         caps, opened = self._cpu_side(rows.model, rows.cpu_milli)
-        every = np.arange(len(rows.model))
         free: IntColumn = rows.free_milli.sum(axis=1)
-        return self._total * free - self._usable(reach, every, caps, opened)
+        usable = self._usable(self._reach(rows.free_milli), np.arange(len(rows.model)), caps, opened)
+        return self._total * free - usable
 
     def share_cost(
         self, rows: NodeRows, *, cpu_milli: int, gpu_milli: int, before: IntColumn | None = None
@@ -93,10 +97,7 @@ class Fragments:
 
         `before` is `fragment(rows)` where the caller has it. CPU and model are not checked.
         """
-        if len(rows.model) > _DEDUPE_ROWS:
-            few, inverse, before = _distinct(rows, before)
-            return self._share_cost(few, cpu_milli, gpu_milli, before)[inverse]
-        return self._share_cost(rows, cpu_milli, gpu_milli, before)
+        return _few_at_a_time(rows, before, lambda some, known: self._share_cost(some, cpu_milli, gpu_milli, known))
 
     def _share_cost(self, rows: NodeRows, cpu_milli: int, gpu_milli: int, before: IntColumn | None) -> IntColumn:
         free = rows.free_milli
@@ -130,10 +131,9 @@ class Fragments:
         `devices` has the bits that will be taken on each row (shape (R,), all of them idle); without it the idle ones
         of the lowest index are meant, which are as good as any because equal devices of one model cost the same.
         """
-        if devices is None and len(rows.model) > _DEDUPE_ROWS:
-            few, inverse, before = _distinct(rows, before)
-            return self._whole_cost(few, cpu_milli, gpus, None, before)[inverse]
-        return self._whole_cost(rows, cpu_milli, gpus, devices, before)
+        if devices is not None:
+            return self._whole_cost(rows, cpu_milli, gpus, devices, before)
+        return _few_at_a_time(rows, before, lambda some, known: self._whole_cost(some, cpu_milli, gpus, None, known))
 
     def _whole_cost(
         self, rows: NodeRows, cpu_milli: int, gpus: int, devices: IntColumn | None, before: IntColumn | None
@@ -151,13 +151,29 @@ class Fragments:
         cost = self._total * (total - 1000 * gpus) - usable + self._constant(rows, total, 1000 * gpus, before)
         return np.where(taken.sum(axis=1) == gpus, cost, NEVER)
 
+    def stranded_milli(self, rows: NodeRows) -> IntColumn:
+        """Return the free thousandths of each node on devices that no learned class could use now. Shape (R,).
+
+        A measure, not the ledger's state of that name: a class that nobody has asked for lately is not looked at.
+        Nothing is stranded before anything was learned.
+        """
+        if not self.classes:
+            return np.zeros(len(rows.model), dtype=np.int64)
+        reach = self._reach(rows.free_milli)
+        _, opened = self._cpu_side(rows.model, rows.cpu_milli)
+        open_shapes = (np.add.reduceat(opened, self._shape_starts, axis=1) > 0) & (reach >= self._shape_least)
+        wide = rows.free_milli[:, :, None]
+        useful = ((wide >= self._shape_milli) & open_shapes[:, None, :]).any(axis=2)
+        left: IntColumn = np.where(useful, 0, rows.free_milli).sum(axis=1)
+        return left
+
     @property
     def _total(self) -> int:
         return TENTHS * WEIGHTS_SUM if self.classes else 0
 
     def _constant(self, rows: NodeRows, total: IntColumn, milli: int, before: IntColumn | None) -> IntColumn:
         """What is the same for all devices of a node: its fragment before, its model's scarcity, what it has left."""
-        known = self.fragment(rows) if before is None else before
+        known = self._fragment(rows) if before is None else before
         return TENTHS * milli * self.scarcity[rows.model] + TIGHT * total - known
 
     def _reach(self, free: IntColumn) -> IntColumn:
@@ -181,7 +197,7 @@ class Fragments:
         by_shape = np.add.reduceat(opened, self._shape_starts, axis=1)
         fed = np.minimum(room[:, self._shape_of], caps[row_of])
         flat: IntColumn = (TENTHS - CPU_TENTHS) * (room * by_shape[row_of]).sum(axis=1)
-        capped: IntColumn = CPU_TENTHS * (fed @ self._weight)
+        capped: IntColumn = CPU_TENTHS * (fed @ self.weights)
         return flat + capped
 
 
@@ -205,8 +221,8 @@ def build(mix: Mix, capacity_milli: Mapping[str, int]) -> Fragments:
             (kind, count * _damping(kind.replicas * kind.pod_milli) * WEIGHTS_SUM // whole)
             for kind, count in gangs.items()
         ),
-        scarcity=_scarcity(mix, names, capacity_milli),
-        _weight=weight,
+        scarcity=_read_only(_scarcity(mix, names, capacity_milli)),
+        weights=_read_only(weight),
         _weight_open=weight * np.array(accepted, dtype=np.int64).reshape(len(names) + 1, len(classes)),
         _cpu=np.maximum(asked, 1),
         _cpu_asked=asked,
@@ -234,8 +250,22 @@ def domain_cost(
     before; `milli` is what one member takes, `weight` that of `Fragments.gangs`. A domain that already could not hold
     one more gang loses nothing: what it has is a fragment anyway.
     """
-    lost = domain_slots // replicas - (domain_slots - (slots_before - slots_after)) // replicas
-    return TENTHS * weight * replicas * milli * lost
+    lost: IntColumn = domain_slots // replicas - (domain_slots - (slots_before - slots_after)) // replicas
+    return lost * (TENTHS * weight * replicas * milli)
+
+
+def largest_gang(slots: IntColumn, domain_of: IntColumn) -> int:
+    """Return the members of the largest gang that one domain has room for.
+
+    `slots` are the members that each node has room for, `domain_of` its domain at the level asked about, -1 for none;
+    shape (R,) each.
+    """
+    inside = domain_of >= 0
+    if not inside.any():
+        return 0
+    room = np.zeros(int(domain_of.max()) + 1, dtype=np.int64)
+    np.add.at(room, domain_of[inside], slots[inside])
+    return int(room.max())
 
 
 def _covering(mix: Mix) -> tuple[dict[Kind, int], dict[Kind, int]]:
@@ -287,6 +317,24 @@ def _scarcity(mix: Mix, names: tuple[str, ...], capacity: Mapping[str, int]) -> 
         below = len(names) * (seen + PRIOR_MILLI) * capacity[name]
         squares.append(min(SCARCE_MICRO_MAX, above * above * 1_000_000 // max(below * below, 1)))
     return np.array([*squares, 1_000_000], dtype=np.int64)
+
+
+def _read_only(column: IntColumn) -> IntColumn:
+    column.flags.writeable = False
+    return column
+
+
+def _few_at_a_time(
+    rows: NodeRows, before: IntColumn | None, cost: Callable[[NodeRows, IntColumn | None], IntColumn]
+) -> IntColumn:
+    """Compute costs of each distinct state once, in blocks that stay in the processor's caches."""
+    if len(rows.model) <= _DEDUPE_ROWS:
+        return cost(rows, before)
+    few, inverse, known = _distinct(rows, before)
+    blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(few.model), _BLOCK_ROWS)]
+    found = np.concatenate([cost(few.take(block), None if known is None else known[block]) for block in blocks])
+    spread: IntColumn = found[inverse]
+    return spread
 
 
 def _distinct(rows: NodeRows, before: IntColumn | None) -> tuple[NodeRows, IntColumn, IntColumn | None]:
