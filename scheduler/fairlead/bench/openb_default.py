@@ -1,29 +1,29 @@
-"""The default policy in the packing protocol: the fragmentation score, learned from the arrivals of the run."""
+"""The default policy in the packing protocol: the product's own search and score, one gang of one pod at a time.
+
+The nodes become a World of the production engine, and the pods go through the same `Placer` that decides in a cycle,
+with class columns, overlay and the mix learned from the arrivals of the run.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from fairlead.bench.openb import Spot
 from fairlead.bench.openb_files import GPU_MILLI, OpenbNode, OpenbPod
-from fairlead.bench.openb_fleet import OpenbFleet
-from fairlead.placement.fragments import NEVER, NodeRows, build
-from fairlead.world.demand import Arrivals, Kind
-from fairlead.world.fleet import IntColumn
+from fairlead.model.events import NodeSeen, PoolSeen
+from fairlead.model.gang import Gang, GangId, PodShape, Role, Share
+from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources
+from fairlead.model.tenancy import Pool
+from fairlead.placement.feasible import Feasibility
+from fairlead.placement.search import Placer
+from fairlead.service.engine import Engine
+from fairlead.world.demand import Arrivals, kinds_of
+from fairlead.world.overlay import Overlay
 
-
-@dataclass(slots=True, eq=False)
-class _ClassColumn:
-    """Cost of one kind of pod on every node, and the device that costs least (-1: not one device)."""
-
-    table: int
-    seen: int
-    cost: IntColumn
-    device: IntColumn
+MIB = 1 << 20
+_PODS_A_NODE = 1 << 20  # the protocol knows no limit on pods
+_GPU_BYTES = 1 << 40  # nor memory of a GPU
 
 
 class DefaultPolicy:
@@ -31,67 +31,50 @@ class DefaultPolicy:
 
     def __init__(self, nodes: Sequence[OpenbNode], pods: Sequence[OpenbPod], rng: random.Random) -> None:
         """Begin with an empty fleet and no arrivals; neither the list nor the random stream is looked at."""
-        self._fleet = OpenbFleet(nodes)
-        self._capacity = dict.fromkeys(self._fleet.models, 0)
-        for node in nodes:
-            if node.gpus:
-                self._capacity[node.model] += GPU_MILLI * node.gpus
+        engine = Engine()
+        engine.take([PoolSeen(pool=Pool(name="openb", node_selector=()), at_ms=0)])
+        engine.take(NodeSeen(node=_node(rank, node), at_ms=0) for rank, node in enumerate(nodes))
+        world = engine.world(0)
+        self._placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools))
         self._arrivals = Arrivals()
-        self._fragments = build(self._arrivals.mix, self._capacity)
-        self._columns: dict[tuple[int, int, int], _ClassColumn] = {}
-        self._before = _ClassColumn(-1, 0, np.zeros_like(self._fleet.cpu), np.zeros_like(self._fleet.cpu))
+        self._roles: dict[tuple[int, int, int, int, str], Role] = {}
 
     def place(self, pod: OpenbPod) -> Spot | None:
         """Count the arrival, then take the cheapest node and device."""
-        kind = Kind(pod.cpu_milli, pod.gpu_milli, pod.gpus, pod.models)
-        if self._arrivals.count(kind):
-            self._fragments = build(self._arrivals.mix, self._capacity)
-        column = self._renewed(pod)
-        cost = np.where(self._fleet.fits(pod), column.cost, NEVER)
-        row = int(cost.argmin())
-        if cost[row] >= NEVER:
+        gang = Gang(id=GangId(pod.name), namespace="openb", name=pod.name, queue="openb", roles=(self._role(pod),))
+        for kind in kinds_of(gang):
+            self._arrivals.count(kind)
+        self._placer.learn(self._arrivals.mix)
+        placement = self._placer.place(gang).placement
+        if placement is None:
             return None
-        if pod.gpu_milli == GPU_MILLI:
-            devices = self._fleet.lowest_idle(row, pod.gpus)
-        else:
-            devices = (int(column.device[row]),) if pod.gpus else ()
-        return self._fleet.take(pod, row, devices)
+        member = placement.members[0]
+        return int(member.node), tuple(int(name) for name in member.devices)
 
-    def _renewed(self, pod: OpenbPod) -> _ClassColumn:
-        """Return the class's column after computing anew the rows that changed since it was last used."""
-        key = (pod.cpu_milli, pod.gpu_milli, pod.gpus)
-        column = self._columns.get(key)
-        if column is None:
-            nothing = np.zeros_like(self._fleet.cpu)
-            column = self._columns[key] = _ClassColumn(-1, 0, nothing, nothing - 1)
-        stale = self._stale(column)
-        if len(stale):
-            rows = self._rows(stale)
-            known = self._fragment_before(stale)
-            if pod.gpu_milli in (0, GPU_MILLI):
-                column.cost[stale] = self._fragments.whole_cost(
-                    rows, cpu_milli=pod.cpu_milli, gpus=pod.gpus, before=known
-                )
-            else:
-                costs = self._fragments.share_cost(rows, cpu_milli=pod.cpu_milli, gpu_milli=pod.gpu_milli, before=known)
-                best = costs.argmin(axis=1)
-                column.cost[stale] = costs[np.arange(len(stale)), best]
-                column.device[stale] = best
-        column.table, column.seen = self._fragments.version, self._fleet.changed
-        return column
+    def _role(self, pod: OpenbPod) -> Role:
+        key = (pod.cpu_milli, pod.memory_mib, pod.gpus, pod.gpu_milli, pod.spec)
+        role = self._roles.get(key)
+        if role is None:
+            shared = pod.gpus == 1 and pod.gpu_milli < GPU_MILLI
+            requests = Resources(cpu_milli=pod.cpu_milli, memory_bytes=pod.memory_mib * MIB, pods=1)
+            role = self._roles[key] = Role(
+                name="pod",
+                replicas=1,
+                gpus=0 if shared else pod.gpus,
+                gpu_model=pod.spec,
+                share=Share(milli=pod.gpu_milli) if shared else None,
+                pod=PodShape(requests=requests),
+            )
+        return role
 
-    def _fragment_before(self, rows: IntColumn) -> IntColumn:
-        """Return what the rows have as fragments now, which all classes share."""
-        stale = self._stale(self._before)
-        if len(stale):
-            self._before.cost[stale] = self._fragments.fragment(self._rows(stale))
-        self._before.table, self._before.seen = self._fragments.version, self._fleet.changed
-        return self._before.cost[rows]
 
-    def _stale(self, column: _ClassColumn) -> IntColumn:
-        if column.table != self._fragments.version:
-            return np.arange(len(self._fleet.cpu))
-        return self._fleet.changed_since(column.seen)
-
-    def _rows(self, rows: IntColumn) -> NodeRows:
-        return NodeRows(self._fleet.model[rows], self._fleet.cpu[rows], self._fleet.free[rows])
+def _node(rank: int, node: OpenbNode) -> Node:
+    gpus = tuple(
+        Gpu(id=str(at), index=at, device=str(at), model=node.model, memory_bytes=_GPU_BYTES) for at in range(node.gpus)
+    )
+    return Node(
+        name=NodeName(f"{rank:06d}"),  # rows are in order of names, and ties go to the lower row
+        machine=Machine(gpus=gpus),
+        pool="openb",
+        allocatable=Resources(cpu_milli=node.cpu_milli, memory_bytes=node.memory_mib * MIB, pods=_PODS_A_NODE),
+    )

@@ -13,9 +13,9 @@ from fairlead.world.overlay import Overlay
 
 NEVER = int(np.iinfo(np.int64).max)
 """The cost where there is no room."""
-_PACE_UNIT = 27  # paces are compared in units of 2^27 bytes/s (128 MiB/s), so that cost has 43 bits
+_PACE_UNIT = 27  # paces are compared in units of 2^27 bytes/s (128 MiB/s), so that cost has 44 bits
 _PACE_MOST = (1 << 17) - 1
-PACE_SHIFT = 44
+PACE_SHIFT = 45
 """Bits of a cost below those of the pace."""
 
 
@@ -25,7 +25,7 @@ class Remainder(Protocol):
     version: int
 
     def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
-        """Return the cost of one pod on each of `rows`, |cost| < 2^43, lower is better. Shape (rows,)."""
+        """Return the cost of one pod on each of `rows`, |cost| < 2^44, lower is better. Shape (rows,)."""
         ...
 
     def device(self, role: Role, fit: Fit, group: int, overlay: Overlay, row: int, room: IntColumn) -> int:
@@ -41,10 +41,14 @@ class Score:
         self._remainder = remainder
         self.spreads = False
 
+    def use(self, remainder: Remainder) -> None:
+        """Score by another remainder from now on; its version must be another too."""
+        self._remainder = remainder
+
     @property
     def version(self) -> int:
         """A number that is another whenever costs of rows that did not change are."""
-        return 0 if self._remainder is None else self._remainder.version
+        return -1 if self._remainder is None else self._remainder.version
 
     def neighbours(self, rows: IntColumn) -> IntColumn:
         """Return rows whose costs change with those of `rows`."""
@@ -53,10 +57,12 @@ class Score:
     def costs(self, role: Role, fit: Fit, group: int, room: IntColumn, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return one pod's cost on each of `rows`, NEVER where `room` is 0. Shape (rows,)."""
         cost = (
-            tightness(role, room, overlay, rows)
+            tightness(role, overlay, rows)
             if self._remainder is None
             else self._remainder.costs(role, fit, group, overlay, rows)
         )
+        if not role.gpus and role.share is None and not role.mig:
+            cost = cost + np.minimum(room, WHOLE - 1)  # of nodes that are equal to GPUs the one with the least room
         if role.gpus > 1:
             cost = cost + ((_PACE_MOST - paces(role.gpus, fit, overlay, rows, room)) << PACE_SHIFT)
         return np.where(room > 0, cost, NEVER)
@@ -72,14 +78,14 @@ class Score:
         return int(left.argmin())
 
 
-def tightness(role: Role, room: IntColumn, overlay: Overlay, rows: IntColumn) -> IntColumn:
-    """Return how much a node has left beside what is asked: thousandths of GPUs, or pods where no GPU is asked for."""
+def tightness(role: Role, overlay: Overlay, rows: IntColumn) -> IntColumn:
+    """Return how many thousandths of GPUs a node has left. Shape (rows,)."""
     columns = overlay.columns
     idle = WHOLE * np.bitwise_count(columns.free_mask[rows]).astype(np.int64)
     if role.share is not None:
         shared = columns.group[rows] > 0
         idle = idle * 4 + np.where(shared, columns.milli[rows], 0).sum(axis=1)  # rather a device that is shared already
-    return idle if role.gpus or role.share is not None or role.mig else idle + np.minimum(room, WHOLE - 1)
+    return idle
 
 
 def paces(count: int, fit: Fit, overlay: Overlay, rows: IntColumn, room: IntColumn) -> IntColumn:

@@ -18,9 +18,12 @@ from fairlead.model.gang import Gang, Placement, Role, TopologyRequest
 from fairlead.placement.columns import ClassColumns, PodClass
 from fairlead.placement.exact import seat_exactly
 from fairlead.placement.feasible import Feasibility
+from fairlead.placement.fragments import build
+from fairlead.placement.remainder import FragmentScore, capacity_by_model
 from fairlead.placement.score import NEVER, PACE_SHIFT, Score
 from fairlead.placement.seats import Seat, placement_of, take_seats
 from fairlead.placement.tree import Chain, Chains, Tree, Wish
+from fairlead.world.demand import Mix
 from fairlead.world.fleet import IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
 
@@ -46,16 +49,23 @@ class Answer:
 class Placer:
     """Searches over one overlay with its class columns; kept from cycle to cycle while the inventory stays."""
 
-    def __init__(self, overlay: Overlay, feasibility: Feasibility, score: Score) -> None:
-        """Nothing is computed yet."""
+    def __init__(self, overlay: Overlay, feasibility: Feasibility, score: Score | None = None) -> None:
+        """Nothing is computed yet; nothing is learned of what is asked for, unless a `score` knows."""
         self.overlay = overlay
         self.inventory: Inventory = overlay.inventory
         self.feasibility = feasibility
-        self.classes = ClassColumns(overlay, feasibility, score)
+        self._capacity = capacity_by_model(overlay.inventory)
+        self.score = score or Score(FragmentScore(build(Mix(), self._capacity), overlay))
+        self.classes = ClassColumns(overlay, feasibility, self.score)
         self.chains = Chains(overlay.inventory)
         self.lone = frozenset(
             name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
         )
+
+    def learn(self, mix: Mix) -> None:
+        """Score by what is asked for lately; a mix that is known already changes nothing."""
+        if mix.version != self.score.version:
+            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay))
 
     def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
         """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""
