@@ -71,8 +71,11 @@ def judge(case: Case) -> Verdict:
             theirs.update({tree.leaf(d["Values"]): d["Count"] for d in expected[at]["Domains"]})
         _compare(case, tree, group, ours, theirs, comparison)
         for at in group:
-            counts = Counter(tree.leaf_of[m.node] for m in placed.members if m.role == _role_name(case, at))
-            _slices_hold(case["podSets"][at], tree, counts, comparison)
+            own = Counter(tree.leaf_of[m.node] for m in placed.members if m.role == _role_name(case, at))
+            _slices_hold(case["podSets"][at], tree, own, comparison)
+            if at == _largest(case, group) and tree.used(ours) == tree.used(theirs):
+                other = Counter({tree.leaf(d["Values"]): d["Count"] for d in expected[at]["Domains"]})
+                _is_even(case, own, other, comparison)
     return comparison.verdict(name, outcome)
 
 
@@ -99,7 +102,7 @@ class Tree:
         """The whole path of a domain that Kueue names by all its values, or by its hostname alone."""
         if len(values) == len(self.levels):
             return tuple(values)
-        return next(path for path in self.leaf_of.values() if path[-1] == values[0])
+        return next((path for path in self.leaf_of.values() if path[-1] == values[-1]), tuple(values))
 
     def used(self, counts: Mapping[tuple[str, ...], int]) -> tuple[int, ...]:
         """How many domains of each level hold pods, the widest level first."""
@@ -206,6 +209,11 @@ def _groups(case: Case) -> list[list[int]]:
     return list(groups.values())
 
 
+def _largest(case: Case, group: Sequence[int]) -> int:
+    """The workers of a group."""
+    return max(group, key=lambda at: case["podSets"][at]["count"])
+
+
 def _role_name(case: Case, at: int) -> str:
     return f"r{at}-{case['podSets'][at]['name'] or 'pods'}"
 
@@ -216,7 +224,7 @@ def _world(case: Case, tree: Tree) -> dict[str, object]:
     roles: list[dict[str, object]] = []
     job: dict[str, object] = {"name": "workload", "queue": "queue", "roles": roles}
     for group in groups:
-        largest = max(group, key=lambda at: case["podSets"][at]["count"])
+        largest = _largest(case, group)
         within, slices = _request(case["podSets"][largest], tree)
         for at in group:
             pod_set = case["podSets"][at]
@@ -282,9 +290,7 @@ def _node(case: Case, node: Mapping[str, Any], tree: Tree, whole: bool) -> dict[
         **offer(offered, whole),
         "labels": node["labels"],
         "levels": {
-            level: "/".join(path[: depth + 1])
-            for depth, level in enumerate(tree.levels)
-            if tree.level(level) != "node"
+            level: "/".join(path[: depth + 1]) for depth, level in enumerate(tree.levels) if tree.level(level) != "node"
         },
         "taints": taints(node["taints"]),
         "cordoned": bool(node["unschedulable"]),
@@ -307,8 +313,7 @@ def _compare(
     comparison: Comparison,
 ) -> None:
     """Compare where the pods of one group are."""
-    largest = max(group, key=lambda at: case["podSets"][at]["count"])
-    wish = case["podSets"][largest]["topologyRequest"] or {}
+    wish = case["podSets"][_largest(case, group)]["topologyRequest"] or {}
     comparison.law(ours.total() == theirs.total(), f"{ours.total()} pods are placed instead of {theirs.total()}")
     required = wish.get("required")
     if required:
@@ -322,13 +327,19 @@ def _compare(
         ours_used <= theirs_used,
         f"domains per level {list(ours_used)} (widest first), Kueue {list(theirs_used)}",
     )
-    if (case["gates"] or {}).get("TASBalancedPlacement") and ours_used == theirs_used:
-        own, other = [max(c.values()) - min(c.values()) for c in (ours, theirs)]
-        comparison.law(own <= other, f"fullest and emptiest domain differ by {own} pods, Kueue's by {other}")
-    elif sorted(ours.values()) != sorted(theirs.values()):
+    if sorted(ours.values()) == sorted(theirs.values()):
+        comparison.taste(ours == theirs, "another of equal domains")
+    else:
         comparison.taste(False, "another split over as few domains")
-        return
-    comparison.taste(ours == theirs, "another of equal domains")
+
+
+def _is_even(
+    case: Case, ours: Counter[tuple[str, ...]], theirs: Counter[tuple[str, ...]], comparison: Comparison
+) -> None:
+    """With the gate for it, pods lie as evenly as Kueue's. A leader is no part of that."""
+    if (case["gates"] or {}).get("TASBalancedPlacement"):
+        own, other = [max(counts.values()) - min(counts.values()) for counts in (ours, theirs)]
+        comparison.law(own <= other, f"fullest and emptiest domain differ by {own} pods, Kueue's by {other}")
 
 
 def _slices_hold(

@@ -20,8 +20,9 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fairlead.errors import UnreadableInput
 from peer_cases import kai, kueue_preempt, kueue_tas, volcano
-from peer_cases.verdicts import Case, Verdict
+from peer_cases.verdicts import Case, Verdict, unwritable
 
 SCHEMAS: tuple[ModuleType, ...] = (kueue_tas, kueue_preempt, volcano, kai)
 LAW_PERCENT = 90
@@ -39,7 +40,10 @@ def judge(case: Case) -> Verdict:
     schema = next((one for one in SCHEMAS if one.is_one(case)), None)
     if schema is None:
         raise ValueError(f"a line of no known schema, with the keys {sorted(case)}")
-    found: Verdict = schema.judge(case)
+    try:
+        found: Verdict = schema.judge(case)
+    except UnreadableInput as problem:
+        return unwritable(case["name"], problem)
     return found
 
 
@@ -52,16 +56,17 @@ def read(paths: Sequence[Path]) -> Iterator[tuple[str, Case]]:
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, object]:
-    """Count verdicts. `cases` are those in scope: law, taste and not modelled; `later` stands beside them."""
+    """Count verdicts. `cases` are all lines; `in_scope` leaves out those that are for later."""
     states = Counter(verdict.state for verdict in verdicts)
     broken = [verdict for verdict in verdicts if verdict.state == "law" and verdict.why]
     return {
-        "cases": states["law"] + states["taste"] + states["not_modelled"],
+        "cases": len(verdicts),
         "law": states["law"],
         "law_passed": states["law"] - len(broken),
         "taste": states["taste"],
         "not_modelled": states["not_modelled"],
         "divergent": [{"name": verdict.name, "why": "; ".join(verdict.why)} for verdict in broken],
+        "in_scope": len(verdicts) - states["later"],
         "later": states["later"],
         "unstable": sum(not verdict.stable for verdict in verdicts),
         "taste_rules": _rules(verdicts, "taste"),
@@ -73,7 +78,7 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, object]:
 
 def bars(result: dict[str, object]) -> list[str]:
     """Return the bars that a result does not hold."""
-    cases, law, passed = (int(str(result[name])) for name in ("cases", "law", "law_passed"))
+    cases, law, passed = (int(str(result[name])) for name in ("in_scope", "law", "law_passed"))
     left_out, unstable = int(str(result["not_modelled"])), int(str(result["unstable"]))
     found: list[str] = []
     if passed * 100 < law * LAW_PERCENT:

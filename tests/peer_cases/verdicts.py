@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairlead.errors import UnreadableInput
 from fairlead.simulation.scenario_file import read_document
 from fairlead.simulation.scenario_run import Outcome, run
 from fairlead.units import quantity, quantity_milli
@@ -31,6 +32,11 @@ class Verdict:
     stable: bool = True
 
 
+def unwritable(name: str, problem: UnreadableInput) -> Verdict:
+    """A world that our own reader refuses is a fault of the converter, and counts as a broken law."""
+    return Verdict(name, "law", why=(f"the world could not be written: {problem}",))
+
+
 @dataclass
 class Comparison:
     """Collects what differs: broken laws, and differences that a rule of taste covers."""
@@ -51,9 +57,7 @@ class Comparison:
     def verdict(self, name: str, outcome: Outcome) -> Verdict:
         """Close the case; a world that does not stay still has broken a law of its own."""
         self.law(outcome.stable, f"not stable: {'; '.join(outcome.violations) or 'it moved after it had settled'}")
-        return Verdict(
-            name=name, state="law", why=tuple(self.broken), waived=tuple(self.waived), stable=outcome.stable
-        )
+        return Verdict(name=name, state="law", why=tuple(self.broken), waived=tuple(self.waived), stable=outcome.stable)
 
 
 def decide(document: Mapping[str, object]) -> Outcome:
@@ -64,10 +68,7 @@ def decide(document: Mapping[str, object]) -> Outcome:
 def amounts(listed: Mapping[str, Any]) -> Counter[str]:
     """Turn a Kubernetes resource list into whole numbers: cpu in thousandths of a core, all else in units."""
     return Counter(
-        {
-            name: quantity_milli(str(value)) if name == "cpu" else quantity(str(value))
-            for name, value in listed.items()
-        }
+        {name: quantity_milli(str(value)) if name == "cpu" else quantity(str(value)) for name, value in listed.items()}
     )
 
 

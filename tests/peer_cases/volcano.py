@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
-from peer_cases.verdicts import GPU, Case, Comparison, Verdict, amounts, decide, fits
-from peer_cases.volcano_world import Job, Pod, Volcano, convert
+from peer_cases.verdicts import Case, Comparison, Verdict, decide
+from peer_cases.volcano_case import Pod, Volcano
+from peer_cases.volcano_world import Job, convert
 
 SCORERS = frozenset({"binpack", "network-topology-aware", "nodegroup", "nodeorder", "sla", "usage", "tdm", "pdb"})
 """Plugins whose own suites call their score and filter functions and bind nothing."""
@@ -86,46 +86,11 @@ def _not_modelled(case: Case, world: Volcano) -> str:
             return "preferred node affinity"
     if _taste(case):
         return ""
-    if _quota_decides(world):
-        return "a queue's quota of CPU, memory or pods decides"
-    if _queues_compete(world):
-        return "the order between queues is by CPU or by a queue's own priority"
+    if world.decides and len({q["spec"].get("priority") or 0 for q in case["queues"]}) > 1:
+        return "a queue's own priority decides"
+    if world.decides and world.stand_in is None:
+        return "a queue's share of what is no GPU decides"
     return ""
-
-
-def _quota_decides(world: Volcano) -> bool:
-    """Whether a waiting pod's queue, or one above it, has a capability of other things than GPUs that is too small."""
-    held = Counter[str]()
-    for group in world.groups:
-        for pod in group.pods:
-            for queue in world.chain(group.queue):
-                held.update({f"{queue}\n{name}": value for name, value in (pod.asked + Counter({"pods": 1})).items()})
-    for group in world.groups:
-        for pod in group.pods:
-            if pod.node:
-                continue
-            for queue in world.chain(group.queue):
-                capability = amounts((world.queues[queue]["spec"].get("capability")) or {})
-                for name, most in capability.items():
-                    asks = pod.asked.get(name, 0) or name == "pods"
-                    if name != GPU and asks and held[f"{queue}\n{name}"] > most:
-                        return True
-    return False
-
-
-def _queues_compete(world: Volcano) -> bool:
-    """Whether pods without GPUs wait in several queues and have not all room: our queues count GPUs."""
-    waiting = [(group.queue, pod) for group in world.groups for pod in group.pods if not pod.node and not pod.gated]
-    if len({queue for queue, _ in waiting}) < 2 or any(pod.asked.get(GPU) for _, pod in waiting):
-        return False
-    free = Counter[str]()
-    for offered in world.free.values():
-        free.update(offered)
-    wanted = Counter[str]()
-    for _, pod in waiting:
-        wanted.update(pod.asked)
-    some = any(any(fits(pod.asked, offered) for offered in world.free.values()) for _, pod in waiting)
-    return some and any(wanted[name] > free[name] for name in wanted)
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
@@ -190,5 +155,3 @@ def _tiers_hold(world: Volcano, at: Mapping[str, str], comparison: Comparison) -
             if level and any(pod.key in at for pod in pods):
                 domains = {world.domain(level, node) for node in nodes if node}
                 comparison.law(len(domains) == 1, f"{what} lies in {len(domains)} domains of {level}")
-
-

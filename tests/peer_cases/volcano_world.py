@@ -12,34 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peer_cases.verdicts import (
-    GPU,
-    Case,
-    amounts,
-    fits,
-    gpus_are_whole,
-    offer,
-    request,
-    required_affinity,
-    taints,
-)
+from peer_cases.verdicts import GPU, amounts, offer, request, required_affinity, taints
+from peer_cases.volcano_case import TASK, Group, Pod, Volcano
 
-GROUP = "scheduling.k8s.io/group-name"
-TASK = "volcano.sh/task-spec"
 PREEMPTABLE = "volcano.sh/preemptable"
-
-
-@dataclass
-class Pod:
-    """One pod. `kind` is equal for pods of one group that could take each other's place."""
-
-    key: str
-    node: str
-    asked: Counter[str]
-    labels: Mapping[str, str]
-    raw: Mapping[str, Any]
-    gated: bool
-    kind: str = ""
 
 
 @dataclass
@@ -62,130 +38,6 @@ class Job:
 
     name: str
     roles: dict[str, list[Pod]] = field(default_factory=dict)
-
-
-class Group:
-    """A pod group with its pods."""
-
-    def __init__(self, raw: Mapping[str, Any], pods: list[Pod]) -> None:
-        self.namespace: str = raw["ns"]
-        self.name: str = raw["name"]
-        self.phase: str = raw["phase"]
-        self.spec: Mapping[str, Any] = raw["spec"]
-        self.queue: str = self.spec.get("queue") or "default"
-        self.pods = pods
-        self.wish: Mapping[str, Any] | None = self.spec.get("networkTopology")
-        self.policies: list[Mapping[str, Any]] = self.spec.get("subGroupPolicy") or []
-        self.annotations: Mapping[str, str] = raw["annotations"] or {}
-
-    def subgroups(self) -> dict[tuple[int, tuple[str, ...]], list[Pod]]:
-        """Pods by (policy, values of the labels that it matches); the first policy that matches has the pod."""
-        found: dict[tuple[int, tuple[str, ...]], list[Pod]] = {}
-        for pod in self.pods:
-            for at, policy in enumerate(self.policies):
-                keys = policy.get("matchLabelKeys") or ()
-                if keys and all(key in pod.labels for key in keys):
-                    found.setdefault((at, tuple(pod.labels[key] for key in keys)), []).append(pod)
-                    break
-            else:
-                found.setdefault((-1, ()), []).append(pod)
-        return found
-
-    def hard(self, world: Volcano) -> Iterator[tuple[str, list[Pod], str]]:
-        """Yield (what, its pods, the level that they must share)."""
-        yield f"{self.namespace}/{self.name}", self.pods, world.hard_level(self.wish)
-        for (at, values), pods in self.subgroups().items():
-            if at >= 0:
-                level = world.hard_level(self.policies[at].get("networkTopology"))
-                yield f"subgroup {'/'.join(values)} of {self.name}", pods, level
-
-
-class Volcano:
-    """A case, read."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        by_tier: Mapping[str, Mapping[str, Any]] = case["hyperNodesByTier"] or {}
-        members: Mapping[str, Any] = case["hyperNodes"] or {}
-        self.tiers = [f"tier-{tier}" for tier in sorted(by_tier, key=int)]
-        self._domains = {
-            f"tier-{tier}": {node: name for name in sorted(names) for node in members.get(name, {})}
-            for tier, names in by_tier.items()
-        }
-        self.nodes: list[Mapping[str, Any]] = case["nodes"]
-        self.offers = {node["name"]: amounts({"pods": 110, **node["allocatable"]}) for node in self.nodes}
-        self.queues: dict[str, Mapping[str, Any]] = {queue["name"]: queue for queue in case["queues"]}
-        self.groups = self._groups(case)
-        self.free = {name: Counter(offered) for name, offered in self.offers.items()}
-        for group in self.groups:
-            for pod in group.pods:
-                if pod.node in self.free:
-                    self.free[pod.node].subtract(pod.asked + Counter({"pods": 1}))
-        self.whole_gpus = gpus_are_whole(self.offers.values())
-
-    def domain(self, level: str, node: str) -> str:
-        """The HyperNode of a tier that a node is in, "" for none."""
-        return self._domains.get(level, {}).get(node, "")
-
-    def hard_level(self, wish: Mapping[str, Any] | None) -> str:
-        """The level that a hard wish requires, "" for none.
-
-        The widest tier that is allowed; above all tiers is the whole cluster, below all a level that nobody is in.
-        """
-        if not wish or wish.get("mode", "hard") != "hard" or not self.tiers:
-            return ""
-        allowed = int(wish.get("highestTierAllowed") or 0)
-        numbers = [int(tier.removeprefix("tier-")) for tier in self.tiers]
-        if allowed > max(numbers):
-            return ""
-        return f"tier-{max((number for number in numbers if number <= allowed), default=allowed)}"
-
-    def soft_level(self, wish: Mapping[str, Any] | None) -> str:
-        """The level that a soft wish prefers: the lowest tier."""
-        return self.tiers[0] if wish and wish.get("mode") == "soft" and self.tiers else ""
-
-    def chain(self, queue: str) -> list[str]:
-        """A queue and all above it."""
-        found: list[str] = []
-        while queue in self.queues and queue not in found:
-            found.append(queue)
-            queue = self.queues[queue]["spec"].get("parent") or ""
-        return found
-
-    def possible(self, pod: Pod) -> list[str]:
-        """Nodes that have the labels and the room for a pod before anything is placed."""
-        selector: Mapping[str, str] = pod.raw["nodeSelector"] or {}
-        return [
-            node["name"]
-            for node in self.nodes
-            if all((node["labels"] or {}).get(key) == value for key, value in selector.items())
-            and fits(pod.asked, self.free[node["name"]]) > 0
-        ]
-
-    def _groups(self, case: Case) -> list[Group]:
-        found = {(raw["ns"], raw["name"]): Group(raw, []) for raw in case["podGroups"]}
-        for raw in case["pods"]:
-            if raw["phase"] in ("Succeeded", "Failed"):
-                continue
-            name = (raw["annotations"] or {}).get(GROUP) or f"pod-{raw['name']}"
-            alone = {"ns": raw["ns"], "name": name, "phase": "Inqueue", "spec": {"minMember": 1}, "annotations": None}
-            group = found.setdefault((raw["ns"], name), Group(alone, []))
-            asked = Counter[str]()
-            for container in raw["requests"] or ():
-                asked.update(amounts(container))
-            shape = (sorted(asked.items()), raw["nodeSelector"], raw["affinity"], raw.get("tolerations"), raw["labels"])
-            group.pods.append(
-                Pod(
-                    key=f"{raw['ns']}/{raw['name']}",
-                    node=raw["node"] or "",
-                    asked=asked,
-                    labels=raw["labels"] or {},
-                    raw=raw,
-                    gated=bool(raw["gates"]),
-                    kind=f"{group.namespace}/{group.name} {json.dumps(shape, sort_keys=True)}",
-                )
-            )
-        return list(found.values())
 
 
 def convert(world: Volcano) -> tuple[dict[str, object], list[Job]]:
@@ -225,19 +77,31 @@ def _node(node: Mapping[str, Any], world: Volcano) -> dict[str, object]:
     levels = {tier: world.domain(tier, name) for tier in world.tiers}
     return {
         "name": name,
-        **offer(world.offers[name], world.whole_gpus),
+        **_offer(world.offers[name], world),
         "labels": node["labels"] or {},
         "taints": taints(node["taints"]),
         "levels": {tier: domain for tier, domain in levels.items() if domain},
     }
 
 
+def _offer(offered: Counter[str], world: Volcano) -> dict[str, object]:
+    words = offer(offered, world.whole_gpus)
+    return words if world.stand_in is None else words | {"gpus": world.in_units(offered)}
+
+
+def _request(pod: Pod, world: Volcano) -> dict[str, object]:
+    words = request(pod.asked, world.whole_gpus)
+    return words if world.stand_in is None else words | {"gpus": world.in_units(pod.asked)}
+
+
 def _queue(queue: Mapping[str, Any], world: Volcano, namespaces: list[str]) -> dict[str, object]:
     """A queue's GPUs; one that is not open lists no namespace, so it takes nothing new."""
     spec: Mapping[str, Any] = queue["spec"]
+    name, unit = world.stand_in or (GPU, 1)
     kinds = [spec.get("deserved") or {}, (spec.get("guarantee") or {}).get("resource") or {}]
-    guaranteed = max(amounts(kind).get(GPU, 0) for kind in kinds)
-    limit = amounts(spec.get("capability") or {}).get(GPU)
+    guaranteed = max(amounts(kind).get(name, 0) for kind in kinds) // unit
+    capability = amounts(spec.get("capability") or {})
+    limit = capability[name] // unit if name in capability else None
     parent = spec.get("parent") or ""
     words: dict[str, object] = {
         "name": queue["name"],
@@ -270,7 +134,7 @@ def _role(name: str, pods: Sequence[Pod], world: Volcano) -> dict[str, object]:
     return {
         "name": name,
         "replicas": len(pods),
-        **request(pods[0].asked, world.whole_gpus),
+        **_request(pods[0], world),
         "nodeSelector": raw["nodeSelector"] or {},
         "affinity": required_affinity((raw["affinity"] or {}).get("nodeAffinity")),
     }
@@ -302,15 +166,17 @@ def _rest(group: Group, held: Sequence[Pod], world: Volcano) -> Iterator[tuple[J
     missing = int(group.spec.get("minMember") or 0) - len(held)
     units = _units(group, held, waiting, world)
     level = world.hard_level(group.wish)
-    if missing <= 1 and not (level and missing == 1 and not held) and not any(u.fewest for u in units):
+    if missing <= 1 and (held or not level) and not any(u.fewest for u in units):
         for unit in units:  # every pod, and every subgroup, may come by itself
-            for pods in [unit.pods] if unit.whole else [[pod] for pod in unit.pods]:
-                alone = Unit(pods, level=unit.level, soft=unit.soft, inside=unit.inside)
+            step = len(unit.pods) if unit.whole else unit.size or 1
+            for at in range(0, len(unit.pods), step):
+                pods = unit.pods[at : at + step]
+                alone = Unit(pods, level=unit.level, soft=unit.soft, inside=unit.inside, fewest=len(pods))
                 yield _gang(group, f"{group.name}.{pods[0].raw['name']}", [alone], held, world)
         return
     if not waiting:
         return
-    _share_minimum(units, missing)
+    _share_minimum(units, max(1, missing))
     job, document = _gang(group, group.name, units, held, world)
     if missing > len(waiting):
         document["suspend"] = True
@@ -386,7 +252,7 @@ def _gang(
     roles: list[dict[str, object]] = []
     for at, unit in enumerate(units):
         role = _role(f"r{at}", unit.pods, world)
-        if unit.fewest < len(unit.pods) and len(units) + len(unit.pods) > 2:
+        if unit.fewest < len(unit.pods):
             role["minReplicas"] = unit.fewest
         if unit.size > 1:
             role["topology"] = {"slices": [{"within": unit.level, "size": unit.size}]}

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 import yaml
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.events import Event, ForeignDevices, GangSeen, NodeSeen, NodeUsed, PoolSeen, QueueSeen, Recovered
+from fairlead.model.events import (
+    Event,
+    ForeignDevices,
+    GangGone,
+    GangSeen,
+    NodeSeen,
+    NodeUsed,
+    PoolSeen,
+    QueueSeen,
+    Recovered,
+)
 from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.rules import Rules
@@ -40,12 +50,12 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningJob:
-    """A gang that holds a placement since `since_ms`."""
+    """A gang that holds a placement since it was submitted. `deleted`: its end has been asked for."""
 
     gang: Gang
     placement: Placement
-    since_ms: int
     tier: Tier
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +85,20 @@ class Scenario:
             yield QueueSeen(queue=queue, at_ms=START_MS)
         for job in self.running:
             ranks = tuple(range(len(job.placement.members)))
-            yield GangSeen(gang=job.gang, at_ms=job.since_ms)
+            yield GangSeen(gang=job.gang, at_ms=job.gang.submitted_ms)
             yield Recovered(
                 gang=job.gang.id,
                 attempt=1,
                 placement=job.placement,
                 tier=job.tier,
-                since_ms=job.since_ms,
+                since_ms=job.gang.submitted_ms,
                 bound=True,
                 holding=ranks,
                 running=ranks,
-                at_ms=job.since_ms,
+                at_ms=job.gang.submitted_ms,
             )
+            if job.deleted:
+                yield GangGone(gang=job.gang.id, at_ms=START_MS)
         for gang in self.waiting:
             yield GangSeen(gang=gang, at_ms=START_MS)
 
@@ -133,10 +145,10 @@ def read_document(value: object) -> Scenario:
     fleet.done()
     levels = Levels({*declared, *(level for node in nodes for level, _ in node.levels)})
     held = Devices({str(node.name): node for node in nodes}, foreign)
-    running = tuple(
-        RunningJob(gang=gang, placement=placement, since_ms=gang.submitted_ms, tier=tier)
-        for gang, placement, tier in (read_running(item, levels, held, START_MS) for item in document.items("running"))
-    )
+    running: list[RunningJob] = []
+    for item in document.items("running"):
+        gang, placement, tier, deleted = read_running(item, levels, held, START_MS)
+        running.append(RunningJob(gang=gang, placement=placement, tier=tier, deleted=deleted))
     waiting = tuple(read_waiting(item, levels, START_MS, at) for at, item in enumerate(document.items("waiting")))
     _names_differ(document, [*(job.gang for job in running), *waiting])
     rules = _rules(document.inner("rules"))
@@ -147,7 +159,7 @@ def read_document(value: object) -> Scenario:
         foreign=foreign,
         pools=tuple(pools.values()),
         queues=queues,
-        running=running,
+        running=tuple(running),
         waiting=waiting,
         rules=rules,
     )

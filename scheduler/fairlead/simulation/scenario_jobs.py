@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Set
 from dataclasses import replace
+from itertools import pairwise
 
 from fairlead.model.gang import (
     Gang,
@@ -139,7 +140,7 @@ def read_waiting(item: Fields, levels: Levels, start_ms: int, position: int) -> 
     return gang
 
 
-def read_running(item: Fields, levels: Levels, held: Devices, start_ms: int) -> tuple[Gang, Placement, Tier]:
+def read_running(item: Fields, levels: Levels, held: Devices, start_ms: int) -> tuple[Gang, Placement, Tier, bool]:
     """Read an entry of `running`: a job, how long it has run, and where each of its members is."""
     since = item.duration_ms("since", 3_600_000) or 0
     tier = Tier(item.choice("tier", tuple(t.value for t in Tier), Tier.IN_QUOTA.value))
@@ -175,7 +176,7 @@ def read_running(item: Fields, levels: Levels, held: Devices, start_ms: int) -> 
                     devices=devices,
                     share_milli=milli,
                     mig_start=start,
-                )  # fmt: skip
+                )
             )
         place.ignore("migStart", "milli")
         place.done()
@@ -184,8 +185,9 @@ def read_running(item: Fields, levels: Levels, held: Devices, start_ms: int) -> 
             item.fail("members", f"{counts[role.name]} members of role {role.name} are placed; it has {role.replicas}")
     if not members:
         item.fail("members", "is required: say on which nodes the members run")
+    deleted = item.boolean("deleted", False)
     item.done()
-    return gang, Placement(members=tuple(members)), tier
+    return gang, Placement(members=tuple(members)), tier, deleted
 
 
 def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
@@ -280,7 +282,7 @@ def _topology(item: Fields, name: str, levels: Levels) -> TopologyRequest | None
         return None
     inner = item.inner(name)
     slices = tuple(_slices(one, levels) for one in inner.items("slices"))
-    for wide, tight in zip(slices, slices[1:], strict=False):
+    for wide, tight in pairwise(slices):
         if wide.size % tight.size:
             inner.fail("slices", f"slices of {tight.size} do not fill one of {wide.size}; write the widest first")
     within = levels.read(inner, "within", "cluster" if slices else None)
