@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peer_cases import run as peer_run
@@ -57,3 +59,28 @@ def test_the_dumped_cases_hold_the_bars(capsys: pytest.CaptureFixture[str]) -> N
         verdict.name for verdict in verdicts if verdict.state == "law" and verdict.why and verdict.name not in told
     ]
     assert untold == []
+
+
+def varied(value: Any, rng: random.Random, depth: int = 0) -> Any:
+    """The same line with a few other numbers, and now and then something less in its lists."""
+    if isinstance(value, dict):
+        return {name: varied(inner, rng, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        found = [varied(inner, rng, depth + 1) for inner in value]
+        if depth < 3 and len(found) > 1 and rng.random() < 0.1:
+            found.pop(rng.randrange(len(found)))
+        return found
+    if isinstance(value, int) and not isinstance(value, bool) and rng.random() < 0.05:
+        return max(0, value + rng.choice((-1, 1, 2, 5)))
+    if isinstance(value, str) and value.isdecimal() and rng.random() < 0.05:
+        return str(max(0, int(value) + rng.choice((-1, 1, 3))))
+    return value
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_lines_with_other_numbers_are_judged_and_their_worlds_stay_still(seed: int) -> None:
+    files = [data_file(f"peer-cases/{name}.jsonl") for name in FILES]
+    rng = random.Random(seed)
+    for where, case in peer_run.read(files):
+        verdict = peer_run.judge(varied(case, rng))
+        assert verdict.stable, (where, verdict)

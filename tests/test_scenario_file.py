@@ -198,11 +198,6 @@ BAD = [
         {"within": "rack", "slices": [{"within": "node", "size": 0}]},
         "waiting[0].topology.slices[0].size: 0 is outside 1..",
     ),
-    (
-        "waiting.0.topology",
-        {"slices": [{"within": "rack", "size": 3}, {"within": "node", "size": 2}]},
-        "waiting[0].topology.slices: slices of 2 do not fill one of 3",
-    ),
     ("waiting.0.priority", "high", "waiting[0].priority: must be a whole number, not text"),
     ("waiting.0.duration", "0s", "waiting[0].duration: is zero"),
     ("waiting.0.isolation", "some", "waiting[0].isolation: 'some' is not one of"),

@@ -153,6 +153,8 @@ def _equals(differing: Sequence[str], case: Case, world: Kai, running: Mapping[s
     """Whether as many jobs of the same size and priority run, of other queues that held nothing either."""
     jobs = {job["name"]: job for job in case["jobs"]}
     sides: dict[bool, list[tuple[object, ...]]] = {True: [], False: []}
+    if not set(differing) <= jobs.keys():
+        return False
     for name in differing:
         job = jobs[name]
         if any(world.holds(queue) for queue in world.chain(job["queue"])):

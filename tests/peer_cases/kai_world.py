@@ -86,6 +86,23 @@ class Kai:
         ]
         return (str(node), str(held), str(labels), str(beside))
 
+    def device(self, node: str, group: str) -> str:
+        """The GPU of a node that a group of shares stands for: its number where it is one, else the next unused."""
+        groups = sorted(
+            {
+                name
+                for job in self.case["jobs"]
+                for task in job["tasks"]
+                if task.get("node") == node
+                for name in task.get("gpuGroups") or ()
+            }
+        )
+        count = int(self.nodes[node].get("gpus") or 0)
+        at = {name: int(name) for name in groups if name.isdecimal() and int(name) < count}
+        unused = [number for number in range(len(groups) + count) if number not in at.values()]
+        at.update(zip((name for name in groups if name not in at), unused, strict=False))
+        return f"gpu-{at[group]}"
+
     @staticmethod
     def rest(job: str) -> str:
         """The name of the gang that stands for the tasks of a job that wait."""
@@ -226,8 +243,8 @@ def _running(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
             task = job["tasks"][at]
             member: dict[str, object] = {"role": role, "node": task["node"]}
             groups = task.get("gpuGroups") or []
-            if groups and all(group.isdecimal() for group in groups):
-                member["devices"] = [f"gpu-{group}" for group in groups]
+            if groups:
+                member["devices"] = [world.device(task["node"], group) for group in groups]
             members.append(member)
     return {
         **_job(job, f"{job['name']}.held"),

@@ -111,7 +111,7 @@ class Tree:
 
     def inside(self, counts: Mapping[tuple[str, ...], int], level: str) -> Counter[tuple[str, ...]]:
         """Pods in each domain of a level."""
-        depth = self.levels.index(level)
+        depth = self.levels.index(level) if level in self.levels else len(self.levels) - 1
         found = Counter[tuple[str, ...]]()
         for leaf, count in counts.items():
             found[leaf[: depth + 1]] += count
@@ -145,6 +145,8 @@ def _not_modelled(case: Case, tree: Tree) -> str:
     for pod_set in case["podSets"]:
         if (pod_set["nodeAffinity"] or {}).get("preferredDuringSchedulingIgnoredDuringExecution"):
             return "preferred node affinity"
+    if not any(pod_set["count"] for pod_set in case["podSets"]):
+        return "a workload without pods"
     if any(_adds_up(pod_set, tree) for pod_set in case["podSets"]):
         return "pods that fit no node, only the sum of a domain's nodes"
     return ""
@@ -228,6 +230,8 @@ def _world(case: Case, tree: Tree) -> dict[str, object]:
         within, slices = _request(case["podSets"][largest], tree)
         for at in group:
             pod_set = case["podSets"][at]
+            if not pod_set["count"]:
+                continue
             role = {
                 "name": _role_name(case, at),
                 "replicas": pod_set["count"],

@@ -131,6 +131,9 @@ def _bound_alike(case: Case, world: Volcano, bound: Mapping[str, list[str]], com
     pods = {pod.key: pod for group in world.groups for pod in group.pods}
     wanted: dict[str, list[tuple[Pod, str]]] = {}
     for key, node in listed.items():
+        comparison.law(key in pods, f"{key} is to be bound and is not among the pods")
+        if key not in pods:
+            continue
         wanted.setdefault(pods[key].kind, []).append((pods[key], node))
     if listed and not case["minimalBindCheck"]:
         ours = {kind: len(nodes) for kind, nodes in bound.items()}

@@ -254,8 +254,9 @@ def _gang(
         role = _role(f"r{at}", unit.pods, world)
         if unit.fewest < len(unit.pods):
             role["minReplicas"] = unit.fewest
-        if unit.size > 1:
-            role["topology"] = {"slices": [{"within": unit.level, "size": unit.size}]}
+        size = len(unit.pods) if unit.whole and unit.fewest < len(unit.pods) else unit.size
+        if size > 1:  # in slices a role is whole or in whole parts, however few there must be
+            role["topology"] = {"slices": [{"within": unit.level or "cluster", "size": size}]}
         elif unit.level:
             role["topology"] = {"within": unit.level}
         elif unit.soft:

@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Mapping, Set
 from dataclasses import replace
-from itertools import pairwise
 
 from fairlead.model.gang import (
     Gang,
@@ -282,9 +281,6 @@ def _topology(item: Fields, name: str, levels: Levels) -> TopologyRequest | None
         return None
     inner = item.inner(name)
     slices = tuple(_slices(one, levels) for one in inner.items("slices"))
-    for wide, tight in pairwise(slices):
-        if wide.size % tight.size:
-            inner.fail("slices", f"slices of {tight.size} do not fill one of {wide.size}; write the widest first")
     within = levels.read(inner, "within", "cluster" if slices else None)
     request = TopologyRequest(
         within=within,
