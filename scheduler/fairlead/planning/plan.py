@@ -9,7 +9,7 @@ from fairlead.model.effects import Effect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Effects in order. `more` says that the step budget ended before the queues did.
+    """Effects in order. `more` says that the step budget ended before the queues did; `cut` that something did.
 
     `wake_at_ms` is the next moment at which time alone may change something, None where there is none.
     """
@@ -17,4 +17,5 @@ class Plan:
     version: int
     effects: tuple[Effect, ...]
     more: bool = False
+    cut: bool = False
     wake_at_ms: int | None = None
