@@ -98,14 +98,15 @@ class _Cycle:
             assert line.refusal is not None, line
             assert line.untold is not None, line
             self.effects.append(Refuse(gang=line.untold, refusal=line.refusal))
-        walk = Walk(self.world.waiting, self.standing, self.world.cut_version)
+        budget = self.world.rules.gangs_per_slice
+        walk = Walk(self.world.waiting, self.standing, cut_version=self.world.cut_version, again=(budget + 1) // 2)
         for looked in count():
             waiting = walk.step()
             if waiting is None:
                 return False, False
             if self.pods_left <= 0:  # the walk goes on as soon as one of those on their way has arrived
                 return False, True
-            if looked >= self.world.rules.gangs_per_slice:
+            if looked >= budget:
                 return True, True
             if self._consider(waiting):
                 walk.go_on()

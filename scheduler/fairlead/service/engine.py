@@ -79,7 +79,7 @@ class Engine:
                 continue
             match effect:
                 case Refuse(gang=gang, refusal=refusal, alone=alone):
-                    self.state.refused(gang, refusal, world.epoch, now_ms, alone=alone)
+                    self.state.refused(gang, refusal, alone=alone)
                 case DeclareLost(node=node):
                     facts.append(NodeLost(name=node, at_ms=now_ms))
                 case Place() | Stop() | Nominate() | EndNomination():

@@ -2,8 +2,9 @@
 
 Theory of operation. `Lines.file` puts one gang where it belongs: among the nominated, among those that wait out a
 backoff, or into the line of its request. `Lines.picture` then gives every changed line its place in its queue. A queue
-has two sorted lists: lines that may be answered anew, and lines that were refused and stay so until an epoch or a
-moment that could change the answer; then the two are merged, which sorted runs make linear.
+has three sorted lists: lines that the present walk over the queues has not asked, lines that it was refused for and
+that stay so until an epoch or a moment which could change the answer, and lines for which that has come before the walk
+was over. Lists are merged when a walk has come to its end, which sorted runs make linear.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Ask:
 class Backlog:
     """Who waits, as a World shows it. Iteration is over every waiting gang.
 
-    fresh       per queue, in order: lines that may be answered differently than last time
+    fresh       per queue, in order: lines that the present walk has still to ask
+    reopened    per queue, in order: lines that it has asked, and that may be answered differently by now
     refused     per queue, in order: lines whose refusal still holds
     unheard     lines of `refused` that somebody has joined since
     nominated   gangs for which room is being made, by uid
@@ -45,6 +47,7 @@ class Backlog:
 
     everyone: Frozen[GangId, Waiting]
     fresh: Mapping[str, Sequence[Entry]]
+    reopened: Mapping[str, Sequence[Entry]]
     refused: Mapping[str, Sequence[Entry]]
     unheard: tuple[LinePicture, ...]
     nominated: tuple[Waiting, ...]
@@ -79,12 +82,11 @@ class Lines:
         self._apart: dict[GangId, tuple[AskKey, int]] = {}
         self._asked: dict[AskKey, Ask] = {}
         self._dirty: dict[int, Line] = {}
-        self._fresh: dict[str, list[Entry]] = {}
-        self._refused: dict[str, list[Entry]] = {}
-        self._own: set[tuple[str, bool]] = set()
+        self._fresh = _Side()
+        self._reopened = _Side()
+        self._refused = _Side()
         self._unheard: dict[int, Line] = {}
         self._answers_hold: tuple[int, int] = (-1, 0)
-        self._parking = 0
 
     # --- where a gang belongs ---------------------------------------------------------------------------------------
 
@@ -133,7 +135,8 @@ class Lines:
             self._everyone.drop(gang)
 
     def refused(self, line: Line) -> None:
-        """Hear that a line was told why not."""
+        """Hear that a line was told why not, as the state was in the last picture."""
+        line.answered = True
         self._dirty[id(line)] = line
 
     def _join(self, record: GangRecord, picture: Waiting) -> None:
@@ -178,41 +181,36 @@ class Lines:
 
     # --- the picture ------------------------------------------------------------------------------------------------
 
-    def picture(self, epoch: int, ripened_ms: int) -> Backlog:
-        """Return who waits now. Refusals of another epoch, or from before `ripened_ms`, hold no longer."""
+    def picture(self, epoch: int, ripened_ms: int, *, cut: bool) -> Backlog:
+        """Return who waits now. Refusals of another epoch, or from before `ripened_ms`, hold no longer.
+
+        `cut` says that the last walk did not come to its end and goes on.
+        """
+        for line in self._dirty.values():
+            self._put(line)
+        self._dirty = {}
         if self._answers_hold != (epoch, ripened_ms):
             self._answers_hold = (epoch, ripened_ms)
-            self._reopen()
-        for line in self._dirty.values():
-            self._put(line, holds=line.epoch == epoch and line.at_ms >= ripened_ms)
-        self._dirty = {}
-        self._own = set()
+            self._reopened.take_over(self._refused)
+            self._unheard = {}
+        if not cut:
+            self._fresh.take_over(self._reopened)
         return Backlog(
             everyone=self._everyone.freeze(),
-            fresh=dict(self._fresh),
-            refused=dict(self._refused),
+            fresh=self._fresh.picture(),
+            reopened=self._reopened.picture(),
+            refused=self._refused.picture(),
             unheard=tuple(line.entry[3] for line in self._unheard.values() if line.entry is not None),
             nominated=tuple(self._nominated[gang] for gang in sorted(self._nominated)),
             asked=dict(self._asked),
             retry_at_ms=self._backoffs[0][0] if self._backoffs else None,
         )
 
-    def _reopen(self) -> None:
-        """Every refusal may be another now."""
-        for queue, entries in self._refused.items():
-            self._fresh[queue] = sorted([*self._fresh.get(queue, []), *entries])
-            self._own.add((queue, True))
-        self._refused, self._unheard = {}, {}
-        self._parking += 1
-
-    def _put(self, line: Line, *, holds: bool) -> None:
+    def _put(self, line: Line) -> None:
         """Give a changed line its place, and what it wants its weight."""
+        side = self._fresh
         if line.entry is not None:
-            side = self._refused if line.parked == self._parking else self._fresh
-            entries = self._owned(side, line.queue)
-            del entries[bisect_left(entries, line.entry[:3])]
-            if not entries:
-                del side[line.queue]
+            side = next(s for s in (self._fresh, self._reopened, self._refused) if s.remove(line.queue, line.entry))
         line.entry = None
         self._unheard.pop(id(line), None)
         wanted = 0 if line.hopeless else len(line.ready)
@@ -226,18 +224,51 @@ class Lines:
             return
         first = line.ready[0].gang
         line.entry = (-first.priority, first.submitted_ms, first.id, line.picture())
-        line.parked = self._parking if holds else -1
-        insort(self._owned(self._refused if holds else self._fresh, line.queue), line.entry)
-        if holds and line.untold:
+        if line.answered:
+            line.answered, side = False, self._refused
+        side.add(line.queue, line.entry)
+        if side is self._refused and line.untold:
             self._unheard[id(line)] = line
 
-    def _owned(self, side: dict[str, list[Entry]], queue: str) -> list[Entry]:
-        """Return a queue's list such that no picture has it."""
-        key = (queue, side is self._fresh)
-        if queue not in side or key not in self._own:
-            side[queue] = side.get(queue, []).copy()
-            self._own.add(key)
-        return side[queue]
+
+class _Side:
+    """Per queue a sorted list of lines. Lists that a picture has are copied before they change."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[Entry]] = {}
+        self._own: set[str] = set()
+
+    def remove(self, queue: str, entry: Entry) -> bool:
+        """Take a line out; returns whether it was here."""
+        entries = self._lists.get(queue)
+        at = 0 if entries is None else bisect_left(entries, entry[:3])
+        if entries is None or at == len(entries) or entries[at] is not entry:
+            return False
+        del self._owned(queue)[at]
+        if not self._lists[queue]:
+            del self._lists[queue]
+        return True
+
+    def add(self, queue: str, entry: Entry) -> None:
+        insort(self._owned(queue), entry)
+
+    def take_over(self, other: _Side) -> None:
+        """Empty another side into this one."""
+        for queue, entries in other._lists.items():
+            known = self._lists.get(queue)
+            self._lists[queue] = sorted([*known, *entries]) if known else entries.copy()
+            self._own.add(queue)
+        other._lists, other._own = {}, set()
+
+    def picture(self) -> Mapping[str, Sequence[Entry]]:
+        self._own = set()
+        return dict(self._lists)
+
+    def _owned(self, queue: str) -> list[Entry]:
+        if queue not in self._own or queue not in self._lists:
+            self._lists[queue] = self._lists.get(queue, []).copy()
+            self._own.add(queue)
+        return self._lists[queue]
 
 
 def ask_key(gang: Gang) -> AskKey:

@@ -47,10 +47,11 @@ class Line:
     """The line itself. Its members are pending, neither nominated nor waiting out a backoff.
 
     ready    by age, then uid
-    refusals how often the line was told why not; the last time in `epoch` at `at_ms`
+    refusals how often the line was told why not
     untold   members that came after that
     counted  how many of them are counted as demand
-    entry    its place in its queue; `parked` says in which list
+    entry    its place in its queue
+    answered whether it was told why not and has not changed its place yet
     """
 
     example: Gang
@@ -59,19 +60,17 @@ class Line:
     ready: list[Waiting] = field(default_factory=list[Waiting])
     refusal: Refusal | None = None
     refusals: int = 0
-    epoch: int = -1
-    at_ms: int = 0
     untold: dict[GangId, None] = field(default_factory=dict[GangId, None])
     counted: int = 0
     entry: Entry | None = None
-    parked: int = -1
+    answered: bool = False
 
     @property
     def queue(self) -> str:
         """The queue it stands in."""
         return self.example.queue
 
-    def refuse(self, refusal: Refusal, epoch: int, at_ms: int) -> set[GangId]:
+    def refuse(self, refusal: Refusal) -> set[GangId]:
         """Tell everybody in line; returns those for whom it is news."""
         before = self.refusal
         other = before is None or refusal.reason is not before.reason
@@ -79,7 +78,7 @@ class Line:
             news = {waiting.gang.id for waiting in self.ready}
         else:
             news = set(self.untold)
-        self.refusal, self.epoch, self.at_ms = refusal, epoch, at_ms
+        self.refusal = refusal
         self.refusals += 1
         self.untold = {}
         return news

@@ -95,7 +95,7 @@ class Photographer:
         shown = rows.frozen()
         self._file(now_ms)
         running = self._attempts.picture(now_ms)
-        waiting = self._lines.picture(state.epoch, running.ripened_ms)
+        waiting = self._lines.picture(state.epoch, running.ripened_ms, cut=state.cut_version is not None)
         version, queues, pools = self._tenants
         if version != state.tenants.version:
             queues, pools = dict(state.queues), dict(state.pools)

@@ -377,7 +377,7 @@ class ClusterState:
                 self._touch(record)
                 self._advance(record, record.current, at_ms)
 
-    def refused(self, gang_id: GangId, refusal: Refusal, epoch: int, at_ms: int, *, alone: bool = False) -> None:
+    def refused(self, gang_id: GangId, refusal: Refusal, *, alone: bool = False) -> None:
         """Remember why a gang does not start, so that it is not asked again before something changes.
 
         All that stand in line with it are told the same, unless `alone` says that this is about nobody else.
@@ -389,5 +389,5 @@ class ClusterState:
                 record.refusal = refusal
                 self.touched.add(gang_id)
             return
-        self.touched |= line.refuse(refusal, epoch, at_ms)
+        self.touched |= line.refuse(refusal)
         self.answered.append(line)
