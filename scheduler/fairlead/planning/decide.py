@@ -63,11 +63,11 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     """Return what to do about this world. Touches nothing; the same world gives the same plan."""
     effects, due = care(world)
     cycle = _Cycle(world, memo or Memo(), effects)
-    more, cut = cycle.run()
+    more, cut, looked = cycle.run()
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms]
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     wake = min((moment for moment in later if moment is not None), default=None)
-    return Plan(version=world.version, effects=tuple(cycle.effects), more=more, cut=cut, wake_at_ms=wake)
+    return Plan(version=world.version, effects=tuple(cycle.effects), more=more, cut=cut, looked=looked, wake_at_ms=wake)
 
 
 class _Cycle:
@@ -91,8 +91,8 @@ class _Cycle:
         self.stops_left = world.rules.stops_per_cycle
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
 
-    def run(self) -> tuple[bool, bool]:
-        """Walk; return whether gangs are left for the next slice, and whether any are left at all."""
+    def run(self) -> tuple[bool, bool, int]:
+        """Walk; return whether gangs are left for the next slice, whether any are left at all, and how many were tried."""
         self._nominated()
         for line in self.world.waiting.unheard:
             assert line.refusal is not None, line
@@ -103,11 +103,11 @@ class _Cycle:
         for looked in count():
             waiting = walk.step()
             if waiting is None:
-                return False, False
+                return False, False, looked
             if self.pods_left <= 0:  # the walk goes on as soon as one of those on their way has arrived
-                return False, True
+                return False, True, looked
             if looked >= budget:
-                return True, True
+                return True, True, looked
             if self._consider(waiting):
                 walk.go_on()
             else:
