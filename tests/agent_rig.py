@@ -13,7 +13,7 @@ from fake_kube import FakeKube
 from fairlead.discovery.findings import HealthRules
 from fairlead.discovery.nvml import Library
 from fairlead.topology.tables import TableCache
-from fairlead.world.fleet import build_inventory
+from fairlead.world.inventory import build_inventory
 from fairlead_operator.agent.kernel_log import KernelLog
 from fairlead_operator.agent.observe import Observer
 from fairlead_operator.agent.publish import Publisher

@@ -241,9 +241,9 @@ def sound(stage: Stage) -> None:
         if record.current is not None:
             for rank in record.current.holding:
                 hold = state.holds[record.id, record.current.number, rank]
-                charged[hold.queue] = charged.get(hold.queue, 0) + len(hold.devices)
-    assert {q: n for q, n in state.queue_gpus.items() if n} == {q: n for q, n in charged.items() if n}
-    assert all(n >= 0 for n in state.queue_gpus.values())
+                charged[hold.queue] = charged.get(hold.queue, 0) + 1000 * len(hold.devices)
+    assert {q: n for q, n in state.queue_gpu_milli.items() if n} == {q: n for q, n in charged.items() if n}
+    assert all(n >= 0 for n in state.queue_gpu_milli.values())
     world = stage.engine.world(stage.now_ms)
     for row, node in enumerate(world.inventory.nodes):
         free = set(world.inventory.devices(row, int(world.free.free_mask[row])))

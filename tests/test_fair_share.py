@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fairlead.model.gang import Tier
 from fairlead.model.tenancy import Queue, ancestors, tenant_of
-from fairlead.ordering.fair_share import Claim, divide, entitlements, subtree_usage
+from fairlead.ordering.fair_share import Claim, divide, entitlements
 from fairlead.ordering.standing import Standing
 
 CLAIMS = st.lists(st.builds(Claim, st.integers(0, 40), st.integers(0, 60), st.integers(1, 9)), min_size=1, max_size=6)
@@ -17,7 +17,18 @@ LOOKS = settings(max_examples=300, deadline=None, derandomize=True)
 
 
 def shares(capacity: int, queues: dict[str, str], demand: dict[str, int]) -> dict[str, int]:
-    return entitlements(capacity, {name: builders.queue(name, text) for name, text in queues.items()}, demand)
+    return whole_entitlements(capacity, {name: builders.queue(name, text) for name, text in queues.items()}, demand)
+
+
+def milli(gpus: dict[str, int]) -> dict[str, int]:
+    return {name: 1000 * count for name, count in gpus.items()}
+
+
+def whole_entitlements(capacity: int, queues: dict[str, Queue], demand: dict[str, int]) -> dict[str, int]:
+    """In whole GPUs; of whole demands every entitlement is whole."""
+    found = entitlements(1000 * capacity, queues, milli(demand))
+    assert all(share % 1000 == 0 for share in found.values()), found
+    return {name: share // 1000 for name, share in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +150,7 @@ def test_a_tree_gives_out_no_more_than_there_is_and_keeps_every_limit(capacity, 
             name=f"q{i}", parent=above, guaranteed_gpus=guaranteed, limit_gpus=limit or None, weight=weight
         )
     demand = {f"q{i}": row[4] for i, row in enumerate(rows)}
-    found = entitlements(capacity, queues, demand)
+    found = whole_entitlements(capacity, queues, demand)
     assert sum(found.values()) <= capacity
     for name, queue in queues.items():
         assert 0 <= found[name] <= demand[name]
@@ -154,39 +165,40 @@ def test_a_tree_gives_out_no_more_than_there_is_and_keeps_every_limit(capacity, 
 
 def standing(queues: dict[str, str], used: dict[str, int], capacity: int = 16, **more) -> Standing:
     found = {name: builders.queue(name, text) for name, text in queues.items()}
-    return Standing(capacity, found, used, more.get("pending", []), more.get("leaving", []))
+    pending, leaving = ([(n, 1000 * gpus) for n, gpus in more.get(key, [])] for key in ("pending", "leaving"))
+    return Standing(1000 * capacity, found, milli(used), pending, leaving)
 
 
 def test_a_limit_counts_what_is_leaving_and_a_right_does_not() -> None:
     place = standing({"a": "limit=8"}, {"a": 8}, leaving=[("a", 8)])
     assert place.used["a"] == 0
-    assert place.limit_hit("a", 1) is not None
-    assert place.limit_hit("a", 8, after_stops=True) is None
+    assert place.limit_hit("a", 1000) is not None
+    assert place.limit_hit("a", 8000, after_stops=True) is None
 
 
 def test_what_is_hoped_for_is_used_but_nobody_loses_on_the_strength_of_it() -> None:
     place = standing({"a": "", "b": ""}, {"a": 8}, pending=[("a", 8), ("b", 8)])
-    assert not place.may_lose("a", 8, "b")
-    place.hope("a", 8)
-    assert not place.within_entitlement("a", 1)
-    assert not place.may_lose("a", 8, "b")
-    place.charge("a", 1)
-    assert place.may_lose("a", 1, "b")
+    assert not place.may_lose("a", 8000, "b")
+    place.hope("a", 8000)
+    assert not place.within_entitlement("a", 1000)
+    assert not place.may_lose("a", 8000, "b")
+    place.charge("a", 1000)
+    assert place.may_lose("a", 1000, "b")
 
 
 def test_a_guarantee_above_both_is_not_in_the_way() -> None:
     queues = {"org": "guaranteed=16", "a": "parent=org guaranteed=8", "b": "parent=org guaranteed=8", "x": ""}
     place = standing(queues, {"a": 16}, pending=[("b", 8), ("x", 8)])
-    assert place.may_lose("a", 8, "b")
-    assert not place.may_lose("a", 8, "x")
-    assert not place.may_lose("a", 16, "b")
+    assert place.may_lose("a", 8000, "b")
+    assert not place.may_lose("a", 8000, "x")
+    assert not place.may_lose("a", 16000, "b")
 
 
 def test_the_tier_is_in_quota_as_long_as_the_guarantee_covers_all_of_it() -> None:
     place = standing({"a": "guaranteed=8"}, {"a": 4})
-    assert place.tier("a", 4) is Tier.IN_QUOTA
-    assert place.tier("a", 5) is Tier.BORROWED
-    assert place.tier("unknown", 1) is Tier.BORROWED
+    assert place.tier("a", 4000) is Tier.IN_QUOTA
+    assert place.tier("a", 5000) is Tier.BORROWED
+    assert place.tier("unknown", 1000) is Tier.BORROWED
 
 
 def test_the_order_is_below_guarantee_first_then_by_share_then_by_name() -> None:
@@ -205,4 +217,13 @@ def test_who_is_above_whom_ends_at_a_circle_and_at_a_missing_parent() -> None:
     assert ancestors("c", queues) == ("c",)
     assert ancestors("nobody", queues) == ()
     assert tenant_of("nobody", queues) == "nobody"
-    assert subtree_usage("b", queues, {"a": 3, "b": 2, "c": 9}) == 5
+
+
+def test_parts_of_a_gpu_are_divided_finer_than_whole_ones() -> None:
+    queues = {name: builders.queue(name) for name in ("a", "b", "c")}
+    assert entitlements(8000, queues, dict.fromkeys(queues, 8000)) == {"a": 3000, "b": 3000, "c": 2000}
+    assert entitlements(8000, queues, {"a": 8000, "b": 8000, "c": 500}) == {"a": 3750, "b": 3750, "c": 500}
+    place = Standing(1000, queues, {"a": 500}, [("b", 500)])
+    assert place.within_entitlement("b", 500)
+    assert not place.within_entitlement("b", 501)
+    assert place.limit_hit("a", 10_000) is None

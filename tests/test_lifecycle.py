@@ -84,7 +84,7 @@ def test_an_attempt_that_is_found_goes_on_where_it_was() -> None:
     view = stage.view("a")
     assert (view.phase, view.attempt, view.restarts) == (Phase.RUNNING, 3, 2)
     assert free(stage, "n1") == 6
-    assert stage.state.queue_gpus == {"team": 2}
+    assert stage.state.queue_gpu_milli == {"team": 2000}
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -101,7 +101,7 @@ def test_two_attempts_that_are_found_both_keep_their_devices(order: tuple[int, i
     assert stage.settle() == []
     assert (stage.view("a").phase, stage.view("a").attempt) == (Phase.RUNNING, 2)
     assert (free(stage, "n1"), free(stage, "n2")) == (0, 0)
-    assert stage.state.queue_gpus == {"team": 8}
+    assert stage.state.queue_gpu_milli == {"team": 8000}
     stage.submit("b", "1x8")
     assert stage.settle() == []
     stage.take(ev.MemberReleased(gang=GangId("a"), attempt=1, rank=0, at_ms=T0 + 9))
@@ -128,7 +128,7 @@ def test_an_attempt_whose_spec_comes_later_is_not_taken_for_an_orphan() -> None:
     assert [builders.tell(effect) for effect in stage.settle()] == ["stop a: Finished, for good"]
     stage.release("a")
     assert stage.view("a").phase is Phase.SUCCEEDED
-    assert not any(stage.state.queue_gpus.values())
+    assert not any(stage.state.queue_gpu_milli.values())
 
 
 def test_numbers_go_on_where_a_status_left_them() -> None:
@@ -279,11 +279,11 @@ def test_devices_of_a_queue_that_the_job_left_are_given_back_to_that_queue() -> 
     stage.settle()
     stage.run("a")
     stage.change("a", queue="other")
-    assert stage.state.queue_gpus == {"team": 4}
+    assert stage.state.queue_gpu_milli == {"team": 4000}
     stage.end("a", 0)
     stage.settle()
     stage.release("a")
-    assert not any(stage.state.queue_gpus.values())
+    assert not any(stage.state.queue_gpu_milli.values())
 
 
 def test_a_template_that_changes_while_room_is_made_gives_the_room_up() -> None:

@@ -40,9 +40,9 @@ def room_for(stage: Stage, text: str, spared: frozenset[str] = frozenset()) -> R
     placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools), Score())
     overlay = placer.overlay
     before = overlay.columns.free_mask.copy()
-    waiting = [(w.gang.queue, w.gang.gpus) for w in world.waiting]
+    waiting = [(w.gang.queue, w.gang.gpu_milli) for w in world.waiting]
     capacity = sum(view.gpus for view in stage.engine.node_views())
-    standing = Standing(capacity, world.queues, world.queue_gpus, waiting)
+    standing = Standing(1000 * capacity, world.queues, world.queue_gpu_milli, waiting)
     used = dict(standing.used)
     room = find_room(spec, world, placer, standing, spared)
     assert (overlay.columns.free_mask == before).all(), "the search must leave no trace"

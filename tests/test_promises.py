@@ -151,16 +151,16 @@ def test_p3_no_decision_raises_usage_above_a_limit() -> None:
             cycle = stage.engine.cycle(stage.now_ms)
             assert cycle.violations == ()
             more = cycle.more
-            used = dict(stage.state.queue_gpus)
+            used = dict(stage.state.queue_gpu_milli)
             used["org"] = used.get("a", 0) + used.get("b", 0)
-            assert all(used.get(name, 0) <= limit for name, limit in limits.items()), used
+            assert all(used.get(name, 0) <= 1000 * limit for name, limit in limits.items()), used
             most = {name: max(gpus, used.get(name, 0)) for name, gpus in most.items()}
         for name, record in sorted(stage.state.gangs.items()):
             if record.phase is Phase.PLACING:
                 stage.run(name)
             elif record.phase is Phase.STOPPING and i % 3 == 0:
                 stage.release(name)
-    assert most == {"org": 24, "c": 4}, "limits that nothing came near to were not tested"
+    assert most == {"org": 24_000, "c": 4_000}, "limits that nothing came near to were not tested"
 
 
 def test_p7_the_journal_replayed_gives_the_same_decisions() -> None:

@@ -74,7 +74,7 @@ def dump(engine: Engine) -> object:
     used = {name: (fact.taken, fact.host_ports) for name, fact in state.used.items()}
     return (
         gangs, dict(state.nodes), set(state.lost), used, dict(state.foreign), dict(state.queues), dict(state.pools),
-        dict(state.holds), {q: n for q, n in state.queue_gpus.items() if n},
+        dict(state.holds), {q: n for q, n in state.queue_gpu_milli.items() if n},
     )  # fmt: skip
 
 
@@ -103,18 +103,18 @@ def test_every_taking_is_rightful_and_improves_the_potential(nodes, texts, last)
         life.stage.submit(f"g{i}", text)
         life.quiet()
     stage = life.stage
-    used = dict(stage.state.queue_gpus)
+    used = dict(stage.state.queue_gpu_milli)
     quotas = stage.state.queues
     hopeful = [r for r in stage.state.gangs.values() if r.phase is Phase.PENDING and r.refusal is not None]
     demand = dict(used)
     for record in hopeful:
         if record.refusal.reason.kind is Kind.NOT_NOW:
-            demand[record.queue] = demand.get(record.queue, 0) + record.gang.gpus
+            demand[record.queue] = demand.get(record.queue, 0) + record.gang.gpu_milli
     spec = stage.submit("last", last)
-    demand[spec.queue] = demand.get(spec.queue, 0) + spec.gpus
+    demand[spec.queue] = demand.get(spec.queue, 0) + spec.gpu_milli
     world = stage.engine.world(stage.now_ms)
     free = sum(int(m).bit_count() for m, ok in zip(world.free.free_mask, world.inventory.usable, strict=True) if ok)
-    entitled = entitlements(free + sum(used.values()), quotas, demand)
+    entitled = entitlements(1000 * free + sum(used.values()), quotas, demand)
     running = {record.id: record for record in stage.state.gangs.values()}
     effects = stage.settle()
     for nomination in [e for e in effects if isinstance(e, Nominate) and e.gang == "last"]:
@@ -123,15 +123,15 @@ def test_every_taking_is_rightful_and_improves_the_potential(nodes, texts, last)
         for victim, _ in nomination.victims:
             record = running[victim]
             assert record.gang.preemptible
-            after[record.queue] -= record.gang.gpus
+            after[record.queue] -= record.gang.gpu_milli
             if record.queue == spec.queue:
                 assert record.gang.priority < spec.priority
             else:
                 foreign = True
-        after[spec.queue] = after.get(spec.queue, 0) + spec.gpus
+        after[spec.queue] = after.get(spec.queue, 0) + spec.gpu_milli
         if foreign:
             assert excess(after, entitled) < excess(used, entitled)
-            assert used.get(spec.queue, 0) + spec.gpus <= entitled[spec.queue]
+            assert used.get(spec.queue, 0) + spec.gpu_milli <= entitled[spec.queue]
     life.quiet()
 
 

@@ -213,10 +213,10 @@ def test_an_attempt_left_on_a_dead_node_is_taken_away_beside_the_new_one(cluster
         "n3": [("uid-a", 2, 0)],
         "n4": [("uid-a", 2, 1)],
     }
-    assert state.queue_gpus == {"research": 4}
+    assert state.queue_gpu_milli == {"research": 4000}
     state.apply(MemberReleased(gang="uid-a", attempt=1, rank=0, at_ms=NOW))
     assert "n1" not in state.holds_on
-    assert state.queue_gpus == {"research": 4}
+    assert state.queue_gpu_milli == {"research": 4000}
 
 
 def test_an_old_attempt_of_a_gang_that_waits_again_does_not_come_back_to_life(cluster):
@@ -227,7 +227,7 @@ def test_an_old_attempt_of_a_gang_that_waits_again_does_not_come_back_to_life(cl
     record = state.gangs["uid-a"]
     assert (record.phase.value, record.current, record.attempts) == ("Pending", None, 2)
     assert sorted(state.holds_on) == ["n1", "n2"]
-    assert not state.queue_gpus.get("research")
+    assert not state.queue_gpu_milli.get("research")
 
 
 def test_of_a_gangjob_that_is_gone_an_older_attempt_may_be_all_that_holds(cluster):

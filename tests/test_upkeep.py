@@ -11,12 +11,13 @@ from ledger_facts import NAMED, node, placement
 from fairlead.errors import Unreachable
 from fairlead.ledger.chain import Head
 from fairlead.model.events import Intended, MemberReleased, NodeSeen
-from fairlead.model.gang import PodShape, Tier
+from fairlead.model.gang import Tier
 from fairlead.reports.queue_usage import month_start_ms
 from fairlead.reports.usage import By
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.service.metrics import Metrics
 from fairlead.world.gangs import Hold
+from fairlead.world.use import Use
 from fairlead_operator import upkeep
 from fairlead_operator.chain_head import NAME, ChainHead
 from fairlead_operator.device_objects import Claim
@@ -89,7 +90,7 @@ def test_a_head_that_could_not_be_written_is_written_the_next_time(api):
 
 
 def hold(node="n1", devices=("gpu-0",)):
-    return Hold(node=node, devices=devices, shape=PodShape(), queue="research", since_ms=0)
+    return Hold(node=node, use=Use(devices=devices), queue="research", since_ms=0)
 
 
 def claim(gang="g", attempt=1, rank=0, allocated=True, owner=None):

@@ -100,3 +100,9 @@ def gpu_hours_text(gpu_ms: int) -> str:
     """Write GPU-milliseconds as GPU-hours with three places, exactly rounded half up."""
     thousandths = (gpu_ms * 1_000 + 1_800_000) // 3_600_000
     return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"
+
+
+def gpus_of(milli: int) -> int | str:
+    """Return thousandths of a GPU in GPUs: a whole number where it is one, else text such as ``0.5``."""
+    whole, rest = divmod(milli, 1000)
+    return f"{whole}.{rest:03}".rstrip("0") if rest else whole

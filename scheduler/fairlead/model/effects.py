@@ -65,10 +65,11 @@ class EndNomination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """Say why the gang does not start now. `final` marks a spec that must change first."""
+    """Say why the gang does not start now, and with it all that ask for the same in its queue, unless `alone`."""
 
     gang: GangId
     refusal: Refusal
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

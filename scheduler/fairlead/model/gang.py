@@ -144,6 +144,26 @@ class Role:
         """Replicas below which the role is not placed at all."""
         return self.replicas if self.min_replicas is None else self.min_replicas
 
+    @property
+    def gpu_milli(self) -> int:
+        """Thousandths of a GPU that one replica is charged for."""
+        if self.share is not None:
+            return self.share.milli
+        return mig_milli(self.mig) if self.mig else 1000 * self.gpus
+
+
+MIG_PARTS = 7
+"""Compute slices of a GPU that can be cut into instances."""
+
+
+def mig_milli(profile: str) -> int:
+    """Return what an instance of a profile (``3g.40gb``) takes of its GPU, in thousandths, rounded up.
+
+    The leading number counts compute slices. A profile without one is charged as a whole GPU.
+    """
+    parts = profile.partition("g.")[0]
+    return min(1000, -(-1000 * int(parts) // MIG_PARTS)) if parts.isdecimal() else 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gang:
@@ -180,6 +200,16 @@ class Gang:
     def gpus(self) -> int:
         """GPUs of all members together."""
         return sum(role.replicas * role.gpus for role in self.roles)
+
+    @property
+    def gpu_milli(self) -> int:
+        """Thousandths of a GPU that the gang is charged for with all replicas of every role."""
+        return sum(role.replicas * role.gpu_milli for role in self.roles)
+
+    @property
+    def fewest_gpu_milli(self) -> int:
+        """Thousandths of a GPU that it is charged for with the fewest replicas it starts with."""
+        return sum(role.fewest * role.gpu_milli for role in self.roles)
 
     @property
     def members(self) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 
 from fairlead.ordering.standing import Standing
-from fairlead.world.snapshot import Waiting
+from fairlead.world.backlog import Backlog
+from fairlead.world.lines import Entry
+from fairlead.world.pictures import Waiting
+
+_Head = tuple[int, int, str, Sequence[Waiting], int]
+"""(−priority, age, uid) of a line's next gang, then who is ready in the line, and the gang's place there."""
 
 
 def inside_queue(waiting: Waiting) -> tuple[int, int, str]:
@@ -14,29 +19,113 @@ def inside_queue(waiting: Waiting) -> tuple[int, int, str]:
     return (-waiting.gang.priority, waiting.gang.submitted_ms, waiting.gang.id)
 
 
-def in_order(waiting: Iterable[Waiting], standing: Standing) -> Iterator[Waiting]:
-    """Yield gangs: the queue that stands furthest back first, inside it by priority and age.
+class Walk:
+    """One walk over the queues: the one that stands furthest back first, inside it by priority and age.
 
-    `standing` is read again before each step, so what the caller charges to it moves the order. O(log queues) a step.
+    `standing` is read again before each step, so what the caller charges to it moves the order. After each gang the
+    caller says whether its line goes on (`go_on`) or was told why not (`line_refused`). Only lines that may be
+    answered anew are walked. A step is O(log queues + log lines looked at); what is not reached costs nothing.
+
+    Lines that this walk has asked before, and whose answer may be another by now, keep their place in the order for the
+    first `again` steps. Then the others come first, so that a walk comes to its end however often something changes.
     """
-    by_queue: dict[str, list[Waiting]] = {}
-    for item in waiting:
-        by_queue.setdefault(item.gang.queue, []).append(item)
-    for items in by_queue.values():
-        items.sort(key=inside_queue, reverse=True)  # the next one is the last: pop() is cheap
-    heap = [standing.order_key(name) for name in sorted(by_queue)]
-    heapq.heapify(heap)
-    while heap:
-        key = heap[0]
-        fresh = standing.order_key(key[2])
-        if fresh != key:
-            heapq.heapreplace(heap, fresh)
-            continue
-        items = by_queue[key[2]]
-        yield items.pop()
-        if not items:
-            heap.remove(key)
-            heapq.heapify(heap)
+
+    def __init__(self, backlog: Backlog, standing: Standing, *, cut_version: int | None = None, again: int) -> None:
+        """Stand before the first gang. `cut_version` is when the walk before this one was cut short, if it was.
+
+        Then gangs that came since and are the first of their queue have their turn at once, one a queue: who comes
+        while a long backlog is being worked does not wait for its end.
+        """
+        self._standing = standing
+        self._fresh, self._reopened = _Lists(backlog.fresh), _Lists(backlog.reopened)
+        self._next: dict[str, list[_Head]] = {}
+        self._again = again
+        self._late = False
+        self._queues: list[tuple[int, int, str]] = []
+        self._start({*backlog.fresh, *backlog.reopened})
+        self._first: list[str] = []
+        self._last: tuple[str, _Head] | None = None
+        if cut_version is not None:
+            self._first = [key[2] for key in reversed(self._queues) if self._is_new(key[2], cut_version)]
+
+    def step(self) -> Waiting | None:
+        """Return the next gang, None at the end."""
+        while self._first:
+            found = self._take(self._first.pop())
+            if found is not None:
+                return found
+        while True:
+            while self._queues:
+                key = self._queues[0]
+                fresh = self._standing.order_key(key[2])
+                if fresh != key:
+                    heapq.heapreplace(self._queues, fresh)
+                    continue
+                found = self._take(key[2])
+                if found is not None:
+                    return found
+                heapq.heappop(self._queues)
+            if self._late:
+                return None
+            self._late = True
+            self._start(self._reopened.queues())
+
+    def line_refused(self) -> None:
+        """Leave out the line of the last gang: everybody in it has the same answer."""
+        self._last = None
+
+    def go_on(self) -> None:
+        """Put the next gang of the last one's line in its place in the queue."""
+        assert self._last is not None
+        queue, (_, _, _, ready, at) = self._last
+        self._last = None
+        if at + 1 < len(ready):
+            heapq.heappush(self._next.setdefault(queue, []), (*inside_queue(ready[at + 1]), ready, at + 1))
+
+    def _start(self, queues: Iterable[str]) -> None:
+        self._queues = sorted(self._standing.order_key(name) for name in queues)  # a sorted list is a heap
+
+    def _is_new(self, queue: str, cut_version: int) -> bool:
+        """Whether the first of a queue came after the cut, and stands before all that was asked already."""
+        entry, asked = self._fresh.peek(queue), self._reopened.peek(queue)
+        return entry is not None and entry[3].ready[0].arrived > cut_version and (asked is None or entry < asked)
+
+    def _take(self, queue: str) -> Waiting | None:
+        """Take the first gang out of a queue."""
+        side = self._fresh
+        entry, asked = side.peek(queue), self._reopened.peek(queue)
+        if asked is not None and (self._again > 0 or self._late) and (entry is None or asked < entry):
+            side, entry = self._reopened, asked
+        following = self._next.get(queue)
+        if entry is not None and (not following or entry[:3] < following[0][:3]):
+            side.skip(queue)
+            self._again -= side is self._reopened
+            ready = entry[3].ready
+            self._last = queue, (*entry[:3], ready, 0)
+            return ready[0]
+        if not following:
+            return None
+        head = heapq.heappop(following)
+        self._last = queue, head
+        return head[3][head[4]]
+
+
+class _Lists:
+    """One sorted list a queue, read from its front."""
+
+    def __init__(self, lists: Mapping[str, Sequence[Entry]]) -> None:
+        self._lists = lists
+        self._at: dict[str, int] = dict.fromkeys(lists, 0)
+
+    def peek(self, queue: str) -> Entry | None:
+        entries, at = self._lists.get(queue, ()), self._at.get(queue, 0)
+        return entries[at] if at < len(entries) else None
+
+    def skip(self, queue: str) -> None:
+        self._at[queue] += 1
+
+    def queues(self) -> list[str]:
+        return [queue for queue, entries in self._lists.items() if self._at[queue] < len(entries)]
 
 
 def positions(waiting: Iterable[Waiting]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What each queue is entitled to: hierarchical weighted max-min over GPUs, in integers.
+"""What each queue is entitled to: hierarchical weighted max-min over thousandths of GPUs, in integers.
 
 Every node of the queue tree first gets min(guarantee, demand); what is left is shared among siblings with unmet
 demand by weight, never above a demand or a limit, and goes down the tree in the same way. Depends on guarantees,
@@ -16,7 +16,7 @@ from fairlead.model.tenancy import Queue, ancestors
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One sibling's side of a division: whole GPUs and a weight."""
+    """One sibling's side of a division: amounts in one unit, and a weight."""
 
     guaranteed: int
     demand: int
@@ -28,7 +28,7 @@ def divide(amount: int, claims: list[Claim]) -> list[int]:
 
     Returns
     -------
-    shape (claims,), GPUs
+    shape (claims,), in the unit of `amount`
         Sums to min(amount, total demand). Guarantees that together exceed the amount are scaled by weighted max-min
         too. Remainders go to the largest fractions, ties to the earlier claim.
     """
@@ -66,52 +66,85 @@ def _fill(amount: int, caps: list[int], weights: list[int], floor: list[int]) ->
     return share
 
 
-def entitlements(capacity: int, queues: Mapping[str, Queue], demand: Mapping[str, int]) -> dict[str, int]:
-    """Return the GPUs each queue's own jobs are entitled to.
+WHOLE = 1000
+"""Thousandths of one GPU."""
 
-    Parameters
-    ----------
-    capacity : GPUs that pools offer now.
-    demand : per queue, GPUs its own jobs hold or ask for (children not included).
-    """
-    names = sorted(queues)
-    known = {name: queues[name] for name in names}
-    children: dict[str, list[str]] = {}
-    for name in names:
-        parent = known[name].parent
-        rooted = len(ancestors(name, known)) == 1 or parent not in known
-        children.setdefault("" if rooted else parent, []).append(name)
-    total: dict[str, int] = {}
-    promised: dict[str, int] = {}  # a child's guarantee counts for its parent too
 
-    def subtree_demand(name: str) -> int:
-        below = sum(subtree_demand(child) for child in children.get(name, []))
-        promised[name] = max(known[name].guaranteed_gpus, sum(promised[child] for child in children.get(name, [])))
-        limit = known[name].limit_gpus
-        wanted = demand.get(name, 0) + below
-        total[name] = wanted if limit is None else min(limit, wanted)
-        return total[name]
+class QueueTree:
+    """The queue tree as entitlements need it: made once, asked as often as demand changes."""
 
-    for root in children.get("", []):
-        subtree_demand(root)
-    entitled: dict[str, int] = {}
+    def __init__(self, queues: Mapping[str, Queue]) -> None:
+        """Order the queues from the roots down. A queue in a cycle, or without its parent, is a root."""
+        self.queues = dict(queues)
+        self.names = sorted(queues)
+        self.chains = {name: ancestors(name, self.queues) for name in self.names}
+        children: dict[str, list[str]] = {}
+        for name in self.names:
+            parent = self.queues[name].parent
+            rooted = len(self.chains[name]) == 1 or parent not in self.queues
+            children.setdefault("" if rooted else parent, []).append(name)
+        self._children = children
 
-    def share_out(amount: int, siblings: list[str], own: str | None) -> None:
-        claims = [Claim(promised[name], total[name], known[name].weight) for name in siblings]
-        if own is not None and demand.get(own, 0):
-            kept = known[own].guaranteed_gpus - sum(promised[name] for name in siblings)
-            claims.append(Claim(max(0, kept), demand.get(own, 0), known[own].weight))
+    def entitlements(self, capacity_milli: int, demand_milli: Mapping[str, int]) -> dict[str, int]:
+        """Return what each queue's own jobs are entitled to, in thousandths of a GPU.
+
+        Parameters
+        ----------
+        capacity_milli : what pools offer now.
+        demand_milli : per queue, what its own jobs hold or ask for (children not included).
+
+        Notes
+        -----
+        While nobody wants part of a GPU, GPUs are divided whole, so that no queue is entitled to what it can't use.
+        """
+        grain = WHOLE if all(milli % WHOLE == 0 for milli in demand_milli.values()) else 1
+        division = _Division(self, {name: milli // grain for name, milli in demand_milli.items()}, WHOLE // grain)
+        return {name: share * grain for name, share in division.of(capacity_milli // grain).items()}
+
+    def below(self, name: str) -> list[str]:
+        """Return the children of a queue, of none the roots."""
+        return self._children.get(name, [])
+
+
+class _Division:
+    """One walk down the tree. Amounts are in grains; a whole GPU has `per_gpu` of them."""
+
+    def __init__(self, tree: QueueTree, demand: Mapping[str, int], per_gpu: int) -> None:
+        self._tree, self._demand, self._per_gpu = tree, demand, per_gpu
+        self._total: dict[str, int] = {}
+        self._promised: dict[str, int] = {}  # a child's guarantee counts for its parent too
+        self._entitled: dict[str, int] = {}
+
+    def of(self, capacity: int) -> dict[str, int]:
+        for root in self._tree.below(""):
+            self._subtree_demand(root)
+        self._share_out(capacity, self._tree.below(""), None)
+        return {name: self._entitled.get(name, 0) for name in self._tree.names}
+
+    def _subtree_demand(self, name: str) -> int:
+        queue, children = self._tree.queues[name], self._tree.below(name)
+        below = sum(self._subtree_demand(child) for child in children)
+        own = queue.guaranteed_gpus * self._per_gpu
+        self._promised[name] = max(own, sum(self._promised[child] for child in children))
+        wanted = self._demand.get(name, 0) + below
+        limit = queue.limit_gpus
+        self._total[name] = wanted if limit is None else min(limit * self._per_gpu, wanted)
+        return self._total[name]
+
+    def _share_out(self, amount: int, siblings: list[str], own: str | None) -> None:
+        queues = self._tree.queues
+        claims = [Claim(self._promised[name], self._total[name], queues[name].weight) for name in siblings]
+        if own is not None and self._demand.get(own, 0):
+            promised = sum(self._promised[name] for name in siblings)
+            kept = queues[own].guaranteed_gpus * self._per_gpu - promised
+            claims.append(Claim(max(0, kept), self._demand.get(own, 0), queues[own].weight))
         parts = divide(amount, claims)
         if own is not None:
-            entitled[own] = parts[len(siblings)] if len(parts) > len(siblings) else 0
+            self._entitled[own] = parts[len(siblings)] if len(parts) > len(siblings) else 0
         for name, part in zip(siblings, parts, strict=False):
-            share_out(part, children.get(name, []), name)
-
-    share_out(capacity, children.get("", []), None)
-    return {name: entitled.get(name, 0) for name in names}
+            self._share_out(part, self._tree.below(name), name)
 
 
-def subtree_usage(queue: str, queues: Mapping[str, Queue], used: Mapping[str, int]) -> int:
-    """Return the GPUs charged to `queue` and all queues below it."""
-    known = dict(queues)
-    return sum(gpus for name, gpus in used.items() if queue in ancestors(name, known))
+def entitlements(capacity_milli: int, queues: Mapping[str, Queue], demand_milli: Mapping[str, int]) -> dict[str, int]:
+    """Return what each queue's own jobs are entitled to: `QueueTree.entitlements` of a tree that is asked once."""
+    return QueueTree(queues).entitlements(capacity_milli, demand_milli)

@@ -6,22 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fairlead.model.gang import Tier
-from fairlead.model.tenancy import Queue, ancestors
-from fairlead.ordering.fair_share import entitlements
+from fairlead.model.tenancy import Queue
+from fairlead.ordering.fair_share import WHOLE, QueueTree
 from fairlead.units import FIXED_POINT
 
 
 @dataclass(frozen=True, slots=True)
 class LimitHit:
-    """The nearest limit that a request would break; all in GPUs."""
+    """The nearest limit that a request would break; thousandths of a GPU."""
 
     queue: str
-    used: int
-    limit: int
+    used_milli: int
+    limit_milli: int
 
 
 class Standing:
-    """Usage and entitlement of every queue, moved along as a cycle places and stops. All in whole GPUs.
+    """Usage and entitlement of every queue, moved along as a cycle places and stops. In thousandths
+    of a GPU.
 
     `used` is what a queue will hold once everything that is being stopped is gone and everything that room is made for
     has come, so that the same borrowed GPUs are not taken twice. What is leaving is still held: limits count it as
@@ -30,84 +31,97 @@ class Standing:
 
     def __init__(
         self,
-        capacity: int,
-        queues: Mapping[str, Queue],
+        capacity_milli: int,
+        queues: Mapping[str, Queue] | QueueTree,
         used: Mapping[str, int],
         pending: Iterable[tuple[str, int]],
         leaving: Iterable[tuple[str, int]] = (),
     ) -> None:
         """Take `used` as charged now, `pending` of every waiting gang, `leaving` of every attempt that stops."""
-        self._queues = dict(queues)
-        self._chain = {name: ancestors(name, self._queues) for name in self._queues}
+        tree = queues if isinstance(queues, QueueTree) else QueueTree(queues)
+        self._queues, self._chain = tree.queues, tree.chains
         self.used: dict[str, int] = {name: used.get(name, 0) for name in self._queues}
         self._tree_used: dict[str, int] = dict.fromkeys(self._queues, 0)
-        for name, gpus in self.used.items():
-            self._add(name, gpus)
+        for name, milli in self.used.items():
+            self._add(name, milli)
         demand = dict(self.used)
-        for name, gpus in pending:
+        for name, milli in pending:
             if name in demand:
-                demand[name] += gpus
-        self.entitled: dict[str, int] = entitlements(capacity, self._queues, demand)
+                demand[name] += milli
+        self.entitled: dict[str, int] = tree.entitlements(capacity_milli, demand)
         self._tree_leaving: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._tree_hoped: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._hoped: dict[str, int] = {}
-        for name, gpus in leaving:
-            self.leave(name, gpus)
+        for name, milli in leaving:
+            self.leave(name, milli)
 
-    def _add(self, queue: str, gpus: int) -> None:
+    def _add(self, queue: str, milli: int) -> None:
         for name in self._chain.get(queue, ()):
-            self._tree_used[name] += gpus
+            self._tree_used[name] += milli
 
-    def charge(self, queue: str, gpus: int) -> None:
+    def charge(self, queue: str, milli: int) -> None:
         """Count GPUs as used by a queue; negative gives back."""
         if queue in self.used:
-            self.used[queue] += gpus
-            self._add(queue, gpus)
+            self.used[queue] += milli
+            self._add(queue, milli)
 
-    def leave(self, queue: str, gpus: int) -> None:
+    def leave(self, queue: str, milli: int) -> None:
         """Move GPUs from used to leaving: their attempt is being stopped and still holds them."""
-        self.charge(queue, -gpus)
+        self.charge(queue, -milli)
         for name in self._chain.get(queue, ()):
-            self._tree_leaving[name] += gpus
+            self._tree_leaving[name] += milli
 
-    def hope(self, queue: str, gpus: int) -> None:
+    def hope(self, queue: str, milli: int) -> None:
         """Count GPUs as used that a queue is to get as soon as room was made."""
-        self.charge(queue, gpus)
-        self._hoped[queue] = self._hoped.get(queue, 0) + gpus
+        self.charge(queue, milli)
+        self._hoped[queue] = self._hoped.get(queue, 0) + milli
         for name in self._chain.get(queue, ()):
-            self._tree_hoped[name] += gpus
+            self._tree_hoped[name] += milli
 
-    def limit_hit(self, queue: str, gpus: int, *, after_stops: bool = False) -> LimitHit | None:
-        """Return the first limit, from the queue up, that `gpus` more would break.
+    def _limit(self, name: str) -> int | None:
+        limit = self._queues[name].limit_gpus
+        return None if limit is None else WHOLE * limit
+
+    def room_within_limits(self, queue: str) -> int | None:
+        """Return what the queue may still be charged for, None where nothing limits it."""
+        rooms: list[int] = []
+        for name in self._chain.get(queue, ()):
+            limit = self._limit(name)
+            if limit is not None:
+                rooms.append(limit - self._tree_used[name] - self._tree_leaving[name])
+        return min(rooms, default=None)
+
+    def limit_hit(self, queue: str, milli: int, *, after_stops: bool = False) -> LimitHit | None:
+        """Return the first limit, from the queue up, that `milli` more would break.
 
         `after_stops` asks about the time when everything that is leaving is gone.
         """
         for name in self._chain.get(queue, ()):
-            limit = self._queues[name].limit_gpus
+            limit = self._limit(name)
             held = self._tree_used[name] + (0 if after_stops else self._tree_leaving[name])
-            if limit is not None and held + gpus > limit:
+            if limit is not None and held + milli > limit:
                 return LimitHit(name, held, limit)
         return None
 
-    def never_within_limit(self, queue: str, gpus: int) -> LimitHit | None:
-        """Return the first limit that `gpus` alone are above of."""
+    def never_within_limit(self, queue: str, milli: int) -> LimitHit | None:
+        """Return the first limit that `milli` alone are above of."""
         for name in self._chain.get(queue, ()):
-            limit = self._queues[name].limit_gpus
-            if limit is not None and gpus > limit:
+            limit = self._limit(name)
+            if limit is not None and milli > limit:
                 return LimitHit(name, 0, limit)
         return None
 
-    def tier(self, queue: str, gpus: int) -> Tier:
-        """Return what `gpus` more would be: in quota as long as the queue's guarantee covers all of them."""
-        guaranteed = self._queues[queue].guaranteed_gpus if queue in self._queues else 0
-        return Tier.IN_QUOTA if self.used.get(queue, 0) + gpus <= guaranteed else Tier.BORROWED
+    def tier(self, queue: str, milli: int) -> Tier:
+        """Return what `milli` more would be: in quota as long as the queue's guarantee covers all of them."""
+        guaranteed = WHOLE * self._queues[queue].guaranteed_gpus if queue in self._queues else 0
+        return Tier.IN_QUOTA if self.used.get(queue, 0) + milli <= guaranteed else Tier.BORROWED
 
-    def within_entitlement(self, queue: str, gpus: int) -> bool:
-        """Whether the queue would still be at or below its entitlement with `gpus` more."""
-        return queue in self.used and self.used[queue] + gpus <= self.entitled[queue]
+    def within_entitlement(self, queue: str, milli: int) -> bool:
+        """Whether the queue would still be at or below its entitlement with `milli` more."""
+        return queue in self.used and self.used[queue] + milli <= self.entitled[queue]
 
-    def may_lose(self, queue: str, gpus: int, taker: str) -> bool:
-        """Whether `taker` may take `gpus` of `queue`: it is above its entitlement and no guarantee would be broken.
+    def may_lose(self, queue: str, milli: int, taker: str) -> bool:
+        """Whether `taker` may take `milli` of `queue`: it is above its entitlement and no guarantee would be broken.
 
         Guarantees of queues above both are not touched: what moves between their children stays inside them.
         """
@@ -116,7 +130,7 @@ class Standing:
         shared = set(self._chain.get(taker, ()))
         return all(
             name in shared
-            or self._tree_used[name] - self._tree_hoped[name] - gpus >= self._queues[name].guaranteed_gpus
+            or self._tree_used[name] - self._tree_hoped[name] - milli >= WHOLE * self._queues[name].guaranteed_gpus
             for name in self._chain[queue]
         )
 
@@ -124,7 +138,7 @@ class Standing:
         """Queues below their guarantee first, furthest first; then by share of entitlement used; then by name."""
         if queue not in self.used:
             return (2, 0, queue)
-        guaranteed, used = self._queues[queue].guaranteed_gpus, self.used[queue]
+        guaranteed, used = WHOLE * self._queues[queue].guaranteed_gpus, self.used[queue]
         if used < guaranteed:
             return (0, -((guaranteed - used) * FIXED_POINT // guaranteed), queue)
-        return (1, used * FIXED_POINT // max(1, self.entitled[queue]), queue)
+        return (1, used * FIXED_POINT // (self.entitled[queue] or WHOLE), queue)

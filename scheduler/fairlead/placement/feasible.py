@@ -5,6 +5,7 @@ Fairlead is the whole scheduler for its pods, so everything that Kubernetes' sch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,11 +33,20 @@ MANY = 1 << 40  # "as many as you like", small enough to be summed over a fleet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices."""
+    """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices.
+
+    `rules` has the rule that keeps the role off each node, "" for none.
+    """
 
     allowed: BoolColumn
     devices: IntColumn
-    blocked: tuple[tuple[str, int], ...]
+    rules: list[str]
+
+    @property
+    def blocked(self) -> tuple[tuple[str, int], ...]:
+        """Rules and the nodes they keep it off, most frequent first."""
+        counts = Counter(rule for rule in self.rules if rule)
+        return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
@@ -137,7 +147,7 @@ class Feasibility:
         """Nothing is computed yet."""
         self._inventory = inventory
         self._pools = pools
-        self._fits: dict[tuple[object, ...], Fit] = {}
+        self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -186,8 +196,20 @@ class Feasibility:
         )  # fmt: skip
         found = self._fits.get(key)
         if found is None:
-            found = self._fits[key] = self._compute(role, service, ever, model)
-        return found
+            found = self._fits[key] = (self._compute(role, service, ever, model), role, service, ever)
+        return found[0]
+
+    def patch(self, inventory: Inventory, rows: Sequence[int]) -> None:
+        """Take over an inventory in which only some rows say something else, of the same devices."""
+        self._inventory = inventory
+        for fit, role, service, ever in self._fits.values():
+            for row in rows:
+                rule = self._rule(inventory.nodes[row], role, service, ever)
+                fit.rules[row], fit.allowed[row] = rule, not rule
+
+    def _rule(self, node: Node, role: Role, service: ServiceClass, ever: bool) -> str:
+        rule = why_not(node, role, service, self._pools)
+        return "" if ever and rule.startswith(PASSING) else rule
 
     def models(self, role: Role, service: ServiceClass) -> tuple[str, ...]:
         """Return the models of the devices that a role's pods may have, by name."""
@@ -202,17 +224,11 @@ class Feasibility:
         return found
 
     def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
-        blocked: dict[str, int] = {}
-        allowed: list[bool] = []
+        rules: list[str] = []
         devices: list[int] = []
         masks: dict[tuple[tuple[str, int], ...], int] = {}
         for node in self._inventory.nodes:
-            rule = why_not(node, role, service, self._pools)
-            if ever and rule.startswith(PASSING):
-                rule = ""
-            if rule:
-                blocked[rule] = blocked.get(rule, 0) + 1
-            allowed.append(not rule)
+            rules.append(self._rule(node, role, service, ever))
             gpus = node.machine.gpus[:MAX_DEVICES]
             kinds = tuple([(gpu.model, gpu.memory_bytes) for gpu in gpus])
             mask = masks.get(kinds)
@@ -223,8 +239,7 @@ class Feasibility:
                     if acceptable(gpu, role) and (not model or gpu.model == model)
                 )
             devices.append(mask)
-        ranked = sorted(blocked.items(), key=lambda item: (-item[1], item[0]))
-        return Fit(np.array(allowed, dtype=np.bool_), np.array(devices, dtype=np.int64), tuple(ranked))
+        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), np.array(devices, dtype=np.int64), rules)
 
 
 def slots(

@@ -89,7 +89,7 @@ def domain_sums(column: IntColumn, level: Level) -> IntColumn:
 
 def _candidates(gang: Gang, world: World, standing: Standing, spared: frozenset[str]) -> list[Running]:
     """Return attempts that `gang` has a right to, each taken alone."""
-    reclaims = gang.gpus > 0 and standing.within_entitlement(gang.queue, gang.gpus)
+    reclaims = gang.gpu_milli > 0 and standing.within_entitlement(gang.queue, gang.gpu_milli)
     found: list[Running] = []
     for victim in world.running:
         spec = victim.spec
@@ -102,7 +102,7 @@ def _candidates(gang: Gang, world: World, standing: Standing, spared: frozenset[
         if victim.queue == gang.queue:
             if spec.priority < gang.priority:
                 found.append(victim)
-        elif reclaims and standing.may_lose(victim.queue, victim.gpus, gang.queue):
+        elif reclaims and standing.may_lose(victim.queue, victim.gpu_milli, gang.queue):
             found.append(victim)
     return found
 
@@ -222,11 +222,11 @@ class _Search:
         taken: list[Running] = []
         for victim in sorted(victims, key=lambda v: (-self._excess(v.queue), lost_work(v, self.now_ms), v.gang)):
             own = victim.queue == self.gang.queue
-            if own or self.standing.may_lose(victim.queue, victim.gpus, self.gang.queue):
+            if own or self.standing.may_lose(victim.queue, victim.gpu_milli, self.gang.queue):
                 taken.append(victim)
-                self.standing.charge(victim.queue, -victim.gpus)
+                self.standing.charge(victim.queue, -victim.gpu_milli)
         for victim in taken:
-            self.standing.charge(victim.queue, victim.gpus)
+            self.standing.charge(victim.queue, victim.gpu_milli)
         return taken
 
     def _excess(self, queue: str) -> int:
@@ -234,10 +234,10 @@ class _Search:
 
     def _try(self, victims: Sequence[Running], level: Level, domain: int) -> Placement | None:
         for victim in victims:
-            self.standing.charge(victim.queue, -victim.gpus)
-        hit = self.standing.limit_hit(self.gang.queue, self.gang.gpus, after_stops=True)
+            self.standing.charge(victim.queue, -victim.gpu_milli)
+        hit = self.standing.limit_hit(self.gang.queue, self.gang.gpu_milli, after_stops=True)
         for victim in victims:
-            self.standing.charge(victim.queue, victim.gpus)
+            self.standing.charge(victim.queue, victim.gpu_milli)
         if hit is not None:
             return None
         mark = self.overlay.checkpoint()

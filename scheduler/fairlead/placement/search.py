@@ -26,6 +26,7 @@ from fairlead.placement.tree import Chain, Chains, Tree, Wish
 from fairlead.world.demand import Mix
 from fairlead.world.fleet import IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
+from fairlead.world.snapshot import World
 
 DOMAINS_TRIED = 16
 """Domains of one level that are tried for one gang."""
@@ -61,6 +62,20 @@ class Placer:
         self.lone = frozenset(
             name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
         )
+
+    def follow(self, world: World) -> bool:
+        """Go on with a later world; False where too much is different for what was computed to be of use."""
+        before, after = self.inventory, world.inventory
+        if after is not before:
+            if after.patched != before.version:
+                return False
+            self.inventory = after
+            self.feasibility.patch(after, after.patched_rows)
+            self.overlay.patch(after)
+        if self.overlay.columns.extended.keys() != world.free.extended.keys():
+            return False
+        self.overlay.follow(world)
+        return True
 
     def learn(self, mix: Mix) -> None:
         """Score by what is asked for lately; a mix that is known already changes nothing."""

@@ -6,37 +6,32 @@ from collections.abc import Iterator
 
 from fairlead.model.effects import DeclareLost, Effect, Phase, Stop
 from fairlead.model.gang import Overrun
-from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.units import duration_text
+from fairlead.world.pictures import deadlines, own_deadlines
 from fairlead.world.snapshot import Running, World
-
-LIVE = frozenset({Phase.PLACING, Phase.STARTING, Phase.RUNNING})
 
 
 def care(world: World) -> tuple[list[Effect], int | None]:
-    """Return what must end now, and the next moment at which time alone ends something."""
+    """Return what must end now, and the next moment at which time alone ends something.
+
+    Looks only at attempts of which the World says that they may end.
+    """
     effects: list[Effect] = []
-    wake: list[int] = []
-    held_nodes = {r.placement.members[rank].node for r in world.running for rank in r.holding}
-    for node in sorted(held_nodes - world.lost):
-        since = _not_ready_since(world, node)
-        if since is not None:
-            due = since + world.rules.node_lost_after_ms
-            if world.now_ms >= due:
-                effects.append(DeclareLost(node=node))
-            else:
-                wake.append(due)
-    for attempt in world.running:
-        if attempt.phase not in LIVE:
-            continue
+    wake: list[int] = [] if world.running.next_due_ms is None else [world.running.next_due_ms]
+    for node, since_ms in world.unready:
+        due = since_ms + world.rules.node_lost_after_ms
+        if world.now_ms >= due:
+            effects.append(DeclareLost(node=node))
+        else:
+            wake.append(due)
+    for attempt in world.running.doubtful:
         ending = _ending(attempt, world)
         if ending is not None:
             cause, requeue = ending
             effects.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=requeue))
         else:
-            wake += list(_deadlines(attempt, world))
-            wake += [since_ms + world.rules.robbed_after_ms for _, since_ms in attempt.robbed]
+            wake += [due for due in deadlines(attempt, world.rules) if due > world.now_ms]
     return effects, min(wake, default=None)
 
 
@@ -63,7 +58,7 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
         if again:
             return refuse(Reason.MEMBER_FAILED, member=f"{member.role}-{member.index}", detail=detail), True
         return _exhausted(attempt, f"member {member.role}-{member.index}: {detail}"), False
-    if min(_deadlines(attempt, world), default=world.now_ms + 1) > world.now_ms:
+    if not _is_due(attempt, world):
         return None
     if attempt.phase is Phase.STARTING:
         up = len(attempt.running | attempt.succeeded)
@@ -83,6 +78,11 @@ def _robbed(attempt: Running, world: World) -> Iterator[tuple[int, str]]:
             yield rank, "its devices were taken from it"
 
 
+def _is_due(attempt: Running, world: World) -> bool:
+    """Whether a deadline of the attempt itself has passed."""
+    return any(due <= world.now_ms for due in own_deadlines(attempt, world.rules))
+
+
 def _exhausted(attempt: Running, detail: str) -> Refusal:
     limit = attempt.spec.max_restarts if attempt.spec is not None else 0
     return refuse(Reason.RESTARTS_EXHAUSTED, restarts=attempt.restarts + 1, limit=limit, detail=detail)
@@ -97,21 +97,3 @@ def _has_succeeded(attempt: Running) -> bool:
     counting = {member.rank for member in attempt.placement.members if member.role in roles}
     done = counting & attempt.succeeded
     return bool(done) if spec.success_any else done == counting
-
-
-def _deadlines(attempt: Running, world: World) -> Iterator[int]:
-    """Yield when time alone ends this attempt."""
-    spec = attempt.spec
-    if spec is None:
-        return
-    if attempt.phase is Phase.STARTING and attempt.bound_ms is not None:
-        yield attempt.bound_ms + spec.start_deadline_ms
-    if attempt.phase is Phase.RUNNING and spec.duration_ms is not None and attempt.all_running_ms is not None:
-        yield attempt.all_running_ms + spec.duration_ms
-    if attempt.phase is Phase.PLACING:
-        yield attempt.deadline_ms + world.rules.place_deadline_ms
-
-
-def _not_ready_since(world: World, node: NodeName) -> int | None:
-    row = world.inventory.row.get(node)
-    return None if row is None else world.inventory.nodes[row].not_ready_since_ms

@@ -2,29 +2,31 @@
 
 First what must end (`care`), then gangs for which room was being made, then the queues in order: place, else make room,
 else say why not. A walk of at most `rules.gangs_per_slice` gangs; whatever is left over is asked in the next slice,
-after new facts were taken in. Equal requests are answered from one refusal as long as nothing was freed.
+after new facts were taken in. What is said to the first of a line is said to all in it, and stands until something
+could change it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
 
-import numpy as np
-
-from fairlead.model.effects import Effect, EndNomination, Nominate, Phase, Place, Refuse, Stop
-from fairlead.model.gang import Gang, Placement
+from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
+from fairlead.model.gang import Gang, GangId, Placement, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.model.tenancy import Pool
-from fairlead.ordering.backlog import in_order, inside_queue
+from fairlead.model.tenancy import Pool, Queue
+from fairlead.ordering.backlog import Walk, inside_queue
+from fairlead.ordering.fair_share import QueueTree
 from fairlead.ordering.standing import Standing
-from fairlead.placement.feasible import Feasibility, request_key, row_is_free
+from fairlead.placement.feasible import Feasibility, row_is_free
 from fairlead.placement.preempt import find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
-from fairlead.placement.score import Score
 from fairlead.placement.search import Answer, Placer
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
 from fairlead.planning.plan import Plan
+from fairlead.units import gpus_of
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
 from fairlead.world.use import use_of
@@ -36,34 +38,35 @@ class Memo:
 
     pools: tuple[Pool, ...] = ()
     placer: Placer | None = None
-    epoch: tuple[int, int] = (-1, 0)
-    refusals: dict[tuple[object, ...], Refusal] = field(default_factory=dict[tuple[object, ...], Refusal])
+    queues: Mapping[str, Queue] | None = None
+    tree: QueueTree | None = None
 
-    def for_world(self, world: World) -> Placer:
-        """Return a placer over this world; drop refusals of another epoch."""
+    def placer_for(self, world: World) -> Placer:
+        """Return a placer over this world; what it computed about rows that are as before is kept."""
         pools = tuple(world.pools[name] for name in sorted(world.pools))
         placer = self.placer
-        if placer is None or placer.inventory is not world.inventory or self.pools != pools:
-            placer = self.placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools), Score())
-            self.pools = pools
-        else:
-            placer.overlay.follow(world)
-        if self.epoch != (world.epoch, world.ripened_ms):
-            self.epoch, self.refusals = (world.epoch, world.ripened_ms), {}
+        if placer is None or self.pools != pools or not placer.follow(world):
+            placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools))
+            self.placer, self.pools = placer, pools
+        placer.learn(world.mix)
         return placer
+
+    def tree_for(self, world: World) -> QueueTree:
+        """Return the queue tree; a World shares its queues with those before it until one changes."""
+        if self.tree is None or self.queues is not world.queues:
+            self.queues, self.tree = world.queues, QueueTree(world.queues)
+        return self.tree
 
 
 def decide(world: World, memo: Memo | None = None) -> Plan:
     """Return what to do about this world. Touches nothing; the same world gives the same plan."""
-    memo = memo or Memo()
-    effects, wake = care(world)
-    cycle = _Cycle(world, memo, effects)
-    more = cycle.run()
-    later = [w.retry_at_ms for w in world.waiting if w.retry_at_ms > world.now_ms]
-    later += [w.nomination.until_ms for w in world.waiting if w.nomination is not None]
-    later += [attempt.ripe_ms for attempt in world.running if attempt.ripe_ms > world.now_ms]
-    later += [wake] if wake is not None else []
-    return Plan(version=world.version, effects=tuple(cycle.effects), more=more, wake_at_ms=min(later, default=None))
+    effects, due = care(world)
+    cycle = _Cycle(world, memo or Memo(), effects)
+    more, cut, looked = cycle.run()
+    later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms]
+    later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
+    wake = min((moment for moment in later if moment is not None), default=None)
+    return Plan(version=world.version, effects=tuple(cycle.effects), more=more, cut=cut, looked=looked, wake_at_ms=wake)
 
 
 class _Cycle:
@@ -71,64 +74,69 @@ class _Cycle:
 
     def __init__(self, world: World, memo: Memo, effects: list[Effect]) -> None:
         self.world = world
-        self.memo = memo
         self.effects = effects
-        self.placer = memo.for_world(world)
+        self.placer = memo.placer_for(world)
         self.overlay = self.placer.overlay
-        usable = world.inventory.usable
-        capacity = int(np.bitwise_count(world.free.free_mask[usable]).sum()) + sum(world.queue_gpus.values())
         self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
         pending = [
-            (w.gang.queue, w.gang.gpus)
-            for w in world.waiting
-            if not w.hopeless and (w.nomination is not None or admission(w.gang, world) is None)
+            (ask.example.queue, ask.gpu_milli)
+            for ask in world.waiting.asked.values()
+            if admission(ask.example, world) is None
         ]
-        leaving = [
-            (attempt.queue, attempt.gpus)
-            for attempt in world.running
-            if attempt.phase is Phase.STOPPING or attempt.gang in self.spared
-        ]
-        self.standing = Standing(capacity, world.queues, world.queue_gpus, pending, leaving)
+        ended = [attempt for attempt in world.running.doubtful if attempt.gang in self.spared]
+        leaving = [(attempt.queue, attempt.gpu_milli) for attempt in (*world.running.stopping, *ended)]
+        tree = memo.tree_for(world)
+        self.standing = Standing(world.capacity_milli, tree, world.queue_gpu_milli, pending, leaving)
         self.stops_left = world.rules.stops_per_cycle
-        placing = (attempt for attempt in world.running if attempt.phase is Phase.PLACING)
-        self.pods_left = world.rules.placing_pods - sum(len(attempt.placement.members) for attempt in placing)
+        self.pods_left = world.rules.placing_pods - world.running.pods_placing
 
-    def run(self) -> bool:
-        """Walk; return whether gangs are left for the next slice."""
+    def run(self) -> tuple[bool, bool, int]:
+        """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         self._nominated()
-        fresh = [
-            w for w in self.world.waiting if w.fresh and w.nomination is None and w.retry_at_ms <= self.world.now_ms
-        ]
-        looked = 0
-        for waiting in in_order(fresh, self.standing):
-            if looked >= self.world.rules.gangs_per_slice:
-                return True
+        for line in self.world.waiting.unheard:
+            assert line.refusal is not None, line
+            assert line.untold is not None, line
+            self.effects.append(Refuse(gang=line.untold, refusal=line.refusal))
+        budget = self.world.rules.gangs_per_slice
+        walk = Walk(self.world.waiting, self.standing, cut_version=self.world.cut_version, again=(budget + 1) // 2)
+        for looked in count():
+            waiting = walk.step()
+            if waiting is None:
+                return False, False, looked
             if self.pods_left <= 0:  # the walk goes on as soon as one of those on their way has arrived
-                return False
-            looked += self._consider(waiting)
-        return False
+                return False, True, looked
+            if looked >= budget:
+                return True, True, looked
+            if self._consider(waiting):
+                walk.go_on()
+            else:
+                walk.line_refused()
+        raise AssertionError("a walk has an end")
 
     # --- room that was being made ---------------------------------------------------------------------------------
 
     def _nominated(self) -> None:
-        live = {(attempt.gang, attempt.attempt) for attempt in self.world.running}
         unfinished: list[Waiting] = []
-        for waiting in sorted((w for w in self.world.waiting if w.nomination), key=inside_queue):
+        for waiting in sorted(self.world.waiting.nominated, key=inside_queue):
             nomination = waiting.nomination
             assert nomination is not None, waiting
             gang = waiting.gang
-            stays = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gang.gpus) is None
+            gpu_milli = nomination.placement.gpu_milli
+            stays = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli) is None
             if stays and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
-            elif self.world.now_ms >= nomination.until_ms or not any(v in live for v in nomination.victims):
+            elif self.world.now_ms >= nomination.until_ms or not self._any_runs(nomination.victims):
                 self.effects.append(EndNomination(gang=gang.id))
             else:
                 unfinished.append(waiting)
         for waiting in unfinished:
             assert waiting.nomination is not None, waiting
             self.overlay.take_placement(waiting.gang, waiting.nomination.placement)
-            self.standing.hope(waiting.gang.queue, waiting.gang.gpus)
+            self.standing.hope(waiting.gang.queue, waiting.nomination.placement.gpu_milli)
             self.spared.update(victim for victim, _ in waiting.nomination.victims)
+
+    def _any_runs(self, victims: Iterable[tuple[GangId, int]]) -> bool:
+        return any(self.world.running.get(gang, attempt) is not None for gang, attempt in victims)
 
     def _still_fits(self, gang: Gang, placement: Placement) -> bool:
         """Take a placement exactly as it was nominated, if every part of it is free now."""
@@ -147,30 +155,37 @@ class _Cycle:
 
     # --- the queues -------------------------------------------------------------------------------------------------
 
-    def _consider(self, waiting: Waiting) -> int:
-        """Decide about one gang; returns the steps it took."""
+    def _consider(self, waiting: Waiting) -> bool:
+        """Decide about one gang; returns whether the next in its line may have another answer."""
         gang = waiting.gang
-        key = request_key(gang)
-        known = self.memo.refusals.get(key)
-        if known is not None:
-            self.effects.append(Refuse(gang=gang.id, refusal=known))
-            return 0
         refusal = self._rules(gang)
         if refusal is None:
-            hit = self.standing.limit_hit(gang.queue, gang.gpus)
-            answer = self.placer.place(gang) if hit is None else Answer()
+            answer = self._place(gang)
             if answer.placement is not None:
                 self._take(waiting, answer.placement)
-                return 1
+                return True
             if self._make_room(waiting):
-                return 1
-            refusal = why_never(gang, self.world.offered, self.world.inventory, self.placer.feasibility)
-            if refusal is None and hit is not None:
-                refusal = refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, used=hit.used, limit=hit.limit, need=gang.gpus)
-            refusal = refusal or why_not_now(gang, self.placer, answer)
-        self.memo.refusals[key] = refusal
+                return True
+            refusal = self._why_not(gang, answer)
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
-        return 1
+        return False
+
+    def _place(self, gang: Gang) -> Answer:
+        """Find devices for as many replicas as the limits of its queues leave room for."""
+        if self.standing.limit_hit(gang.queue, gang.fewest_gpu_milli) is not None:
+            return Answer()
+        allowed = _within(gang, self.standing.room_within_limits(gang.queue))
+        return self.placer.place(allowed)
+
+    def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
+        never = why_never(gang, self.world.offered, self.world.inventory, self.placer.feasibility)
+        if never is not None:
+            return never
+        hit = self.standing.limit_hit(gang.queue, gang.fewest_gpu_milli)
+        if hit is not None:
+            numbers = {"used": gpus_of(hit.used_milli), "limit": gpus_of(hit.limit_milli)}
+            return refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, need=gpus_of(gang.fewest_gpu_milli), **numbers)
+        return why_not_now(gang, self.placer, answer)
 
     def _rules(self, gang: Gang) -> Refusal | None:
         """Return what forbids the gang whatever is free."""
@@ -182,26 +197,27 @@ class _Cycle:
         unknown = unknown_level(gang, self.world.inventory)
         if unknown is not None:
             return unknown
-        never = self.standing.never_within_limit(gang.queue, gang.gpus)
+        never = self.standing.never_within_limit(gang.queue, gang.fewest_gpu_milli)
         if never is not None:
-            return refuse(Reason.ABOVE_LIMIT, need=gang.gpus, queue=never.queue, limit=never.limit)
+            need, limit = gpus_of(gang.fewest_gpu_milli), gpus_of(never.limit_milli)
+            return refuse(Reason.ABOVE_LIMIT, need=need, queue=never.queue, limit=limit)
         return None
 
     def _take(self, waiting: Waiting, placement: Placement) -> None:
-        gang = waiting.gang
-        hit = self.standing.limit_hit(gang.queue, gang.gpus)
+        gang, gpu_milli = waiting.gang, placement.gpu_milli
+        hit = self.standing.limit_hit(gang.queue, gpu_milli)
         assert hit is None, (gang, hit)
         self.effects.append(
             Place(
                 gang=gang.id,
                 attempt=waiting.attempts + 1,
                 placement=placement,
-                tier=self.standing.tier(gang.queue, gang.gpus),
+                tier=self.standing.tier(gang.queue, gpu_milli),
                 deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
             )
         )
-        self.standing.charge(gang.queue, gang.gpus)
-        self.pods_left -= gang.members
+        self.standing.charge(gang.queue, gpu_milli)
+        self.pods_left -= len(placement.members)
 
     def _make_room(self, waiting: Waiting) -> bool:
         """Find victims that the gang has a right to; nominate it and stop them."""
@@ -222,17 +238,32 @@ class _Cycle:
         )
         for victim in room.victims:
             own = victim.queue == gang.queue
-            cause = refuse(Reason.PREEMPTED) if own else refuse(Reason.RECLAIMED, gpus=victim.gpus)
+            cause = refuse(Reason.PREEMPTED) if own else refuse(Reason.RECLAIMED, gpus=gpus_of(victim.gpu_milli))
             self.effects.append(Stop(gang=victim.gang, attempt=victim.attempt, cause=cause, requeue=True, by=gang.id))
             self.spared.add(victim.gang)
-            self.standing.leave(victim.queue, victim.gpus)
-        self.standing.hope(gang.queue, gang.gpus)
+            self.standing.leave(victim.queue, victim.gpu_milli)
+        self.standing.hope(gang.queue, room.placement.gpu_milli)
         self.overlay.take_placement(gang, room.placement)
         domain = room.placement.domain or "the cluster"
         self.effects.append(
             Refuse(
                 gang=gang.id,
                 refusal=refuse(Reason.WAITING_FOR_VICTIMS, count=len(room.victims), domain=domain),
+                alone=True,
             )
         )
         return True
+
+
+def _within(gang: Gang, room_milli: int | None) -> Gang:
+    """Return the gang with no more replicas than its limits leave room for; the last roles shrink first."""
+    over = 0 if room_milli is None else gang.gpu_milli - room_milli
+    if over <= 0:
+        return gang
+    roles: list[Role] = []
+    for role in reversed(gang.roles):
+        each = role.gpu_milli
+        fewer = min(role.replicas - role.fewest, -(-over // each)) if over > 0 and each else 0
+        over -= fewer * each
+        roles.append(replace(role, replicas=role.replicas - fewer))
+    return replace(gang, roles=tuple(reversed(roles)))

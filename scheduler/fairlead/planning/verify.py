@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from fairlead.model.effects import Effect, EndNomination, Nominate, Phase, Place, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason
 from fairlead.ordering.fair_share import entitlements
 from fairlead.planning.plan import Plan
-from fairlead.world.snapshot import Running, Waiting, World
+from fairlead.units import gpus_of
+from fairlead.world.snapshot import Running, World
 
 TAKING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED})
 
@@ -33,14 +36,13 @@ class _Tally:
     """What the plan has taken so far, counted anew."""
 
     devices: dict[NodeName, int] = field(default_factory=dict[NodeName, int])
-    pods: dict[NodeName, list[tuple[int, int, int, int]]] = field(
-        default_factory=dict[NodeName, list[tuple[int, int, int, int]]]
-    )
+    pods: dict[NodeName, tuple[int, int, int, int]] = field(default_factory=dict[NodeName, tuple[int, int, int, int]])
     extended: dict[tuple[NodeName, str], int] = field(default_factory=dict[tuple[NodeName, str], int])
     ports: dict[NodeName, list[tuple[str, str, int]]] = field(
         default_factory=dict[NodeName, list[tuple[str, str, int]]]
     )
-    queue_gpus: dict[str, int] = field(default_factory=dict[str, int])
+    charged: dict[str, int] = field(default_factory=dict[str, int])
+    above: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     remaining: dict[str, int] = field(default_factory=dict[str, int])
     hoped: dict[GangId, Gang] = field(default_factory=dict[GangId, Gang])
     yielding: dict[GangId, frozenset[tuple[GangId, int]]] = field(
@@ -55,40 +57,39 @@ def violations(plan: Plan, world: World) -> list[Violation]:
     """Return every promise that the plan would break; empty means that it may be performed."""
     if plan.version != world.version:
         return [Violation(i, "the plan is based on another world") for i in range(len(plan.effects))]
-    waiting = {w.gang.id: w for w in world.waiting}
-    running = {(r.gang, r.attempt): r for r in world.running}
-    tally = _Tally(queue_gpus=dict(world.queue_gpus), remaining=dict(world.queue_gpus))
-    tally.hoped = {w.gang.id: w.gang for w in world.waiting if w.nomination is not None}
-    gone = {(effect.gang, effect.attempt) for effect in plan.effects if isinstance(effect, Stop) and not effect.by}
-    for attempt in world.running:
-        if attempt.phase is Phase.STOPPING or (attempt.gang, attempt.attempt) in gone:
-            _subtract(tally.remaining, attempt)
+    tally = _Tally(remaining=dict(world.queue_gpu_milli))
+    for name in world.queues:
+        tally.above[name] = _above(name, world)
+    for name, gpu_milli in world.queue_gpu_milli.items():
+        _charge(name, gpu_milli, tally)
+    tally.hoped = {w.gang.id: w.gang for w in world.waiting.nominated}
+    for attempt in world.running.stopping:
+        _subtract(tally.remaining, attempt)
+    for effect in plan.effects:
+        if isinstance(effect, Stop) and not effect.by:
+            ended = world.running.get(effect.gang, effect.attempt)
+            if ended is not None and ended.phase is not Phase.STOPPING:
+                _subtract(tally.remaining, ended)
     found: list[Violation] = []
     for position, effect in enumerate(plan.effects):
-        found += [Violation(position, text) for text in _check(effect, world, waiting, running, tally)]
+        found += [Violation(position, text) for text in _check(effect, world, tally)]
     return found
 
 
-def _check(
-    effect: Effect,
-    world: World,
-    waiting: dict[GangId, Waiting],
-    running: dict[tuple[GangId, int], Running],
-    tally: _Tally,
-) -> Iterator[str]:
+def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
     match effect:
         case Place():
-            yield from _check_place(effect, world, waiting, tally)
+            yield from _check_place(effect, world, tally)
         case Stop():
-            yield from _check_stop(effect, world, waiting, running, tally)
+            yield from _check_stop(effect, world, tally)
         case Nominate():
-            item = waiting.get(effect.gang)
+            item = world.waiting.get(effect.gang)
             if item is None:
                 yield f"{effect.gang}: room is made for a gang that does not wait"
             else:
                 yield from _check_shape(item.gang, effect.placement)
                 yield from _check_level(item.gang, effect.placement, world)
-                yield from _check_victims(effect, world, running)
+                yield from _check_victims(effect, world)
                 tally.hoped[effect.gang] = item.gang
                 tally.yielding[effect.gang] = frozenset(effect.victims)
         case EndNomination():
@@ -97,8 +98,8 @@ def _check(
             return
 
 
-def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], tally: _Tally) -> Iterator[str]:
-    item = waiting.get(effect.gang)
+def _check_place(effect: Place, world: World, tally: _Tally) -> Iterator[str]:
+    item = world.waiting.get(effect.gang)
     if item is None:
         yield f"{effect.gang}: placed without waiting"
         return
@@ -107,11 +108,12 @@ def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], ta
         yield f"{gang.full_name}: placed twice in one plan"
     tally.placed.add(effect.gang)
     tally.hoped.pop(effect.gang, None)
-    tally.remaining[gang.queue] = tally.remaining.get(gang.queue, 0) + gang.gpus
+    gpu_milli = effect.placement.gpu_milli
+    tally.remaining[gang.queue] = tally.remaining.get(gang.queue, 0) + gpu_milli
     if effect.attempt != item.attempts + 1:
         yield f"{gang.full_name}: attempt {effect.attempt} after {item.attempts}"
     yield from _check_shape(gang, effect.placement)
-    yield from _check_rights(gang, world, tally)
+    yield from _check_rights(gang, gpu_milli, world, tally)
     yield from _check_level(gang, effect.placement, world)
     roles = {role.name: role for role in gang.roles}
     for member in effect.placement.members:
@@ -139,9 +141,13 @@ def _check_place(effect: Place, world: World, waiting: dict[GangId, Waiting], ta
                 yield f"{gang.full_name}: {node.name}/{name} is not free"
             tally.devices[member.node] = taken | 1 << bit
         asked = role.pod.requests
-        pods = tally.pods.setdefault(member.node, [])
-        pods.append((asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, max(1, asked.pods)))
-        sums = [sum(column) for column in zip(*pods, strict=True)]
+        cpu, memory, ephemeral, pods = tally.pods.get(member.node, (0, 0, 0, 0))
+        sums = tally.pods[member.node] = (
+            cpu + asked.cpu_milli,
+            memory + asked.memory_bytes,
+            ephemeral + asked.ephemeral_bytes,
+            pods + max(1, asked.pods),
+        )
         free = world.free
         room = [int(c[row]) for c in (free.cpu_milli, free.memory_bytes, free.ephemeral_bytes, free.pods)]
         for word, wanted, left in zip(("CPU", "memory", "ephemeral storage", "pods"), sums, room, strict=True):
@@ -175,47 +181,59 @@ def _check_host(gang: Gang, role: Role, node: Node, row: int, world: World, tall
 
 
 def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
-    """All or nothing: every replica of every role once, each with its number of devices, none twice."""
-    wanted = {(role.name, index): role.gpus for role in gang.roles for index in range(role.replicas)}
-    given = [(member.role, member.index) for member in placement.members]
-    if sorted(given) != sorted(wanted):
-        yield f"{gang.full_name}: {len(given)} of {len(wanted)} members placed"
-    if [member.rank for member in placement.members] != list(range(len(placement.members))):
-        yield f"{gang.full_name}: ranks are not 0, 1, 2 …"
-    for member in placement.members:
-        if len(member.devices) != wanted.get((member.role, member.index), -1):
+    """All or nothing: every replica of every role once, or as few as it allows, each with its devices, none twice."""
+    roles = {role.name: role for role in gang.roles}
+    found: dict[str, set[int]] = {role.name: set() for role in gang.roles}
+    for rank, member in enumerate(placement.members):
+        if member.rank != rank:
+            yield f"{gang.full_name}: ranks are not 0, 1, 2 …"
+        role = roles.get(member.role)
+        if role is None or len(member.devices) != _devices_of(role) or member.gpu_milli != role.gpu_milli:
             yield f"{gang.full_name}: {member.role}-{member.index} gets {len(member.devices)} devices"
+        found.setdefault(member.role, set()).add(member.index)
+    enough = all(
+        role.fewest <= len(found[role.name]) <= role.replicas and found[role.name] == set(range(len(found[role.name])))
+        for role in gang.roles
+    )
+    if not enough or sum(len(indices) for indices in found.values()) != len(placement.members):
+        yield f"{gang.full_name}: {len(placement.members)} of {gang.members} members placed"
     everything = [(member.node, device) for member in placement.members for device in member.devices]
-    if len(everything) != len(set(everything)):
+    whole = any(role.gpus for role in gang.roles)
+    if whole and len(everything) != len(set(everything)):
         yield f"{gang.full_name}: a device is given to two members"
 
 
-def _check_rights(gang: Gang, world: World, tally: _Tally) -> Iterator[str]:
+def _devices_of(role: Role) -> int:
+    """Return how many devices a pod of the role lies on."""
+    return role.gpus if role.share is None and not role.mig else 1
+
+
+def _check_rights(gang: Gang, gpu_milli: int, world: World, tally: _Tally) -> Iterator[str]:
     """The queue lists the namespace, and no limit is broken from the queue up."""
     queue = world.queues.get(gang.queue)
     if queue is None or gang.namespace not in queue.namespaces:
         yield f"{gang.full_name}: may not use queue {gang.queue}"
         return
-    tally.queue_gpus[queue.name] = tally.queue_gpus.get(queue.name, 0) + gang.gpus
-    above: str = queue.name
-    seen: set[str] = set()
-    while above in world.queues and above not in seen:
-        seen.add(above)
-        limit = world.queues[above].limit_gpus
-        used = sum(n for name, n in tally.queue_gpus.items() if _is_below(name, above, world))
-        if limit is not None and used > limit:
-            yield f"{gang.full_name}: queue {above} would hold {used} GPUs, its limit is {limit}"
-        above = world.queues[above].parent
+    _charge(queue.name, gpu_milli, tally)
+    for above in tally.above[queue.name]:
+        limit, used = world.queues[above].limit_gpus, tally.charged[above]
+        if limit is not None and used > 1000 * limit:
+            yield f"{gang.full_name}: queue {above} would hold {gpus_of(used)} GPUs, its limit is {limit}"
 
 
-def _is_below(name: str, above: str, world: World) -> bool:
-    seen: set[str] = set()
+def _charge(queue: str, gpu_milli: int, tally: _Tally) -> None:
+    """Count usage for a queue and all above it; a queue that is not there any more is above nobody."""
+    for name in tally.above.get(queue, ()):
+        tally.charged[name] = tally.charged.get(name, 0) + gpu_milli
+
+
+def _above(name: str, world: World) -> tuple[str, ...]:
+    """Return a queue and all above it."""
+    seen: dict[str, None] = {}
     while name in world.queues and name not in seen:
-        if name == above:
-            return True
-        seen.add(name)
+        seen[name] = None
         name = world.queues[name].parent
-    return False
+    return tuple(seen)
 
 
 def _check_level(gang: Gang, placement: Placement, world: World) -> Iterator[str]:
@@ -230,11 +248,11 @@ def _check_level(gang: Gang, placement: Placement, world: World) -> Iterator[str
         yield f"{gang.full_name}: asked for one {wish.within}, got {len(domains)}"
 
 
-def _check_victims(effect: Nominate, world: World, running: dict[tuple[GangId, int], Running]) -> Iterator[str]:
+def _check_victims(effect: Nominate, world: World) -> Iterator[str]:
     """Victims run, and what they hold together with what is free covers every device of the room."""
     given: set[tuple[NodeName, str]] = set()
     for victim in effect.victims:
-        attempt = running.get(victim)
+        attempt = world.running.get(*victim)
         if attempt is None:
             yield f"{effect.gang}: {victim[0]} does not run and cannot yield"
             continue
@@ -253,17 +271,11 @@ def _check_victims(effect: Nominate, world: World, running: dict[tuple[GangId, i
 
 
 def _subtract(remaining: dict[str, int], attempt: Running) -> None:
-    remaining[attempt.queue] = remaining.get(attempt.queue, 0) - attempt.gpus
+    remaining[attempt.queue] = remaining.get(attempt.queue, 0) - attempt.gpu_milli
 
 
-def _check_stop(
-    effect: Stop,
-    world: World,
-    waiting: dict[GangId, Waiting],
-    running: dict[tuple[GangId, int], Running],
-    tally: _Tally,
-) -> Iterator[str]:
-    attempt = running.get((effect.gang, effect.attempt))
+def _check_stop(effect: Stop, world: World, tally: _Tally) -> Iterator[str]:
+    attempt = world.running.get(effect.gang, effect.attempt)
     if attempt is None:
         yield f"{effect.gang}: stopped without running"
         return
@@ -272,7 +284,7 @@ def _check_stop(
     tally.stopped.add(effect.gang)
     if effect.cause.reason not in TAKING and not effect.by:
         return
-    taker = waiting.get(GangId(effect.by))
+    taker = world.waiting.get(GangId(effect.by))
     spec = attempt.spec
     named = tally.yielding.get(GangId(effect.by), frozenset())
     if taker is None or spec is None or attempt.phase is Phase.STOPPING or (effect.gang, effect.attempt) not in named:
@@ -297,28 +309,25 @@ def _check_reclaim(
     if effect.cause.reason is not Reason.RECLAIMED:
         yield f"{spec.full_name}: {effect.cause.reason.token} across queues"
     entitled = tally.entitled = _entitled(world) if tally.entitled is None else tally.entitled
-    coming = sum(gang.gpus for gang in tally.hoped.values() if gang.queue == taker.queue)
+    coming = sum(gang.gpu_milli for gang in tally.hoped.values() if gang.queue == taker.queue)
     if tally.remaining.get(taker.queue, 0) + coming > entitled.get(taker.queue, 0):
         yield f"{taker.full_name}: reclaims although {taker.queue} would be above its entitlement"
     if tally.remaining.get(attempt.queue, 0) <= entitled.get(attempt.queue, 0):
         yield f"{spec.full_name}: taken although {attempt.queue} has borrowed nothing"
     _subtract(tally.remaining, attempt)
-    for name, queue in sorted(world.queues.items()):
-        if not _is_below(attempt.queue, name, world) or _is_below(taker.queue, name, world):
-            continue
-        left = sum(gpus for below, gpus in tally.remaining.items() if _is_below(below, name, world))
-        if left < queue.guaranteed_gpus:
+    for name in sorted(set(tally.above.get(attempt.queue, ())) - set(tally.above.get(taker.queue, ()))):
+        left = sum(milli for below, milli in tally.remaining.items() if name in tally.above.get(below, ()))
+        if left < 1000 * world.queues[name].guaranteed_gpus:
             yield f"{spec.full_name}: taken across queues below the guarantee of {name}"
 
 
 def _entitled(world: World) -> dict[str, int]:
     """Count capacity and demand anew: what may be used or is held, and what is held or waited for by who may."""
-    usable = [i for i, node in enumerate(world.inventory.nodes) if node.pool and node.ready and not node.unschedulable]
-    free = sum(int(world.free.free_mask[row]).bit_count() for row in usable)
-    demand = dict(world.queue_gpus)
-    for item in world.waiting:
-        queue = world.queues.get(item.gang.queue)
-        listed = queue is not None and item.gang.namespace in queue.namespaces
-        if listed and not item.hopeless:
-            demand[item.gang.queue] = demand.get(item.gang.queue, 0) + item.gang.gpus
-    return entitlements(free + sum(world.queue_gpus.values()), world.queues, demand)
+    usable = world.inventory.usable
+    free = 1000 * int(np.bitwise_count(world.free.free_mask[usable]).sum()) + int(world.part_free_milli[usable].sum())
+    demand = dict(world.queue_gpu_milli)
+    for (name, namespace, _, _), ask in world.waiting.asked.items():
+        queue = world.queues.get(name)
+        if queue is not None and namespace in queue.namespaces:
+            demand[name] = demand.get(name, 0) + ask.gpu_milli
+    return entitlements(free + sum(world.queue_gpu_milli.values()), world.queues, demand)

@@ -78,14 +78,16 @@ class Engine:
             if position in refused:
                 continue
             match effect:
-                case Refuse(gang=gang, refusal=refusal):
-                    self.state.refused(gang, refusal, world.epoch, now_ms)
+                case Refuse(gang=gang, refusal=refusal, alone=alone):
+                    self.state.refused(gang, refusal, alone=alone)
                 case DeclareLost(node=node):
                     facts.append(NodeLost(name=node, at_ms=now_ms))
                 case Place() | Stop() | Nominate() | EndNomination():
                     facts.append(_intention(effect, now_ms))
                     effects.append(effect)
         self.state.apply_all(facts)
+        if plan.effects:  # an empty plan leaves no mark, so a replay would not know of it
+            self.state.cut_version = self.state.version if plan.cut else None
         # What these intentions freed by themselves (room no longer kept, an attempt with nothing left to release) is
         # seen by the next slice; no fact from outside will come to ask for one. So are the gangs on a node that has
         # just been declared lost.

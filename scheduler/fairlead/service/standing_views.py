@@ -10,7 +10,6 @@ from fairlead.model.tenancy import tenant_of
 from fairlead.ordering.backlog import positions
 from fairlead.ordering.standing import Standing
 from fairlead.world.gangs import GangRecord
-from fairlead.world.lifecycle import HOLDING
 from fairlead.world.snapshot import World
 from fairlead.world.state import ClusterState
 from fairlead.world.views import GangView, NodeView, PoolView, QueueView
@@ -26,8 +25,8 @@ def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView
         refusal = refuse(Reason.SUSPENDED)
     running_gpu_ms = 0
     if attempt is not None:
-        held = sum(len(attempt.member(rank).devices) for rank in attempt.holding)
-        running_gpu_ms = held * max(0, now_ms - attempt.since_ms)
+        held_milli = sum(attempt.member(rank).gpu_milli for rank in attempt.holding)
+        running_gpu_ms = held_milli * max(0, now_ms - attempt.since_ms) // 1000
     return GangView(
         id=record.id,
         namespace=record.namespace,
@@ -61,37 +60,40 @@ def gang_views(state: ClusterState, now_ms: int, world: World) -> Sequence[GangV
 
 
 def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
-    """Return all queues, by name. Usage is of the queue's own jobs, children not included."""
-    node_gpus = sum(
-        int(mask).bit_count()
-        for mask, usable in zip(world.free.free_mask.tolist(), world.inventory.usable.tolist(), strict=True)
-        if usable
-    )
-    capacity = node_gpus + sum(state.queue_gpus.values())
-    standing = Standing(capacity, state.queues, state.queue_gpus, [(w.gang.queue, w.gang.gpus) for w in world.waiting])
-    views: list[QueueView] = []
-    for name in sorted(state.queues):
-        queue = state.queues[name]
-        used = state.queue_gpus.get(name, 0)
-        pending = [w for w in world.waiting if w.gang.queue == name]
-        views.append(
-            QueueView(
-                name=name,
-                parent=queue.parent,
-                tenant=tenant_of(name, state.queues),
-                guaranteed_gpus=queue.guaranteed_gpus,
-                limit_gpus=queue.limit_gpus,
-                weight=queue.weight,
-                used_gpus=used,
-                borrowed_gpus=max(0, used - queue.guaranteed_gpus),
-                pending_gangs=len(pending),
-                pending_gpus=sum(w.gang.gpus for w in pending),
-                running_gangs=sum(1 for r in state.gangs.values() if r.queue == name and r.phase in HOLDING),
-                entitled_gpus=standing.entitled[name],
-                over_limit=standing.limit_hit(name, 0) is not None,
-            )
+    """Return all queues, by name. Usage is of the queue's own jobs, children not included; parts of a GPU round up."""
+    used = world.queue_gpu_milli
+    asked = [(w.gang.queue, w.gang.gpu_milli) for w in world.waiting.everyone]
+    standing = Standing(world.capacity_milli, state.queues, used, asked)
+    gangs: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for name, gpu_milli in asked:
+        gangs[name] = gangs.get(name, 0) + 1
+        wanted[name] = wanted.get(name, 0) + gpu_milli
+    running: dict[str, int] = {}
+    for attempt in world.running:
+        running[attempt.queue] = running.get(attempt.queue, 0) + 1
+    return [
+        QueueView(
+            name=name,
+            parent=queue.parent,
+            tenant=tenant_of(name, state.queues),
+            guaranteed_gpus=queue.guaranteed_gpus,
+            limit_gpus=queue.limit_gpus,
+            weight=queue.weight,
+            used_gpus=_rounded(used.get(name, 0)),
+            borrowed_gpus=max(0, _rounded(used.get(name, 0)) - queue.guaranteed_gpus),
+            pending_gangs=gangs.get(name, 0),
+            pending_gpus=_rounded(wanted.get(name, 0)),
+            running_gangs=running.get(name, 0),
+            entitled_gpus=standing.entitled[name] // 1000,
+            over_limit=standing.limit_hit(name, 0) is not None,
         )
-    return views
+        for name, queue in sorted(state.queues.items())
+    ]
+
+
+def _rounded(gpu_milli: int) -> int:
+    return -(-gpu_milli // 1000)
 
 
 def node_views(state: ClusterState, world: World) -> Sequence[NodeView]:

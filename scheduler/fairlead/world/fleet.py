@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fairlead.model.gang import Share
 from fairlead.model.hardware import Node, NodeName, Resources
-from fairlead.topology.tables import ShapeTable, TableCache
+from fairlead.topology.tables import ShapeTable
 from fairlead.world.use import Use
 
 IntColumn = NDArray[np.int64]
@@ -25,11 +25,17 @@ KNOWN_LEVELS = ("node", "island", "rack", "block")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Level:
-    """One level of the tree. `domain_of`: shape (nodes,), row in `names`, -1 where a node is in no such domain."""
+    """One level of the tree. `domain_of`: shape (nodes,), row in `names`, -1 where a node is in no such domain.
+
+    The rows of domain d are ``order[starts[d]:starts[d + 1]]``: `order` leaves out rows without a domain, `starts` has
+    shape (domains + 1,).
+    """
 
     name: str
     names: tuple[str, ...]
     domain_of: IntColumn
+    order: IntColumn
+    starts: IntColumn
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,6 +47,7 @@ class Inventory:
     device_bits per node: device name -> bit
     all_mask    shape (nodes,): every device, healthy or not
     levels      tightest first; ``node`` and ``cluster`` are always there
+    patched     the version that this one was made from by other `patched_rows`, -1 where all was built anew
     """
 
     version: int
@@ -53,6 +60,8 @@ class Inventory:
     healthy_mask: IntColumn
     usable: BoolColumn
     levels: Mapping[str, Level]
+    patched: int = -1
+    patched_rows: tuple[int, ...] = ()
 
     def mask(self, row: int, devices: Sequence[str]) -> int:
         """Return the bits of `devices` on the node in `row`; a device that is no longer there has none."""
@@ -164,119 +173,3 @@ class Columns:
 
 ROW_COLUMNS = ("free_mask", "cpu_milli", "memory_bytes", "ephemeral_bytes", "pods")
 DEVICE_COLUMNS = ("milli", "vram", "group")
-
-
-def build_inventory(nodes: Mapping[NodeName, Node], version: int, cache: TableCache) -> Inventory:
-    """Compile nodes into rows; O(nodes × devices)."""
-    ordered = tuple(nodes[name] for name in sorted(nodes))
-    tables: list[ShapeTable] = []
-    table_ids: dict[int, int] = {}
-    table_of: list[int] = []
-    for node in ordered:
-        table = cache.table(node.machine)
-        tables.append(table)
-        table_of.append(table_ids.setdefault(id(table), len(table_ids)))
-    bits = tuple({gpu.device: bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES])} for node in ordered)
-    return Inventory(
-        version=version,
-        nodes=ordered,
-        row={node.name: row for row, node in enumerate(ordered)},
-        tables=tuple(tables),
-        table_of=_column(table_of),
-        device_bits=bits,
-        all_mask=_column([(1 << len(b)) - 1 for b in bits]),
-        healthy_mask=_column([_healthy(node) for node in ordered]),
-        usable=_readonly(np.array([_usable(node) for node in ordered], dtype=np.bool_)),
-        levels=_levels(ordered),
-    )
-
-
-def free_columns(inventory: Inventory, shared: Mapping[str, int] | None = None) -> Columns:
-    """Return what every node offers with nothing on it; devices that are unhealthy are not offered.
-
-    `shared` are the amounts that live above nodes, by resource.
-    """
-    above = dict(shared or {})
-    offered = [node.allocatable for node in inventory.nodes]
-    extended = [{**dict(amount.extended), **above} for amount in offered]
-    names = sorted({name for amounts in extended for name in amounts})
-    width = max((len(bits) for bits in inventory.device_bits), default=0)
-    vram = np.zeros((len(offered), width), dtype=np.int64)
-    for row, node in enumerate(inventory.nodes):
-        memory = [gpu.memory_bytes for gpu in node.machine.gpus[:MAX_DEVICES]]
-        vram[row, : len(memory)] = memory
-    there = (inventory.all_mask[:, None] >> np.arange(width)) & 1
-    return Columns(
-        free_mask=inventory.healthy_mask.copy(),
-        cpu_milli=np.array([a.cpu_milli for a in offered], dtype=np.int64),
-        memory_bytes=np.array([a.memory_bytes for a in offered], dtype=np.int64),
-        ephemeral_bytes=np.array([a.ephemeral_bytes for a in offered], dtype=np.int64),
-        pods=np.array([a.pods for a in offered], dtype=np.int64),
-        milli=WHOLE * there,
-        vram=vram,
-        group=np.zeros_like(vram),
-        extended={name: np.array([e.get(name, 0) for e in extended], dtype=np.int64) for name in names},
-    )
-
-
-def _healthy(node: Node) -> int:
-    return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy)
-
-
-def _usable(node: Node) -> bool:
-    return bool(node.pool) and node.ready and not node.unschedulable
-
-
-def _island_of(node: Node, joined: dict[tuple[int, int], bool]) -> str | None:
-    """A clique across nodes, or the node itself where NVLink joins all its GPUs; else no island at node grain.
-
-    `joined` remembers the answer per tuple of links: machines of one kind may share it.
-    """
-    machine = node.machine
-    if machine.clique or not machine.gpus:
-        return machine.clique or None
-    key = (id(machine.links), len(machine.gpus))
-    if key not in joined:
-        ids = {gpu.id for gpu in machine.gpus}
-        pairs = {
-            (min(link.a, link.b), max(link.a, link.b))
-            for link in machine.links
-            if link.path.startswith("NV") and link.a in ids and link.b in ids
-        }
-        joined[key] = len(pairs) == len(ids) * (len(ids) - 1) // 2
-    return node.name if joined[key] else None
-
-
-def _levels(nodes: Sequence[Node]) -> dict[str, Level]:
-    """Return all levels, tightest first: more domains is tighter, ties in the usual order."""
-    joined: dict[tuple[int, int], bool] = {}
-    found: dict[str, list[str | None]] = {
-        "node": [str(node.name) for node in nodes],
-        "island": [_island_of(node, joined) for node in nodes],
-    }
-    for name in sorted({name for node in nodes for name, _ in node.levels}):
-        found[name] = [dict(node.levels).get(name) for node in nodes]
-    found["cluster"] = ["cluster"] * len(nodes)
-    levels: list[Level] = []
-    for name, domains in found.items():
-        names = tuple(sorted({d for d in domains if d is not None}))
-        at = {d: i for i, d in enumerate(names)}
-        rows = [-1 if d is None else at[d] for d in domains]
-        if names or name == "cluster":
-            levels.append(Level(name=name, names=names, domain_of=_column(rows)))
-    usual = {name: i for i, name in enumerate(KNOWN_LEVELS)}
-    levels.sort(key=lambda level: (level.name == "cluster", -len(level.names), usual.get(level.name, 9), level.name))
-    by_name = {level.name: level for level in levels}
-    tightest = by_name.pop("node", None)
-    return {**({"node": tightest} if tightest else {}), **by_name}
-
-
-def _column(values: Sequence[int]) -> IntColumn:
-    column = np.array(values, dtype=np.int64)
-    column.flags.writeable = False
-    return column
-
-
-def _readonly(column: BoolColumn) -> BoolColumn:
-    column.flags.writeable = False
-    return column

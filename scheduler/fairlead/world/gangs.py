@@ -10,6 +10,7 @@ from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Kind, Refusal
 from fairlead.world.lifecycle import FINAL, Step, next_phase
+from fairlead.world.lines import Line
 from fairlead.world.use import Use
 
 HoldKey = tuple[GangId, int, int]
@@ -62,9 +63,9 @@ class Attempt:
 class GangRecord:
     """A gang's place in the world. `gang` is None while its spec was never accepted.
 
-    `refused_epoch` is the epoch of the last refusal: nothing has changed for the better while it equals the state's.
+    `line` is where it stands in its queue, with all others that ask for the same and so have the same refusal; it came
+    in after `joined` refusals of that line. `arrived` is the state's version when it came or changed what it asks for.
     `attempts` numbers the latest attempt, `concluded` the latest that is over. `retry_at_ms` is the end of its backoff.
-    `revision` counts changes, so that pictures of it can be kept.
     `past_gpu_ms` counts ended attempts, `lost_gpu_ms` those that were stopped before they finished.
     """
 
@@ -79,9 +80,10 @@ class GangRecord:
     restarts: int = 0
     failures_in_row: int = 0
     current: Attempt | None = None
-    refusal: Refusal | None = None
-    refused_epoch: int = -1
-    refused_at_ms: int = 0
+    own_refusal: Refusal | None = None
+    line: Line | None = None
+    joined: int = 0
+    arrived: int = 0
     retry_at_ms: int = 0
     nomination: Nominated | None = None
     gone: bool = False
@@ -90,10 +92,26 @@ class GangRecord:
     past_gpu_ms: int = 0
     lost_gpu_ms: int = 0
     history: list[str] = field(default_factory=list[str])
-    revision: int = 0
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why it waits, was refused or last ended: what its line was told since it came in, else what it was told."""
+        line = self.line
+        if line is not None and line.refusals > self.joined and self.nomination is None:
+            return line.refusal
+        return self.own_refusal
+
+    @refusal.setter
+    def refusal(self, refusal: Refusal | None) -> None:
+        self.own_refusal, self.line = refusal, None
+
+    def leave_line(self) -> None:
+        """Stand in no line any more, with what was said there."""
+        self.own_refusal, self.line = self.refusal, None
 
     def step(self, step: Step) -> None:
         """Move to the next phase and remember how."""
+        self.leave_line()
         before = self.phase
         self.phase = next_phase(before, step, f"{self.namespace}/{self.name} {self.history}")
         if self.phase is not before:

@@ -9,13 +9,16 @@ from fairlead.world.gangs import Hold, HoldKey
 
 
 class Holdings:
-    """Holds by key and by node, and GPUs charged per queue. `freed` hears of each node that a hold has left."""
+    """Holds by key and by node, and thousandths of a GPU charged per queue.
+
+    `freed` hears of each node that a hold has left.
+    """
 
     def __init__(self, freed: Callable[[NodeName], None]) -> None:
         """Start with nothing held."""
         self.by_key: dict[HoldKey, Hold] = {}
         self.on_node: dict[NodeName, dict[HoldKey, Hold]] = {}
-        self.queue_gpus: dict[str, int] = {}
+        self.queue_gpu_milli: dict[str, int] = {}
         self._freed = freed
 
     def add(self, key: HoldKey, hold: Hold, *, charged: bool) -> None:
@@ -23,7 +26,7 @@ class Holdings:
         self.by_key[key] = hold
         self.on_node.setdefault(hold.node, {})[key] = hold
         if charged:
-            self.queue_gpus[hold.queue] = self.queue_gpus.get(hold.queue, 0) + len(hold.devices)
+            self.queue_gpu_milli[hold.queue] = self.queue_gpu_milli.get(hold.queue, 0) + hold.use.gpu_milli
 
     def drop(self, key: HoldKey) -> None:
         """Let go of a hold; one that is not there is no matter."""
@@ -39,6 +42,6 @@ class Holdings:
     def uncharge(self, key: HoldKey) -> None:
         """Stop charging for a hold that stays: to the queue that the gang had then, whatever it names now."""
         hold = self.by_key[key]
-        left = self.queue_gpus.get(hold.queue, 0) - len(hold.devices)
+        left = self.queue_gpu_milli.get(hold.queue, 0) - hold.use.gpu_milli
         assert left >= 0, (key, hold, left)
-        self.queue_gpus[hold.queue] = left
+        self.queue_gpu_milli[hold.queue] = left

@@ -3,99 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
-from fairlead.model.effects import Phase
-from fairlead.model.events import Nominated
-from fairlead.model.gang import Gang, GangId, Placement, Tier
+import numpy as np
+
 from fairlead.model.hardware import NodeName
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.topology.tables import TableCache
-from fairlead.world.fleet import Columns, Inventory, build_inventory, free_columns
-from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
-from fairlead.world.lifecycle import HOLDING
+from fairlead.world.attempts import AttemptIndex, Attempts
+from fairlead.world.backlog import Backlog, Lines
+from fairlead.world.demand import Mix
+from fairlead.world.fleet import Columns, IntColumn, Inventory
+from fairlead.world.gangs import Hold
+from fairlead.world.inventory import build_inventory, free_columns, patch_inventory
+from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.state import ClusterState
 
-HostPorts = frozenset[tuple[str, str, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A gang in its queue. `fresh` says that it may be answered differently than last time.
-
-    `hopeless`: it was refused for good, so what it asks for is nobody's demand.
-    """
-
-    gang: Gang
-    attempts: int
-    retry_at_ms: int
-    nomination: Nominated | None
-    fresh: bool
-    hopeless: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """An attempt that holds devices, or is to be ended. Ranks in `holding` still hold theirs.
-
-    `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.
-    From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
-    """
-
-    gang: GangId
-    spec: Gang | None
-    queue: str
-    attempt: int
-    placement: Placement
-    tier: Tier
-    phase: Phase
-    since_ms: int
-    deadline_ms: int
-    bound_ms: int | None
-    all_running_ms: int | None
-    holding: frozenset[int]
-    running: frozenset[int]
-    succeeded: frozenset[int]
-    failed: tuple[tuple[int, str], ...]
-    robbed: tuple[tuple[int, int], ...]
-    restarts: int
-    gone: bool
-    ripe_ms: int
-
-    @property
-    def gpus(self) -> int:
-        """Devices still held."""
-        return sum(len(self.placement.members[rank].devices) for rank in self.holding)
+__all__ = ["HostPorts", "Photographer", "Running", "Waiting", "World"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class World:
     """What one cycle may know. Columns are read-only; records are values.
 
-    free       what is free on each row, nothing nominated taken off
-    offered    what each row offers with nothing on it
-    waiting    every gang in a queue, fresh or not, in order of arrival
-    running    every attempt that holds something
-    queue_gpus GPUs charged to each queue
-    ripened_ms the last moment at which an attempt became one that may be taken from; refusals before it are stale
+    free        what is free on each row, nothing nominated taken off
+    part_free_milli shape (nodes,): thousandths of GPUs that are left of devices which somebody has a part of
+    offered     what each row offers with nothing on it
+    changed_in  shape (nodes,): the picture, by number, in which the row was last counted anew; `picture` is this one's
+    waiting     every gang in a queue
+    running     every attempt that holds something
+    queue_gpu_milli thousandths of a GPU charged to each queue
+    unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
+    mix         what was asked for lately, for the score of what placements leave behind
+    cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
 
     version: int
     epoch: int
+    picture: int
     now_ms: int
     rules: Rules
     inventory: Inventory
     free: Columns
+    part_free_milli: IntColumn
     offered: Columns
+    changed_in: IntColumn
     ports: Mapping[int, HostPorts]
     queues: Mapping[str, Queue]
     pools: Mapping[str, Pool]
-    waiting: tuple[Waiting, ...]
-    running: tuple[Running, ...]
-    queue_gpus: Mapping[str, int]
+    waiting: Backlog
+    running: Attempts
+    queue_gpu_milli: Mapping[str, int]
     lost: frozenset[NodeName]
-    ripened_ms: int
+    unready: tuple[tuple[NodeName, int], ...]
+    cut_version: int | None
+    mix: Mix
+
+    @property
+    def ripened_ms(self) -> int:
+        """The last moment at which an attempt became one that may be taken from; refusals before it are stale."""
+        return self.running.ripened_ms
+
+    @property
+    def capacity_milli(self) -> int:
+        """Thousandths of GPUs that queues hold or could hold: free ones on usable nodes, and all that is charged."""
+        usable = self.inventory.usable
+        whole = int(np.bitwise_count(self.free.free_mask[usable]).sum())
+        parts = int(self.part_free_milli[usable].sum())
+        return 1000 * whole + parts + sum(self.queue_gpu_milli.values())
 
 
 class Photographer:
@@ -105,123 +82,175 @@ class Photographer:
         """Look at `state`; nothing is read yet."""
         self._state = state
         self._cache = TableCache()
+        self._lines = Lines()
+        self._attempts = AttemptIndex()
+        self._picture = 0
+        self._now_ms = 0
         self._inventory: Inventory | None = None
-        self._offered: Columns | None = None
-        self._free: Columns | None = None
-        self._ports: dict[int, HostPorts] = {}
-        self._pictures: dict[GangId, tuple[int, Running]] = {}
+        self._rows: _Rows | None = None
+        self._tenants: tuple[int, Mapping[str, Queue], Mapping[str, Pool]] = (-1, {}, {})
 
     def take(self, now_ms: int) -> World:
-        """Return the picture at `now_ms`. O(changed nodes × pods + gangs)."""
-        state = self._state
-        inventory, free, offered = self._columns()
-        gangs = sorted(state.gangs.values(), key=lambda r: (r.gang.submitted_ms if r.gang else 0, r.id))
-        running = tuple(self._picture(r) for r in gangs if r.phase in HOLDING)
-        ripened_ms = max((r.ripe_ms for r in running if r.ripe_ms <= now_ms), default=0)
+        """Return the picture at `now_ms`, or at the latest moment so far. O(changes), and copies of columns."""
+        state, now_ms = self._state, max(now_ms, self._now_ms)
+        self._now_ms, self._picture = now_ms, self._picture + 1
+        inventory, rows = self._count_rows()
+        shown = rows.frozen()
+        self._file(now_ms)
+        running = self._attempts.picture(now_ms)
+        waiting = self._lines.picture(state.epoch, running.ripened_ms, cut=state.cut_version is not None)
+        version, queues, pools = self._tenants
+        if version != state.tenants.version:
+            queues, pools = dict(state.queues), dict(state.pools)
+            self._tenants = state.tenants.version, queues, pools
+        unready = [name for name in state.unready if name in state.holds_on and name not in state.lost]
         return World(
             version=state.version,
             epoch=state.epoch,
+            picture=self._picture,
             now_ms=now_ms,
             rules=state.rules,
             inventory=inventory,
-            free=free.copy().freeze(),
-            offered=offered,
-            ports=dict(self._ports),
-            queues=dict(state.queues),
-            pools=dict(state.pools),
-            waiting=tuple(_waiting(r, state.epoch, ripened_ms) for r in gangs if is_waiting(r)),
+            free=shown.free,
+            part_free_milli=shown.part_free_milli,
+            offered=shown.offered,
+            changed_in=shown.changed_in,
+            ports=shown.ports,
+            queues=queues,
+            pools=pools,
+            waiting=waiting,
             running=running,
-            queue_gpus=dict(state.queue_gpus),
+            queue_gpu_milli=dict(state.queue_gpu_milli),
             lost=frozenset(state.lost),
-            ripened_ms=ripened_ms,
+            unready=tuple((name, state.unready[name]) for name in sorted(unready)),
+            cut_version=state.cut_version,
+            mix=state.arrivals.mix,
         )
 
-    def _picture(self, record: GangRecord) -> Running:
-        """Return the attempt as it is, made anew only when its record has changed."""
-        kept = self._pictures.get(record.id)
-        if kept is None or kept[0] != record.revision:
-            if len(self._pictures) > 2 * len(self._state.gangs) + 64:  # those that are gone
-                self._pictures = {}
-            kept = self._pictures[record.id] = (record.revision, _running(record, self._state.rules.min_run_ms))
-        return kept[1]
+    def _file(self, now_ms: int) -> None:
+        """Take up every record that has changed, and what lines were told."""
+        state, lines = self._state, self._lines
+        for gang in state.changed:
+            record = state.gangs.get(gang)
+            if record is None:
+                lines.forget(gang)
+                self._attempts.forget(gang)
+            else:
+                lines.file(record)
+                self._attempts.file(record, state.lost, state.rules)
+        for line in state.answered:
+            lines.refused(line)
+        state.changed, state.answered = {}, []
+        lines.tick(now_ms)
 
-    def _columns(self) -> tuple[Inventory, Columns, Columns]:
-        state = self._state
-        inventory = self._inventory
+    def _count_rows(self) -> tuple[Inventory, _Rows]:
+        """Count the rows anew on which something has changed."""
+        state, inventory = self._state, self._inventory
+        above = amounts_above(state.pools)
+        if self._rows is not None and self._rows.above != above:
+            self._rows = inventory = None
         if inventory is None or inventory.version != state.inventory_version:
-            inventory = build_inventory(state.nodes, state.inventory_version, self._cache)
+            version, cache = state.inventory_version, self._cache
+            patched = None
+            if inventory is not None:
+                patched = patch_inventory(inventory, state.nodes, state.changed_nodes, version, cache)
+            if patched is None or self._rows is None:
+                inventory = build_inventory(state.nodes, version, cache)
+                self._rows = _Rows(inventory, above)
+                state.dirty_nodes = set(state.nodes)
+            else:
+                inventory = patched
+                self._rows.offer(patched)
+                state.dirty_nodes |= state.changed_nodes
             self._inventory = inventory
-            self._offered = free_columns(inventory).freeze()
-            self._free = self._offered.copy()
-            self._ports = {}
-            state.dirty_nodes = set(state.nodes)
-        assert self._offered is not None, inventory
-        assert self._free is not None, inventory
+            state.changed_nodes = set()
+        assert self._rows is not None, inventory
         for name in sorted(state.dirty_nodes):
             row = inventory.row.get(name)
             if row is not None:
-                self._refresh(inventory, row, name)
+                self._rows.count(inventory, row, state, self._picture)
         state.dirty_nodes = set()
-        return inventory, self._free, self._offered
+        return inventory, self._rows
 
-    def _refresh(self, inventory: Inventory, row: int, name: NodeName) -> None:
+
+class _Rows:
+    """The columns that pictures copy."""
+
+    def __init__(self, inventory: Inventory, above: Mapping[str, int]) -> None:
+        """Nothing is on any row; `above` are the amounts that live above the nodes."""
+        self.offered = free_columns(inventory, above).freeze()
+        self.above = above
+        self.free = self.offered.copy()
+        self.part_free_milli = np.zeros(len(inventory.nodes), dtype=np.int64)
+        self.changed_in = np.zeros(len(inventory.nodes), dtype=np.int64)
+        self.ports: dict[int, HostPorts] = {}
+        self._frozen: _Rows | None = None
+
+    def frozen(self) -> _Rows:
+        """Return copies that nobody edits; the same ones until a row changes."""
+        if self._frozen is None:
+            shown = copy(self)
+            shown.free = self.free.copy().freeze()
+            shown.part_free_milli, shown.changed_in = _readonly(self.part_free_milli), _readonly(self.changed_in)
+            shown.ports = dict(self.ports)
+            self._frozen = shown
+        return self._frozen
+
+    def offer(self, inventory: Inventory) -> None:
+        """Take over what the patched rows of an inventory offer now."""
+        offered = self.offered.copy()
+        for row in inventory.patched_rows:
+            amount = inventory.nodes[row].allocatable
+            offered.free_mask[row] = inventory.healthy_mask[row]
+            offered.cpu_milli[row] = amount.cpu_milli
+            offered.memory_bytes[row] = amount.memory_bytes
+            offered.ephemeral_bytes[row] = amount.ephemeral_bytes
+            offered.pods[row] = amount.pods
+            for name, column in offered.extended.items():
+                column[row] = self.above.get(name, dict(amount.extended).get(name, 0))
+        self.offered, self._frozen = offered.freeze(), None
+
+    def count(self, inventory: Inventory, row: int, state: ClusterState, picture: int) -> None:
         """Count one row anew from everything that is on it."""
-        state, free, offered = self._state, self._free, self._offered
-        assert free is not None, name
-        assert offered is not None, name
-        free.reset_row(row, offered)
+        name, self._frozen = inventory.nodes[row].name, None
+        self.free.reset_row(row, self.offered)
+        holds = state.holds_on.get(name, {}).values()
         ports: set[tuple[str, str, int]] = set()
-        for hold in state.holds_on.get(name, {}).values():
-            free.take_use(row, hold.use, inventory)
+        for hold in holds:
+            self.free.take_use(row, hold.use, inventory)
             ports.update(hold.use.shape.host_ports)
         used = state.used.get(name)
         if used is not None:
-            free.take(row, used.taken)
+            self.free.take(row, used.taken)
             ports.update(used.host_ports)
-        free.free_mask[row] &= ~inventory.mask(row, state.foreign.get(name, ()))
-        self._ports.pop(row, None)
+        self.free.free_mask[row] &= ~inventory.mask(row, state.foreign.get(name, ()))
+        self.part_free_milli[row] = _left_of_parts(list(holds))
+        self.changed_in[row] = picture
+        self.ports.pop(row, None)
         if ports:
-            self._ports[row] = frozenset(ports)
+            self.ports[row] = frozenset(ports)
 
 
-def _waiting(record: GangRecord, epoch: int, ripened_ms: int) -> Waiting:
-    assert record.gang is not None, record
-    return Waiting(
-        gang=record.gang,
-        attempts=record.attempts,
-        retry_at_ms=record.retry_at_ms,
-        nomination=record.nomination,
-        fresh=record.refused_epoch != epoch or record.refused_at_ms < ripened_ms,
-        hopeless=is_hopeless(record),
-    )
+def amounts_above(pools: Mapping[str, Pool]) -> dict[str, int]:
+    """Return resource -> what one domain of its tightest level has at most, of resources that live above nodes."""
+    found: dict[str, int] = {}
+    for name in sorted(pools):
+        for budget in pools[name].budgets:
+            found[budget.resource] = min(found.get(budget.resource, budget.amount), budget.amount)
+    return found
 
 
-def _running(record: GangRecord, min_run_ms: int) -> Running:
-    attempt = record.current
-    assert attempt is not None, record
-    began = attempt.all_running_ms
-    return Running(
-        gang=record.id,
-        spec=record.gang,
-        queue=record.queue,
-        attempt=attempt.number,
-        placement=attempt.placement,
-        tier=attempt.tier,
-        phase=record.phase,
-        since_ms=attempt.since_ms,
-        deadline_ms=attempt.deadline_ms,
-        bound_ms=attempt.bound_ms,
-        all_running_ms=attempt.all_running_ms,
-        holding=frozenset(attempt.holding),
-        running=frozenset(attempt.running),
-        succeeded=frozenset(attempt.succeeded),
-        failed=tuple(sorted(attempt.failed.items())),
-        robbed=tuple(
-            (rank, since)
-            for rank, since in sorted(attempt.released.items())
-            if rank not in attempt.succeeded and rank not in attempt.failed
-        ),
-        restarts=record.restarts,
-        gone=record.gone,
-        ripe_ms=max(attempt.spared_until_ms, began + min_run_ms if began is not None and min_run_ms else 0),
-    )
+def _left_of_parts(holds: list[Hold]) -> int:
+    """Return what is left, in thousandths, of the devices that are held in part."""
+    taken: dict[str, int] = {}
+    for hold in holds:
+        if hold.use.gpu_milli < 1000 * len(hold.use.devices):
+            for device in hold.use.devices:
+                taken[device] = taken.get(device, 0) + hold.use.gpu_milli
+    return sum(max(0, 1000 - milli) for milli in taken.values())
+
+
+def _readonly(column: IntColumn) -> IntColumn:
+    copied = column.copy()
+    copied.flags.writeable = False
+    return copied

@@ -14,10 +14,12 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import Pool, Queue
+from fairlead.world.demand import Arrivals, kinds_of
 from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
+from fairlead.world.lines import Line
+from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
 
 FAILURES = frozenset({Reason.MEMBER_FAILED, Reason.START_DEADLINE, Reason.RESTARTS_EXHAUSTED})
@@ -27,7 +29,11 @@ class ClusterState:
     """Everything the scheduler knows. Read it freely; only `apply` changes it.
 
     `epoch` grows with every fact that could turn a refusal into a placement; `version` with every fact;
-    `touched` names gangs whose view may have changed since somebody last took the set.
+    `touched` names gangs whose view may have changed since somebody last took the set. `cut_version` is the version at
+    which the last walk over the queues was cut short, None where it came to its end.
+
+    For pictures, which take these away: `changed` are gangs whose record is another, `changed_nodes` nodes whose own
+    facts are, `dirty_nodes` nodes with other holds, `answered` lines that were told why not.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -36,17 +42,23 @@ class ClusterState:
         self.version = 0
         self.epoch = 0
         self.inventory_version = 0
+        self.cut_version: int | None = None
         self.nodes: dict[NodeName, Node] = {}
         self.lost: set[NodeName] = set()
+        self.unready: dict[NodeName, int] = {}
         self.used: dict[NodeName, ev.NodeUsed] = {}
         self.foreign: dict[NodeName, tuple[str, ...]] = {}
-        self.queues: dict[str, Queue] = {}
-        self.pools: dict[str, Pool] = {}
+        self.tenants = Tenants()
+        self.queues, self.pools = self.tenants.queues, self.tenants.pools
         self.gangs: dict[GangId, GangRecord] = {}
+        self.arrivals = Arrivals()
         self._holdings = Holdings(self._free_up)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
-        self.queue_gpus = self._holdings.queue_gpus
+        self.queue_gpu_milli = self._holdings.queue_gpu_milli
         self.dirty_nodes: set[NodeName] = set()
+        self.changed_nodes: set[NodeName] = set()
+        self.changed: dict[GangId, None] = {}
+        self.answered: list[Line] = []
         self.touched: set[GangId] = set()
 
     def apply_all(self, facts: Iterable[ev.Event]) -> None:
@@ -61,7 +73,7 @@ class ClusterState:
             case ev.NodeSeen() | ev.NodeGone() | ev.NodeLost() | ev.NodeUsed() | ev.ForeignDevices():
                 self._apply_node(fact)
             case ev.QueueSeen() | ev.QueueGone() | ev.PoolSeen() | ev.PoolGone():
-                self._apply_tenancy(fact)
+                self.epoch += self.tenants.apply(fact)
             case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
                 self._apply_gang(fact)
             case ev.Started() | ev.Decided():  # marks for a replay
@@ -85,18 +97,20 @@ class ClusterState:
                 if self.nodes.get(node.name) == node:
                     return
                 self.nodes[node.name] = node
-                if node.ready:
+                self.unready.pop(node.name, None)
+                if node.not_ready_since_ms is not None:
+                    self.unready[node.name] = node.not_ready_since_ms
+                elif node.name in self.lost:
                     self.lost.discard(node.name)
-                self.inventory_version += 1
-                self.epoch += 1
+                    self._holders_changed(node.name)
+                self._node_changed(node.name)
             case ev.NodeGone(name=name):
                 if self.nodes.pop(name, None) is None:
                     return
                 self.lost.add(name)
-                self.used.pop(name, None)
-                self.foreign.pop(name, None)
-                self.inventory_version += 1
-                self.epoch += 1
+                for known in (self.used, self.foreign, self.unready):
+                    known.pop(name, None)
+                self._node_changed(name)
                 self._settle_on(name, fact.at_ms)
             case ev.NodeLost(name=name):
                 self.lost.add(name)
@@ -111,22 +125,18 @@ class ClusterState:
                     self.foreign[name] = devices
                     self._free_up(name)
 
+    def _node_changed(self, name: NodeName) -> None:
+        self.changed_nodes.add(name)
+        self.inventory_version += 1
+        self.epoch += 1
+
+    def _holders_changed(self, name: NodeName) -> None:
+        for gang, _, _ in self.holds_on.get(name, {}):
+            self.changed[gang] = None
+
     def _free_up(self, name: NodeName) -> None:
         self.dirty_nodes.add(name)
         self.epoch += 1
-
-    def _apply_tenancy(self, fact: ev.QueueSeen | ev.QueueGone | ev.PoolSeen | ev.PoolGone) -> None:
-        before = dict(self.queues), dict(self.pools)
-        match fact:
-            case ev.QueueSeen(queue=queue):
-                self.queues[queue.name] = queue
-            case ev.QueueGone(name=name):
-                self.queues.pop(name, None)
-            case ev.PoolSeen(pool=pool):
-                self.pools[pool.name] = pool
-            case ev.PoolGone(name=name):
-                self.pools.pop(name, None)
-        self.epoch += before != (self.queues, self.pools)
 
     # --- gangs: what owners ask for -------------------------------------------------------------------------------
 
@@ -140,12 +150,13 @@ class ClusterState:
                     return
                 self._touch(record)
                 if record.gang is None:
+                    for kind in kinds_of(gang):
+                        self.arrivals.count(kind)
                     record.gone = record.gone and bool(record.namespace)  # its attempt was found before its spec
                 else:  # another shape, or none for now: room made for the old one is of no use
                     self._change(record)
                 record.namespace, record.name = gang.namespace, gang.name
-                record.gang, record.queue = gang, gang.queue
-                record.refused_epoch = -1
+                record.gang, record.queue, record.arrived = gang, gang.queue, self.version
                 if record.phase in (Phase.PENDING, Phase.REFUSED):
                     if record.phase is Phase.REFUSED:
                         record.refusal = None
@@ -174,12 +185,12 @@ class ClusterState:
 
     def _touch(self, record: GangRecord) -> None:
         self.touched.add(record.id)
-        record.revision += 1
+        self.changed[record.id] = None
 
     def _change(self, record: GangRecord) -> None:
         """What a gang asks for is different or over: others may have its room and its share of the demand."""
         record.nomination = None
-        record.revision += 1
+        self.changed[record.id] = None
         self.epoch += 1
 
     # --- gangs: what happens to them --------------------------------------------------------------------------------
@@ -196,9 +207,7 @@ class ClusterState:
                 if record.phase is Phase.PENDING:
                     record.nomination = fact
             case ev.NominationEnded():
-                record.nomination = None
-                record.refused_epoch = -1
-                self.epoch += 1
+                self._change(record)
             case _:
                 attempt = record.current
                 if attempt is None or attempt.number != getattr(fact, "attempt", None):
@@ -299,12 +308,8 @@ class ClusterState:
     def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int], *, charged: bool = True) -> None:
         for rank in ranks:
             member = attempt.member(rank)
-            hold = Hold(
-                node=member.node,
-                use=use_of(record.gang, member),
-                queue=record.queue,
-                since_ms=attempt.since_ms,
-            )
+            use = use_of(record.gang, member)
+            hold = Hold(node=member.node, use=use, queue=record.queue, since_ms=attempt.since_ms)
             key = (record.id, attempt.number, rank)
             attempt.holding.add(rank)
             self._holdings.add(key, hold, charged=charged)
@@ -326,12 +331,12 @@ class ClusterState:
     def _release(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
         if rank not in attempt.holding:
             return
-        gpus = len(attempt.member(rank).devices)
+        gpu_milli = attempt.member(rank).gpu_milli
         self._holdings.uncharge((record.id, attempt.number, rank))
         attempt.holding.discard(rank)
         attempt.released[rank] = at_ms
         self._holdings.drop((record.id, attempt.number, rank))
-        gpu_ms = gpus * max(0, at_ms - attempt.since_ms)
+        gpu_ms = gpu_milli * max(0, at_ms - attempt.since_ms) // 1000
         record.past_gpu_ms += gpu_ms
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
             record.lost_gpu_ms += gpu_ms
@@ -360,7 +365,6 @@ class ClusterState:
         if attempt.stop.requeue:
             paused = record.gang is not None and record.gang.suspended
             record.step(Step.PAUSE if paused else Step.REQUEUE)
-            record.refused_epoch = -1
         else:
             record.step(Step.SUCCEED if attempt.stop.cause.reason is Reason.FINISHED else Step.FAIL)
             record.finished_ms = at_ms
@@ -377,10 +381,17 @@ class ClusterState:
                 self._touch(record)
                 self._advance(record, record.current, at_ms)
 
-    def refused(self, gang_id: GangId, refusal: Refusal, epoch: int, at_ms: int) -> None:
-        """Remember why a gang does not start, so that it is not asked again before something changes."""
+    def refused(self, gang_id: GangId, refusal: Refusal, *, alone: bool = False) -> None:
+        """Remember why a gang does not start, so that it is not asked again before something changes.
+
+        All that stand in line with it are told the same, unless `alone` says that this is about nobody else.
+        """
         record = self.gangs[gang_id]
-        if record.refusal != refusal:
-            record.refusal = refusal
-            self.touched.add(gang_id)
-        record.refused_epoch, record.refused_at_ms = epoch, at_ms
+        line = record.line
+        if line is None or alone:
+            if record.refusal != refusal:
+                record.refusal = refusal
+                self.touched.add(gang_id)
+            return
+        self.touched |= line.refuse(refusal)
+        self.answered.append(line)

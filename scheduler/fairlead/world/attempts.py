@@ -1,0 +1,166 @@
+"""Every attempt that holds something, with what time or misfortune may end kept apart from what just runs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fairlead.model.effects import Phase
+from fairlead.model.gang import GangId
+from fairlead.model.hardware import NodeName
+from fairlead.model.rules import Rules
+from fairlead.world.gangs import GangRecord
+from fairlead.world.layers import Frozen, Layers
+from fairlead.world.lifecycle import HOLDING
+from fairlead.world.pictures import Running, deadlines
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Attempts:
+    """Attempts as a World shows them. Iteration is over all of them, in no order that counts.
+
+    doubtful    live ones of which something is known that may end them now, by uid; no other can end now
+    stopping    those that are being ended, by uid
+    next_due_ms when time alone may end another one, None where it can't
+    ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
+    pods_placing members of attempts that are being written to the cluster
+    """
+
+    everyone: Frozen[GangId, Running]
+    doubtful: tuple[Running, ...]
+    stopping: tuple[Running, ...]
+    next_due_ms: int | None
+    ripened_ms: int
+    next_ripe_ms: int | None
+    pods_placing: int
+
+    def __iter__(self) -> Iterator[Running]:
+        """Yield every attempt."""
+        return iter(self.everyone)
+
+    def __len__(self) -> int:
+        """Count the attempts."""
+        return len(self.everyone)
+
+    def get(self, gang: GangId, attempt: int) -> Running | None:
+        """Return that attempt of a gang, None where it holds nothing any more."""
+        found = self.everyone.get(gang)
+        return found if found is not None and found.attempt == attempt else None
+
+
+class AttemptIndex:
+    """The attempts of one state, filed one record at a time."""
+
+    def __init__(self) -> None:
+        """Nothing runs."""
+        self._everyone: Layers[GangId, Running] = Layers()
+        self._unwell: dict[GangId, Running] = {}
+        self._stopping: dict[GangId, Running] = {}
+        self._due_of: dict[GangId, int] = {}
+        self._due: list[tuple[int, GangId]] = []
+        self._ripe: list[tuple[int, GangId]] = []
+        self._pods_placing = 0
+
+    def file(self, record: GangRecord, lost: set[NodeName], rules: Rules) -> None:
+        """Take up an attempt as it is, or let go of it."""
+        self.forget(record.id)
+        if record.phase not in HOLDING:
+            return
+        picture = _picture(record, rules)
+        self._everyone.put(picture.gang, picture)
+        if picture.ripe_ms:
+            insort(self._ripe, (picture.ripe_ms, picture.gang))
+        if picture.phase is Phase.STOPPING:
+            self._stopping[picture.gang] = picture
+            return
+        if picture.phase is Phase.PLACING:
+            self._pods_placing += len(picture.placement.members)
+        if _is_unwell(picture, lost):
+            self._unwell[picture.gang] = picture
+        due_ms = min(deadlines(picture, rules), default=None)
+        if due_ms is not None:
+            self._due_of[picture.gang] = due_ms
+            insort(self._due, (due_ms, picture.gang))
+
+    def forget(self, gang: GangId) -> None:
+        """Let go of a gang's attempt; none is no matter."""
+        before = self._everyone.live.get(gang)
+        if before is None:
+            return
+        self._everyone.drop(gang)
+        self._unwell.pop(gang, None)
+        self._stopping.pop(gang, None)
+        if before.phase is Phase.PLACING:
+            self._pods_placing -= len(before.placement.members)
+        if before.ripe_ms:
+            del self._ripe[bisect_left(self._ripe, (before.ripe_ms, gang))]
+        due_ms = self._due_of.pop(gang, None)
+        if due_ms is not None:
+            del self._due[bisect_left(self._due, (due_ms, gang))]
+
+    def picture(self, now_ms: int) -> Attempts:
+        """Return what runs at `now_ms`. O(what changed + what may end)."""
+        due = bisect_right(self._due, now_ms, key=_moment)
+        ripe = bisect_right(self._ripe, now_ms, key=_moment)
+        doubtful = {**self._unwell, **{gang: self._everyone.live[gang] for _, gang in self._due[:due]}}
+        return Attempts(
+            everyone=self._everyone.freeze(),
+            doubtful=tuple(doubtful[gang] for gang in sorted(doubtful)),
+            stopping=tuple(self._stopping[gang] for gang in sorted(self._stopping)),
+            next_due_ms=self._due[due][0] if due < len(self._due) else None,
+            ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
+            next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
+            pods_placing=self._pods_placing,
+        )
+
+
+def _moment(item: tuple[int, GangId]) -> int:
+    return item[0]
+
+
+def _is_unwell(attempt: Running, lost: set[NodeName]) -> bool:
+    """Whether anything but time may end a live attempt."""
+    spec = attempt.spec
+    if attempt.gone or spec is None or spec.suspended or attempt.succeeded or attempt.failed:
+        return True
+    return bool(lost) and any(attempt.placement.members[rank].node in lost for rank in attempt.holding)
+
+
+def _picture(record: GangRecord, rules: Rules) -> Running:
+    """Return the attempt as it is."""
+    attempt = record.current
+    assert attempt is not None, record
+    began = attempt.all_running_ms
+    members = attempt.placement.members
+    robbed = (
+        tuple(
+            (rank, since)
+            for rank, since in sorted(attempt.released.items())
+            if rank not in attempt.succeeded and rank not in attempt.failed
+        )
+        if attempt.released
+        else ()
+    )
+    return Running(
+        gang=record.id,
+        spec=record.gang,
+        queue=record.queue,
+        attempt=attempt.number,
+        placement=attempt.placement,
+        tier=attempt.tier,
+        phase=record.phase,
+        since_ms=attempt.since_ms,
+        deadline_ms=attempt.deadline_ms,
+        bound_ms=attempt.bound_ms,
+        all_running_ms=attempt.all_running_ms,
+        holding=frozenset(attempt.holding),
+        running=frozenset(attempt.running),
+        succeeded=frozenset(attempt.succeeded),
+        failed=tuple(sorted(attempt.failed.items())) if attempt.failed else (),
+        robbed=robbed,
+        restarts=record.restarts,
+        gone=record.gone,
+        ripe_ms=max(attempt.spared_until_ms, began + rules.min_run_ms if began is not None and rules.min_run_ms else 0),
+        gpu_milli=sum(members[rank].gpu_milli for rank in attempt.holding),
+    )

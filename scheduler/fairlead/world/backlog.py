@@ -1,0 +1,276 @@
+"""Everybody who waits, in lines, kept in order as records change: a picture costs what has changed since the last one.
+
+Theory of operation. `Lines.file` puts one gang where it belongs: among the nominated, among those that wait out a
+backoff, or into the line of its request. `Lines.picture` then gives every changed line its place in its queue. A queue
+has three sorted lists: lines that the present walk over the queues has not asked, lines that it was refused for and
+that stay so until an epoch or a moment which could change the answer, and lines for which that has come before the walk
+was over. Lists are merged when a walk has come to its end, which sorted runs make linear.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fairlead.model.gang import Gang, GangId
+from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
+from fairlead.world.layers import Frozen, Layers
+from fairlead.world.lines import Entry, Line, LinePicture, Request, by_age, request_of
+from fairlead.world.pictures import Waiting
+
+AskKey = tuple[str, str, str, str]
+"""(queue, namespace, priority class, service class): what a queue's rules look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What all waiting gangs of one `AskKey` want together, hopeless ones left out. `example` is one of them."""
+
+    gangs: int
+    gpu_milli: int
+    example: Gang
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Backlog:
+    """Who waits, as a World shows it. Iteration is over every waiting gang.
+
+    fresh       per queue, in order: lines that the present walk has still to ask
+    reopened    per queue, in order: lines that it has asked, and that may be answered differently by now
+    refused     per queue, in order: lines whose refusal still holds
+    unheard     lines of `refused` that somebody has joined since
+    nominated   gangs for which room is being made, by uid
+    asked       what is wanted, by what a queue's rules look at
+    retry_at_ms when the next backoff ends, None where there is none
+    """
+
+    everyone: Frozen[GangId, Waiting]
+    fresh: Mapping[str, Sequence[Entry]]
+    reopened: Mapping[str, Sequence[Entry]]
+    refused: Mapping[str, Sequence[Entry]]
+    unheard: tuple[LinePicture, ...]
+    nominated: tuple[Waiting, ...]
+    asked: Mapping[AskKey, Ask]
+    retry_at_ms: int | None
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """Yield every waiting gang by age, then uid."""
+        return iter(sorted(self.everyone, key=by_age))
+
+    def __len__(self) -> int:
+        """Count the waiting gangs."""
+        return len(self.everyone)
+
+    def get(self, gang: GangId) -> Waiting | None:
+        """Return a waiting gang, None where it does not wait."""
+        return self.everyone.get(gang)
+
+
+class Lines:
+    """All lines of one state. Lists that a picture has are copied before they change."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._now_ms = 0
+        self._everyone: Layers[GangId, Waiting] = Layers()
+        self._lines: dict[Request, Line] = {}
+        self._line_of: dict[GangId, Line] = {}
+        self._nominated: dict[GangId, Waiting] = {}
+        self._backoffs: list[tuple[int, GangId]] = []
+        self._backing_off: dict[GangId, GangRecord] = {}
+        self._apart: dict[GangId, tuple[AskKey, int]] = {}
+        self._asked: dict[AskKey, Ask] = {}
+        self._dirty: dict[int, Line] = {}
+        self._fresh = _Side()
+        self._reopened = _Side()
+        self._refused = _Side()
+        self._unheard: dict[int, Line] = {}
+        self._answers_hold: tuple[int, int] = (-1, 0)
+
+    # --- where a gang belongs ---------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Let time pass; it never goes back. Gangs whose backoff is over come into line."""
+        self._now_ms = max(self._now_ms, now_ms)
+        while self._backoffs and self._backoffs[0][0] <= self._now_ms:
+            gang = self._backoffs[0][1]
+            self.file(self._backing_off[gang])
+
+    def file(self, record: GangRecord) -> None:
+        """Put a gang where it belongs now, or take it out."""
+        gang, before = record.gang, self._everyone.live.get(record.id)
+        if before is not None:
+            self._take_out(record.id, before)
+        if gang is None or not is_waiting(record):
+            self._everyone.drop(record.id)
+            record.leave_line()
+            return
+        picture = Waiting(
+            gang=gang,
+            attempts=record.attempts,
+            retry_at_ms=record.retry_at_ms,
+            nomination=record.nomination,
+            arrived=record.arrived,
+        )
+        self._everyone.put(record.id, picture)
+        if record.nomination is None and record.retry_at_ms <= self._now_ms:
+            self._join(record, picture)
+            return
+        record.leave_line()
+        if not is_hopeless(record):
+            self._apart[record.id] = (ask_key(gang), gang.gpu_milli)
+            self._ask(ask_key(gang), 1, gang.gpu_milli, gang)
+        if record.nomination is not None:
+            self._nominated[record.id] = picture
+        else:
+            insort(self._backoffs, (record.retry_at_ms, record.id))
+            self._backing_off[record.id] = record
+
+    def forget(self, gang: GangId) -> None:
+        """Take out a gang that is no more."""
+        before = self._everyone.live.get(gang)
+        if before is not None:
+            self._take_out(gang, before)
+            self._everyone.drop(gang)
+
+    def refused(self, line: Line) -> None:
+        """Hear that a line was told why not, as the state was in the last picture."""
+        line.answered = True
+        self._dirty[id(line)] = line
+
+    def _join(self, record: GangRecord, picture: Waiting) -> None:
+        request = request_of(picture.gang)
+        line = self._lines.get(request)
+        if line is None:
+            gang = picture.gang
+            line = self._lines[request] = Line(example=gang, request=request, ask_key=ask_key(gang))
+        insort(line.ready, picture, key=by_age)
+        self._line_of[record.id] = line
+        self._dirty[id(line)] = line
+        if record.line is not line:
+            record.leave_line()
+            record.line, record.joined = line, line.refusals
+        if line.refusals == record.joined:
+            line.untold[record.id] = None
+
+    def _take_out(self, gang: GangId, before: Waiting) -> None:
+        line = self._line_of.pop(gang, None)
+        if line is not None:
+            at = bisect_left(line.ready, by_age(before), key=by_age)
+            assert line.ready[at] is before, (gang, at)
+            del line.ready[at]
+            line.untold.pop(gang, None)
+            self._dirty[id(line)] = line
+            return
+        self._nominated.pop(gang, None)
+        if self._backing_off.pop(gang, None) is not None:
+            del self._backoffs[bisect_left(self._backoffs, (before.retry_at_ms, gang))]
+        key, gpu_milli = self._apart.pop(gang, (None, 0))
+        if key is not None:
+            self._ask(key, -1, -gpu_milli, before.gang)
+
+    def _ask(self, key: AskKey, gangs: int, gpu_milli: int, example: Gang) -> None:
+        known = self._asked.get(key)
+        if known is not None:
+            gangs, gpu_milli, example = known.gangs + gangs, known.gpu_milli + gpu_milli, known.example
+        if gangs:
+            self._asked[key] = Ask(gangs, gpu_milli, example)
+        else:
+            self._asked.pop(key, None)
+
+    # --- the picture ------------------------------------------------------------------------------------------------
+
+    def picture(self, epoch: int, ripened_ms: int, *, cut: bool) -> Backlog:
+        """Return who waits now. Refusals of another epoch, or from before `ripened_ms`, hold no longer.
+
+        `cut` says that the last walk did not come to its end and goes on.
+        """
+        for line in self._dirty.values():
+            self._put(line)
+        self._dirty = {}
+        if self._answers_hold != (epoch, ripened_ms):
+            self._answers_hold = (epoch, ripened_ms)
+            self._reopened.take_over(self._refused)
+            self._unheard = {}
+        if not cut:
+            self._fresh.take_over(self._reopened)
+        return Backlog(
+            everyone=self._everyone.freeze(),
+            fresh=self._fresh.picture(),
+            reopened=self._reopened.picture(),
+            refused=self._refused.picture(),
+            unheard=tuple(line.entry[3] for line in self._unheard.values() if line.entry is not None),
+            nominated=tuple(self._nominated[gang] for gang in sorted(self._nominated)),
+            asked=dict(self._asked),
+            retry_at_ms=self._backoffs[0][0] if self._backoffs else None,
+        )
+
+    def _put(self, line: Line) -> None:
+        """Give a changed line its place, and what it wants its weight."""
+        side = self._fresh
+        if line.entry is not None:
+            side = next(s for s in (self._fresh, self._reopened, self._refused) if s.remove(line.queue, line.entry))
+        line.entry = None
+        self._unheard.pop(id(line), None)
+        wanted = 0 if line.hopeless else len(line.ready)
+        if wanted != line.counted:
+            more = wanted - line.counted
+            self._ask(line.ask_key, more, more * line.example.gpu_milli, line.example)
+            line.counted = wanted
+        if not line.ready:
+            if self._lines.get(line.request) is line:
+                del self._lines[line.request]
+            return
+        first = line.ready[0].gang
+        line.entry = (-first.priority, first.submitted_ms, first.id, line.picture())
+        if line.answered:
+            line.answered, side = False, self._refused
+        side.add(line.queue, line.entry)
+        if side is self._refused and line.untold:
+            self._unheard[id(line)] = line
+
+
+class _Side:
+    """Per queue a sorted list of lines. Lists that a picture has are copied before they change."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[Entry]] = {}
+        self._own: set[str] = set()
+
+    def remove(self, queue: str, entry: Entry) -> bool:
+        """Take a line out; returns whether it was here."""
+        entries = self._lists.get(queue)
+        at = 0 if entries is None else bisect_left(entries, entry[:3])
+        if entries is None or at == len(entries) or entries[at] is not entry:
+            return False
+        del self._owned(queue)[at]
+        if not self._lists[queue]:
+            del self._lists[queue]
+        return True
+
+    def add(self, queue: str, entry: Entry) -> None:
+        insort(self._owned(queue), entry)
+
+    def take_over(self, other: _Side) -> None:
+        """Empty another side into this one."""
+        for queue, entries in other._lists.items():
+            known = self._lists.get(queue)
+            self._lists[queue] = sorted([*known, *entries]) if known else entries.copy()
+            self._own.add(queue)
+        other._lists, other._own = {}, set()
+
+    def picture(self) -> Mapping[str, Sequence[Entry]]:
+        self._own = set()
+        return dict(self._lists)
+
+    def _owned(self, queue: str) -> list[Entry]:
+        if queue not in self._own or queue not in self._lists:
+            self._lists[queue] = self._lists.get(queue, []).copy()
+            self._own.add(queue)
+        return self._lists[queue]
+
+
+def ask_key(gang: Gang) -> AskKey:
+    """Return what a queue's rules look at."""
+    return (gang.queue, gang.namespace, gang.priority_class, gang.service_class.value)

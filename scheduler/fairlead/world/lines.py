@@ -1,0 +1,98 @@
+"""Gangs of one queue that ask for the same stand in one line: what is said to the first is said to all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fairlead.model.gang import Gang, GangId
+from fairlead.model.reasons import Kind, Refusal
+from fairlead.world.pictures import Waiting
+
+Request = tuple[object, ...]
+NEWS_FOR_ALL = 256
+"""Members of a line up to which other numbers in a refusal are news for each; beyond, only another reason is."""
+
+
+def request_of(gang: Gang) -> Request:
+    """Return what makes two gangs equal requests, whoever sent them."""
+    return (
+        gang.queue,
+        gang.namespace,
+        gang.priority,
+        gang.priority_class,
+        gang.service_class,
+        gang.roles,
+        gang.topology,
+        gang.mixed_models,
+        gang.isolation,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LinePicture:
+    """A line as a World shows it. `ready` is never empty: by age, then uid. `untold` is one of those who
+    came after `refusal` was said."""
+
+    ready: tuple[Waiting, ...]
+    refusal: Refusal | None
+    untold: GangId | None
+
+
+Entry = tuple[int, int, str, LinePicture]
+"""(−priority, age, uid) of a line's first gang, and the line: entries of a queue sort into its order."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Line:
+    """The line itself. Its members are pending, neither nominated nor waiting out a backoff.
+
+    ready    by age, then uid
+    refusals how often the line was told why not
+    untold   members that came after that
+    counted  how many of them are counted as demand
+    entry    its place in its queue
+    answered whether it was told why not and has not changed its place yet
+    """
+
+    example: Gang
+    request: Request
+    ask_key: tuple[str, str, str, str]
+    ready: list[Waiting] = field(default_factory=list[Waiting])
+    refusal: Refusal | None = None
+    refusals: int = 0
+    untold: dict[GangId, None] = field(default_factory=dict[GangId, None])
+    counted: int = 0
+    entry: Entry | None = None
+    answered: bool = False
+
+    @property
+    def queue(self) -> str:
+        """The queue it stands in."""
+        return self.example.queue
+
+    def refuse(self, refusal: Refusal) -> set[GangId]:
+        """Tell everybody in line; returns those for whom it is news."""
+        before = self.refusal
+        other = before is None or refusal.reason is not before.reason
+        if other or (refusal != before and len(self.ready) <= NEWS_FOR_ALL):
+            news = {waiting.gang.id for waiting in self.ready}
+        else:
+            news = set(self.untold)
+        self.refusal = refusal
+        self.refusals += 1
+        self.untold = {}
+        return news
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no waiting helps: what is asked for can't be given before a spec or the cluster changes."""
+        return self.refusal is not None and self.refusal.reason.kind in (Kind.INVALID, Kind.NEVER)
+
+    def picture(self) -> LinePicture:
+        """Return the line as it is."""
+        return LinePicture(ready=tuple(self.ready), refusal=self.refusal, untold=next(iter(self.untold), None))
+
+
+def by_age(waiting: Waiting) -> tuple[int, str]:
+    """Age, then uid: the order inside a line."""
+    return waiting.gang.submitted_ms, waiting.gang.id

@@ -1,0 +1,79 @@
+"""What a World shows of one gang: values, made anew only when the gang's record has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.model.effects import Phase
+from fairlead.model.events import Nominated
+from fairlead.model.gang import Gang, GangId, Placement, Tier
+from fairlead.model.rules import Rules
+
+HostPorts = frozenset[tuple[str, str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A gang in its queue. `arrived` is the state's version when it came or changed what it asks for."""
+
+    gang: Gang
+    attempts: int
+    retry_at_ms: int
+    nomination: Nominated | None
+    arrived: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """An attempt that holds devices, or is to be ended. Ranks in `holding` still hold theirs.
+
+    `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.
+    From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
+    `gpu_milli` are the thousandths of a GPU that it is still charged for.
+    """
+
+    gang: GangId
+    spec: Gang | None
+    queue: str
+    attempt: int
+    placement: Placement
+    tier: Tier
+    phase: Phase
+    since_ms: int
+    deadline_ms: int
+    bound_ms: int | None
+    all_running_ms: int | None
+    holding: frozenset[int]
+    running: frozenset[int]
+    succeeded: frozenset[int]
+    failed: tuple[tuple[int, str], ...]
+    robbed: tuple[tuple[int, int], ...]
+    restarts: int
+    gone: bool
+    ripe_ms: int
+    gpu_milli: int
+
+    @property
+    def gpus(self) -> int:
+        """Devices still held."""
+        return sum(len(self.placement.members[rank].devices) for rank in self.holding)
+
+
+def own_deadlines(attempt: Running, rules: Rules) -> list[int]:
+    """Return when an attempt must have come further, or must be over, in no order."""
+    spec, due = attempt.spec, list[int]()
+    if spec is None:
+        return due
+    if attempt.phase is Phase.STARTING and attempt.bound_ms is not None:
+        due.append(attempt.bound_ms + spec.start_deadline_ms)
+    if attempt.phase is Phase.RUNNING and spec.duration_ms is not None and attempt.all_running_ms is not None:
+        due.append(attempt.all_running_ms + spec.duration_ms)
+    if attempt.phase is Phase.PLACING:
+        due.append(attempt.deadline_ms + rules.place_deadline_ms)
+    return due
+
+
+def deadlines(attempt: Running, rules: Rules) -> list[int]:
+    """Return the moments at which time alone may end a live attempt, in no order: its own, and its members'."""
+    robbed = [since_ms + rules.robbed_after_ms for _, since_ms in attempt.robbed]
+    return own_deadlines(attempt, rules) + robbed
