@@ -1,4 +1,4 @@
-"""The predicted pace of a whole gang (R8), the slowest edge between any two of its GPUs, and how far it spreads (R11)."""
+"""The predicted pace of a whole gang (R8): the slowest edge between two of its GPUs; and its span (R11)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class GangPaces:
         )
 
     def _crossed(self, nodes: Sequence[_Seat]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the levels that are the tightest common one of some two nodes, and of two that NVLink does not join."""
+        """Return the levels that are the tightest common one of some two nodes, and those of two without NVLink."""
         rows = np.array([node.row for node in nodes], dtype=np.int64)
         linked = np.array([node.island if node.reach.nvlink else -1 for node in nodes], dtype=np.int64)
         columns = [*(level.domain_of[rows] for level in self._levels), linked]

@@ -7,10 +7,11 @@ nodes positions in `machine.numa_nodes`; rates are bytes/s in one direction, 0 u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from fairlead.discovery.cpu_list import parse_list
-from fairlead.model.hardware import Link, Machine
+from fairlead.model.hardware import Link, Machine, NumaNode
 from fairlead.topology.paths import effective, nvlinks, theoretical_pace, tree_class
 from fairlead.topology.tables import Shape
 
@@ -61,19 +62,32 @@ def local_shape(machine: Machine, paths: Shape) -> LocalShape:
     for link in machine.links:
         pairs[link.a, link.b] = pairs[link.b, link.a] = link
     place = {node.id: at for at, node in enumerate(machine.numa_nodes)}
-    lists = [parse_list(node.cpus) or frozenset[int]() for node in machine.numa_nodes]
     only = 0 if len(place) == 1 else -1
+    cpus, threads, distance = _numa(machine.numa_nodes)
     return LocalShape(
         paths=paths,
         numa=tuple(place.get(gpu.numa, only) for gpu in machine.gpus),
-        cpus=tuple(sum(1 << cpu for cpu in cpus) for cpus in lists),
-        threads=_threads([sorted(cpus) for cpus in lists if cpus]),
-        distance=_distances(machine),
+        cpus=cpus,
+        threads=threads,
+        distance=distance,
         nics_up=sum(1 << at for at, nic in enumerate(machine.nics) if nic.state != "down"),
         rail=_rails(machine),
         out=_ways_out(machine, pairs),
         nvlink=_nvlinks(machine, pairs),
         uplinks=_uplinks(machine),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _numa(nodes: tuple[NumaNode, ...]) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]]:
+    """Return CPU masks, how far apart threads are numbered, and distances; remembered, as many machines have them."""
+    lists: list[frozenset[int]] = []
+    for node in nodes:  # a CPU that two nodes claim is the first one's, so that nobody gets it twice
+        lists.append((parse_list(node.cpus) or frozenset()).difference(*lists))
+    return (
+        tuple(sum(1 << cpu for cpu in cpus) for cpus in lists),
+        _threads([sorted(cpus) for cpus in lists if cpus]),
+        _distances(nodes),
     )
 
 
@@ -96,11 +110,11 @@ def _threads(lists: list[list[int]]) -> int:
     return apart.pop() if len(apart) == 1 else 0
 
 
-def _distances(machine: Machine) -> tuple[tuple[int, ...], ...]:
-    size = len(machine.numa_nodes)
+def _distances(nodes: tuple[NumaNode, ...]) -> tuple[tuple[int, ...], ...]:
+    size = len(nodes)
     return tuple(
         tuple(node.distances[at] or FAR for at in range(size)) if len(node.distances) == size else (FAR,) * size
-        for node in machine.numa_nodes
+        for node in nodes
     )
 
 
@@ -130,7 +144,7 @@ def slowest_known(*rates: int) -> int:
 def _nvlinks(machine: Machine, pairs: dict[tuple[str, str], Link]) -> tuple[int, ...]:
     best = dict.fromkeys((gpu.id for gpu in machine.gpus), 0)
     for (a, _), link in pairs.items():
-        if a in best and nvlinks(link.path):
+        if a in best and link.path[:2] == "NV" and nvlinks(link.path):
             best[a] = max(best[a], effective(link))
     return tuple(best.values())
 

@@ -31,7 +31,8 @@ def match(ranks: Sequence[Sequence[int]], gpus: int, per_gpu: int, nics: int) ->
 def own_nic(ranks: Sequence[Sequence[int]], nics: int) -> tuple[int, ...]:
     """Return for each GPU the NIC that it will talk through, -1 for none.
 
-    It is one of the nearest, shared as little as can be. Of equals the first GPU gets the first NIC, as communication libraries pair them.
+    It is one of the nearest, shared as little as can be. Of equals the first GPU gets the first NIC, as communication
+    libraries pair them.
     """
     columns = [nic for nic in range(nics.bit_length()) if nics >> nic & 1]
     if not columns:
@@ -58,7 +59,8 @@ def own_nic(ranks: Sequence[Sequence[int]], nics: int) -> tuple[int, ...]:
 def cheapest(costs: Sequence[Sequence[int]]) -> list[int]:
     """Return for each row a column of its own so that the sum of costs is least.
 
-    This is the Hungarian method, O(rows² columns). There are at least as many columns as rows. Costs are exact integers of any size.
+    This is the Hungarian method, O(rows² columns). There are at least as many columns as rows. Costs are exact integers
+    of any size.
     """
     height, width = len(costs), len(costs[0]) if costs else 0
     above = sum(max(row) for row in costs) + 1
