@@ -23,6 +23,9 @@ from fairlead.placement.uplinks import ALONE, Uplinks
 from fairlead.topology.paths import CLASSES
 from fairlead.topology.tables import ShapeTable, TableCache
 
+NEAR_A_NIC = ("PIX", "PXB")
+"""Path classes over which a NIC reaches a GPU's memory without a host bridge, so that nothing is lost."""
+
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -248,6 +251,27 @@ def nic_mask(machine: Machine, ids: Iterable[str]) -> int:
 def nic_ids(machine: Machine, mask: int) -> tuple[str, ...]:
     """Return the ids of the NICs in a mask, in the machine's order."""
     return tuple(nic.id for at, nic in enumerate(machine.nics) if mask >> at & 1)
+
+
+def penalties(
+    machine: Machine, local: LocalTable, gpus: int, *, far_cores: int = 0, far_bytes: int = 0, nic_path: str = ""
+) -> tuple[str, ...]:
+    """Return what is worse than it could be about a set of GPUs and what was chosen for it, as sentences.
+
+    `far_cores` and `far_bytes` are what `cores_for` and `memory_for` took from elsewhere, `nic_path` the word of
+    `LocalTable.nic_path`.
+    """
+    found: list[str] = []
+    if far_cores:
+        found.append(f"{far_cores} CPUs are not on the NUMA nodes of the GPUs")
+    if far_bytes:
+        found.append(f"{far_bytes} bytes of memory are not on the NUMA nodes of the GPUs")
+    if nic_path and nic_path not in NEAR_A_NIC:
+        found.append(f"a NIC is reached over {nic_path}")
+    for switch, below, load in local.shared_uplinks(gpus):
+        names = ", ".join(gpu.id for at, gpu in enumerate(machine.gpus) if below >> at & 1)
+        found.append(f"{names} share the uplink of {switch}, {load // 1000}.{load % 1000 // 100} times over")
+    return tuple(found)
 
 
 def _remember(answers: dict[_Key, _Value], key: _Key, value: _Value) -> _Value:
