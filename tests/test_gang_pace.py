@@ -19,12 +19,12 @@ from fairlead.model.fabric import Fabric, FabricLink
 from fairlead.model.hardware import Machine
 from fairlead.placement.gang_pace import GangPace, GangPaces, level_rates
 from fairlead.placement.local_shape import slowest_known
-from fairlead.placement.locality import LocalTables
+from fairlead.placement.locality import LocalTables, cpu_mask, cpu_text, penalties
 from fairlead.placement.nic_matching import own_nic
 from fairlead.placement.rank_order import rank_order
 from fairlead.placement.rings import fastest_ring, ring_pace
 from fairlead.topology.fabric_paths import FabricPaths
-from fairlead.topology.fleet_machines import gb200_tray
+from fairlead.topology.fleet_machines import dgx_a100, gb200_tray
 from fairlead.topology.islands import islands
 from fairlead.topology.paths import effective, nvlinks, path_class
 from fairlead.topology.tables import TableCache
@@ -158,6 +158,29 @@ def test_what_nobody_knows_is_said() -> None:
     assert (found.bytes_per_s, found.known, found.nodes) == (0, False, 2)
     found = paces([builders.node("n0", "hgx"), builders.node("n1", "8")]).of([(0, 0b11), (1, 0b1)])
     assert (found.inside, found.between, found.known) == (450_000_000_000, 50_000_000_000, False)
+
+
+def test_the_worked_example_of_the_documentation() -> None:
+    """Every number of the example in docs/explanation/locality.md."""
+    machine = dgx_a100()
+    local = table(machine)
+    first = local.aligned_best(0xFF, 4, 0)
+    assert first == local.rails(first) == local.nics_for(first, 1, local.nics) == 0b1111
+    assert local.nic_path(first, 1, local.nics) == "PXB"
+    near, spill = local.cores_for(first, 40, local.cpus)
+    assert (cpu_text(near), spill) == ("16-25,48-57,144-153,176-185", 0)
+    assert local.memory_for(first, 256 << 30, [200 << 30] * 8) == ((0, 128 << 30, 0, 128 << 30, 0, 0, 0, 0), 0)
+    assert local.aligned_best(0b11111100, 4, 0) == 0b11110000
+    second = local.aligned_best(0b11111100, 4, local.rails(first))
+    assert second == 0b111100
+    assert penalties(machine, local, first)[0] == "GPU0, GPU1 share the uplink of switch0, 2.0 times over"
+    of = paces([builders.node(f"n{i}", "a100 rack=r1") for i in range(2)]).of
+    assert of([(0, first), (1, second)]) == GangPace(
+        inside=300_000_000_000, between=24_000_000_000, islands=2, nodes=2, levels=("rack",)
+    )
+    chosen, spill = local.cores_for(0b1100, 16, local.cpus & ~cpu_mask("16-25,144-153"))
+    assert (cpu_text(chosen), spill) == ("0-1,26-31,128-129,154-159", 4)
+    assert penalties(machine, local, 0, far_cores=spill) == ("4 CPUs are not on the NUMA nodes of the GPUs",)
 
 
 @st.composite

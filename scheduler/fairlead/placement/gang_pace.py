@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,21 +103,51 @@ class GangPaces:
     def _crossed(self, nodes: Sequence[_Seat]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the levels that are the tightest common one of some two nodes, and those of two without NVLink."""
         rows = np.array([node.row for node in nodes], dtype=np.int64)
-        linked = np.array([node.island if node.reach.nvlink else -1 for node in nodes], dtype=np.int64)
-        columns = [*(level.domain_of[rows] for level in self._levels), linked]
-        kinds, copies = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)
-        domains, linked = kinds[:, :-1], kinds[:, -1]
-        met = np.zeros((2, len(self._levels)), dtype=np.bool_)
-        for kind in range(len(kinds)):
-            first = kind if copies[kind] > 1 else kind + 1  # two nodes of one kind meet as well
-            same = (domains[first:] == domains[kind]) & (domains[kind] >= 0)
-            tightest = same.argmax(axis=1)  # all are in the cluster, so there is one
-            met[0, tightest] = True
-            met[1, tightest[(linked[first:] != linked[kind]) | (linked[kind] < 0)]] = True
-            if met.all():
-                break
-        names = np.array([level.name for level in self._levels], dtype=np.object_)
-        return tuple(names[met[0]].tolist()), tuple(names[met[1]].tolist())
+        columns: list[list[int]] = [level.domain_of[rows].tolist() for level in self._levels]
+        linked = [2 * node.island if node.reach.nvlink and node.island >= 0 else 2 * node.row + 1 for node in nodes]
+        met = _meeting(list(range(len(nodes))), columns)
+        by_network = _meeting(linked, columns)
+        names = [level.name for level in self._levels]
+        return (
+            tuple(name for name, hit in zip(names, met, strict=True) if hit),
+            tuple(name for name, hit in zip(names, by_network, strict=True) if hit),
+        )
+
+
+def _meeting(together: list[int], columns: Sequence[list[int]]) -> list[bool]:
+    """Return for each level, tightest first, whether it is the tightest common one of two nodes of different groups.
+
+    `together` is the group of each node, `columns` its domain at each level, -1 for none. O(nodes × levels) where
+    levels nest; where they do not, O(nodes²) unless every level that can be met soon is.
+    """
+    labels, met = together, list[bool]()
+    for column in columns:
+        first: dict[int, int] = {}
+        wider: dict[int, int] = {}
+        hit, following = False, list[int]()
+        for label, domain in zip(labels, column, strict=True):
+            target = 2 * domain + 1 if domain >= 0 else 2 * label  # in none: with whom it was before
+            if wider.setdefault(label, target) != target:
+                return _meeting_pairwise(together, columns)
+            hit = hit or (domain >= 0 and first.setdefault(domain, label) != label)
+            following.append(target)
+        met.append(hit)
+        labels = following
+    return met
+
+
+def _meeting_pairwise(together: list[int], columns: Sequence[list[int]]) -> list[bool]:
+    """Answer `_meeting` by looking at pairs, for levels that do not nest."""
+    domains, groups = np.array(columns, dtype=np.int64).T, np.array(together, dtype=np.int64)
+    shared = [any(n > 1 for domain, n in Counter(column).items() if domain >= 0) for column in columns]
+    met = np.zeros(len(columns), dtype=np.bool_)
+    for at in range(len(groups)):
+        same = (domains[at + 1 :] == domains[at]) & (domains[at] >= 0)
+        tightest = same.argmax(axis=1)  # all are in the cluster, so there is one
+        met[tightest[groups[at + 1 :] != groups[at]]] = True
+        if int(met.sum()) == sum(shared):
+            break
+    return [bool(one) for one in met.tolist()]
 
 
 def _between(nodes: Sequence[_Seat]) -> tuple[int, bool]:

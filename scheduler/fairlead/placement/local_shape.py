@@ -131,7 +131,7 @@ def _ways_out(machine: Machine, pairs: dict[tuple[str, str], Link]) -> tuple[tup
         for nic in machine.nics:
             link = pairs.get((gpu.id, nic.id))
             path = effective(link) if link is not None else theoretical_pace(tree_class(gpu, nic))
-            row.append(slowest_known(path, nic.bytes_per_s))
+            row.append(min(path, nic.bytes_per_s) or path or nic.bytes_per_s)
         rows.append(tuple(row))
     return tuple(rows)
 

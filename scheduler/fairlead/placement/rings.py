@@ -19,6 +19,9 @@ def fastest_ring(pace: Paces, members: Sequence[int]) -> tuple[int, ...]:
     """
     if len(members) < 3:
         return tuple(members)
+    bound = min(sorted((pace[a][b] for b in members if b != a), reverse=True)[1] for a in members)
+    if ring_pace(pace, members) >= bound:  # every member has two neighbours, so no ring is faster
+        return tuple(members)
     if len(members) > RING_EXACT_UP_TO:
         return _walk(pace, members)
     for least in sorted({pace[a][b] for a in members for b in members if a != b}, reverse=True):
