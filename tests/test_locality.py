@@ -20,7 +20,7 @@ from fairlead.discovery.sources import read_path
 from fairlead.model.hardware import Machine, NumaNode, PcieLink, PciFunction
 from fairlead.placement.local_shape import FAR
 from fairlead.placement.locality import LocalTables, cpu_mask, cpu_text, nic_ids, nic_mask, penalties
-from fairlead.placement.nic_matching import own_nic
+from fairlead.placement.nic_matching import match, own_nic
 from fairlead.placement.numa_shares import lowest, share
 from fairlead.topology.fleet_machines import dgx_a100, gb200_tray, hgx_h100, identified, pcie_l40s
 from fairlead.topology.paths import class_rank, path_class
@@ -47,6 +47,7 @@ def cores(machine: Machine, gpus: int, count: int, free: str = "0-1023") -> tupl
         ((0, 2), 8, "0-255", "16-17,48-49,144-145,176-177", 0),  # NUMA nodes 3 and 1
         ((0, 1, 2), 12, "0-255", "16-17,48-51,144-145,176-179", 0),  # two GPUs' worth near node 3, one near node 1
         ((0, 1), 36, "0-255", "0-1,48-63,128-129,176-191", 4),  # nodes 0, 1, 2 are as near: the lowest number
+        ((4, 5), 36, "0-255", "64-65,112-127,192-193,240-255", 4),  # node 4 is of this socket, node 0 is not
         ((0, 1), 6, "0-31,60-61", "0-1,60-61,128-129", 4),
         ((0, 1), 200, "0-99", "", 200),
         ((0, 1), 0, "0-255", "", 0),
@@ -188,6 +189,24 @@ def test_no_other_assignment_has_more_pairs_at_a_better_class(machine: Machine, 
     assert local.nics_for(gpus, per_gpu, free) == (best[1] if best is not None else None)
     if best is not None and best[2] < 5:
         assert class_rank(local.nic_path(gpus, per_gpu, free)) == best[2]
+
+
+@examples(150)
+@given(
+    ranks=st.lists(st.lists(st.sampled_from([0, 0, 1, 2, 5]), min_size=5, max_size=5), min_size=1, max_size=4),
+    per_gpu=st.integers(1, 2),
+    free=st.integers(0, 31),
+)
+def test_two_middling_paths_do_not_outweigh_a_good_one(ranks: list[list[int]], per_gpu: int, free: int) -> None:
+    slots = [row for row in ranks for _ in range(per_gpu)]
+    best: tuple[tuple[int, ...], int] | None = None
+    for chosen in permutations(bits(free), len(slots)) if free.bit_count() >= len(slots) else ():
+        used = [row[nic] for row, nic in zip(slots, chosen, strict=True)]
+        worth = (tuple(-used.count(rank) for rank in range(6)), mask(*chosen))
+        best = worth if best is None or worth < best else best
+    assert match([[0, 2], [2, 4]], 0b11, 1, 0b11) == (0b11, 4)  # 2 and 2 would be less in sum
+    found = match(ranks, (1 << len(ranks)) - 1, per_gpu, free)
+    assert (found[0] if found is not None else None) == (best[1] if best is not None else None)
 
 
 def test_rails_are_those_of_the_nearest_nics() -> None:

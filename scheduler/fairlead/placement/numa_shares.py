@@ -10,13 +10,12 @@ from fairlead.placement.local_shape import LocalShape
 class NumaShares:
     """Answers for one machine shape. CPU sets are integers with a bit per CPU."""
 
-    __slots__ = ("_firsts", "_near", "_shape", "cpus")
+    __slots__ = ("_near", "_shape", "cpus")
 
     def __init__(self, shape: LocalShape) -> None:
         """Remember the shape; O(NUMA nodes)."""
         self._shape = shape
         self.cpus = sum(shape.cpus)
-        self._firsts = self.cpus & (self.cpus >> shape.threads) & (1 << shape.threads) - 1 if shape.threads else 0
         self._near: dict[int, tuple[list[tuple[int, int]], tuple[int, ...]]] = {}
 
     def cores(self, gpus: int, count: int, free: int) -> tuple[int, int]:
@@ -69,7 +68,7 @@ class NumaShares:
         apart = self._shape.threads
         if not apart:
             return lowest(inside, count)
-        whole = inside & (inside >> apart) & self._firsts
+        whole = inside & (inside >> apart)  # second threads have none above them
         taken = lowest(whole, min(count // 2, whole.bit_count()))
         taken |= taken << apart
         left = count - taken.bit_count()
