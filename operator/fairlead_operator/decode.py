@@ -218,6 +218,8 @@ def _bad_role(role: RoleSpec) -> Iterator[tuple[str, str, str]]:
         field, _, rest = str(error).partition(": ")
         problem, _, mend = rest.partition("; ")
         yield field, problem, mend
+    if role.topology and role.topology.spread:
+        yield f"{at}.topology.spread", "stands beside topology in a role", f"use {at}.spread"
     yield from _bad_topology(f"{at}.topology", role.topology)
 
 
