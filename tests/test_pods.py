@@ -125,7 +125,7 @@ def test_a_claim_holds_at_most_32_devices():
 
 def test_a_claims_status_names_each_device_and_its_one_node():
     config = [{"opaque": {"driver": "d", "parameters": {"a": 1}}}]
-    status = pods.claim_status(member(0, "n7"), "p", "pod-uid", "gpu.nvidia.com", "pool7", config)
+    status = pods.claim_status("n7", ("gpu-0", "gpu-1"), "p", "pod-uid", "gpu.nvidia.com", "pool7", config)
     results = status["allocation"]["devices"]["results"]
     assert [(r["request"], r["driver"], r["pool"], r["device"]) for r in results] == [
         ("gpus", "gpu.nvidia.com", "pool7", "gpu-0"),

@@ -73,7 +73,9 @@ class Cluster:
                 pod["status"] = {"phase": phase}
             else:
                 pod["status"] = {"phase": "Pending"}
-            claim["status"] = pods.claim_status(member, pod["metadata"]["name"], "x", "gpu.nvidia.com", member.node)
+            claim["status"] = pods.claim_status(
+                member.node, member.devices, pod["metadata"]["name"], "x", "gpu.nvidia.com", member.node
+            )
             self.pods.append(pod)
             self.claims.append(claim)
         return self
