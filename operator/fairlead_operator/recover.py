@@ -322,7 +322,7 @@ def _remember(job: GangJob, now_ms: int) -> Remembered:
     past_gpu_ms = status.usage.gpu_ms if status.usage else 0
     if allocation is not None and status.usage is not None:  # the current attempt is counted anew
         held_ms = max(0, time_ms(status.usage.as_of) - allocation.placed_at_ms)
-        past_gpu_ms = max(0, past_gpu_ms - held_ms * (status.gpus or 0))
+        past_gpu_ms = max(0, past_gpu_ms - held_ms * _held_milli(job) // 1000)
     return Remembered(
         gang=GangId(job.metadata.uid),
         attempts=max(status.attempt, allocation.attempt if allocation else 0),
@@ -333,6 +333,15 @@ def _remember(job: GangJob, now_ms: int) -> Remembered:
         started_ms=status.started_at_ms,
         finished_ms=status.finished_at_ms,
     )
+
+
+def _held_milli(job: GangJob) -> int:
+    """Return the thousandths of GPUs that the recorded attempt holds, which may be fewer than were asked for."""
+    assert job.status.allocation is not None
+    try:
+        return read_placement(job.status.allocation).gpu_milli
+    except UnreadableInput:
+        return 1000 * (job.status.gpus or 0)
 
 
 def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, GangJob], now_ms: int) -> None:

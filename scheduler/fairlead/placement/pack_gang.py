@@ -17,6 +17,7 @@ from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.placement.feasible import MANY, Feasibility, Fit, scarcest, slots
 from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
+from fairlead.world.span import span_of
 
 DOMAINS_TRIED = 16
 
@@ -198,7 +199,8 @@ def _placement(gang: Gang, seats: Sequence[_Seat], level: Level, domain: int, in
         index_of[seat.role] += 1
     paces = [seat.pace for seat in seats if seat.mask.bit_count() > 1]
     name = "" if level.name == "cluster" else level.names[domain]
-    return Placement(members=tuple(members), level=level.name, domain=name, pace_bytes_per_s=min(paces) if paces else 0)
+    pace, span = min(paces) if paces else 0, span_of(inventory, members)
+    return Placement(members=tuple(members), level=level.name, domain=name, pace_bytes_per_s=pace, span=span)
 
 
 # --- why not ----------------------------------------------------------------------------------------------------------
