@@ -8,50 +8,18 @@ part of its one GPU), ``mig=4`` (the unit of the GPU's grid where its instance b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Member, Placement
 from fairlead.model.hardware import NodeName
 from fairlead.model.ranges import fold, unfold
-from fairlead_operator.custom_objects import AllocatedNode
+
+if TYPE_CHECKING:  # the plugin reads members too and starts sooner without these
+    from fairlead_operator.custom_objects import Allocation, NominationStatus
 
 _MEND = "leave status to the operator"
-
-
-class Written(Protocol):
-    """What `placement_status` wrote, decoded: an allocation or a nomination."""
-
-    @property
-    def domain(self) -> str:
-        """The tightest domain that holds the gang."""
-        ...
-
-    @property
-    def level(self) -> str:
-        """The level of that domain."""
-        ...
-
-    @property
-    def pace(self) -> int:
-        """Bytes per second over the slowest link inside a member."""
-        ...
-
-    @property
-    def span(self) -> dict[str, int]:
-        """Domains of each level that the gang lies in."""
-        ...
-
-    @property
-    def cpu_sets(self) -> list[str]:
-        """CPU lists that members name by place."""
-        ...
-
-    @property
-    def members(self) -> list[AllocatedNode]:
-        """Members by node, in rank order."""
-        ...
 
 
 def placement_status(placement: Placement) -> dict[str, Any]:
@@ -75,7 +43,7 @@ def placement_status(placement: Placement) -> dict[str, Any]:
     }
 
 
-def read_placement(found: Written) -> Placement:
+def read_placement(found: Allocation | NominationStatus) -> Placement:
     """Read what `placement_status` wrote.
 
     Raises
@@ -83,22 +51,32 @@ def read_placement(found: Written) -> Placement:
     UnreadableInput
         Somebody else has edited the status.
     """
-    members: list[Member] = []
-    for group in found.members:
-        for text in group.pods:
-            who, equals, held = text.partition("=")
-            role, _, index = who.rpartition("-")
-            if not equals or not role or not index.isdecimal():
-                raise UnreadableInput(f"status.allocation.members: {text!r} is not role-index=devices; {_MEND}")
-            node = NodeName(group.node)
-            members.append(read_member(held, role, int(index), len(members), node, found.cpu_sets))
     return Placement(
-        members=tuple(members),
+        members=read_members(((group.node, group.pods) for group in found.members), found.cpu_sets),
         level=found.level,
         domain=found.domain,
         pace_bytes_per_s=found.pace,
         span=tuple(sorted(found.span.items())),
     )
+
+
+def read_members(groups: Iterable[tuple[str, Sequence[str]]], cpu_sets: Sequence[str]) -> tuple[Member, ...]:
+    """Read the members of a status from (node, texts) in rank order.
+
+    Raises
+    ------
+    UnreadableInput
+        Somebody else has edited the status.
+    """
+    members: list[Member] = []
+    for node, pods in groups:
+        for text in pods:
+            who, equals, held = text.partition("=")
+            role, _, index = who.rpartition("-")
+            if not equals or not role or not index.isdecimal():
+                raise UnreadableInput(f"status.allocation.members: {text!r} is not role-index=devices; {_MEND}")
+            members.append(read_member(held, role, int(index), len(members), NodeName(node), cpu_sets))
+    return tuple(members)
 
 
 def held_text(member: Member, cpus: str) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from fairlead.errors import UnreadableInput
+from fairlead.model.gang import Placement
 from fairlead.service.view_json import (
     AllocationDoc,
     GangDoc,
@@ -22,8 +21,7 @@ from fairlead.service.view_json import (
     UsageDoc,
     allocation_doc,
 )
-from fairlead_operator.allocations import read_placement
-from fairlead_operator.custom_objects import Allocation
+from fairlead_operator.allocations import read_members
 
 Object = Mapping[str, Any]
 GANG_LABEL = "fairlead.dev/gang"
@@ -230,10 +228,18 @@ def _start(estimate: Object) -> StartDoc:
 def _allocation(allocation: Object | None) -> AllocationDoc | None:
     if not allocation or not allocation.get("members"):
         return None
+    groups = [(str(on.get("node")), [str(text) for text in on.get("pods") or []]) for on in allocation["members"]]
     try:
-        placement = read_placement(msgspec.convert(allocation, Allocation))
-    except (UnreadableInput, msgspec.ValidationError):
+        members = read_members(groups, [str(cpus) for cpus in allocation.get("cpuSets") or []])
+    except UnreadableInput:
         return None  # somebody has edited the status; the operator writes it anew with the next attempt
+    placement = Placement(
+        members=members,
+        level=str(allocation.get("level") or "cluster"),
+        domain=str(allocation.get("domain") or ""),
+        pace_bytes_per_s=int(allocation.get("pace") or 0),
+        span=tuple(sorted((str(level), int(count)) for level, count in (allocation.get("span") or {}).items())),
+    )
     return allocation_doc(placement, allocation.get("placedAtMs"))
 
 

@@ -103,7 +103,7 @@ def span_text(span: Mapping[str, int] | None) -> str | None:
 
 def gangs(docs: Sequence[GangDoc], now_ms: int, *, out: TextIO | None = None) -> None:
     """Print one line a gang."""
-    head = ("NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "PACE", "SPAN", "AGE")
+    head = ("NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "AGE", "PACE", "SPAN")
     rows = [
         (
             gang["namespace"],
@@ -115,9 +115,9 @@ def gangs(docs: Sequence[GangDoc], now_ms: int, *, out: TextIO | None = None) ->
             gang["position"],
             gang["reason"],
             start_text(gang, now_ms),
+            age_text(gang["submitted_ms"], now_ms),
             pace_text(gang["pace_bytes_per_s"] or 0),
             span_text(gang["span"]),
-            age_text(gang["submitted_ms"], now_ms),
         )
         for gang in docs
     ]
