@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.gang import GangId, Overrun, ServiceClass, TopologyRequest
+from fairlead.model.gang import GangId, Overrun, ServiceClass, Share, ShareMode, TopologyRequest
+from fairlead.model.tenancy import LevelBudget
 from fairlead.simulation import gangjob_yaml
 from fairlead.simulation.story import jobs_yaml
 
@@ -210,6 +211,55 @@ def test_queues_and_pools():
     pool["spec"] = {"nodeSelector": {}}
     with pytest.raises(UnreadableInput, match=r"spec\.nodeSelector"):
         read(pool)
+
+
+def test_parts_of_gpus_are_read():
+    document = changed("spec.roles.0.devices", {"share": {"compute": "12.5%", "memory": "10Gi", "mode": "mps"}})
+    role = read(document).gangs[0].roles[0]
+    assert role.share == Share(milli=125, memory_bytes=10 << 30, mode=ShareMode.MPS)
+    document["spec"]["roles"][0]["devices"] = {"share": {"compute": "0.25"}, "model": "H100"}
+    assert read(document).gangs[0].roles[0].share == Share(milli=250)
+    document["spec"]["roles"][0]["devices"] = {"mig": "1g.10gb"}
+    assert read(document).gangs[0].roles[0].mig == "1g.10gb"
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        ({"compute": "0%"}, "is 0 thousandths of a GPU, outside 1 to 999"),
+        ({"compute": "100%"}, "is 1000 thousandths of a GPU, outside 1 to 999; .* set devices.count to 1"),
+        ({"compute": "10%", "memory": "5Gi"}, "not enforced by time slices, which limit no memory; use mode mps"),
+    ],
+)
+def test_a_share_that_is_none_is_refused(share: dict[str, Any], says: str):
+    with pytest.raises(UnreadableInput, match=says):
+        read(changed("spec.roles.0.devices", {"share": share}))
+
+
+def test_a_pool_of_the_embedded_shell_may_share_in_every_way():
+    pool = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "p"}}
+    spec: dict[str, Any] = {"nodeSelector": {"a": "b"}}
+    assert read({**pool, "spec": spec}).pools[0].sharing == ("mig",)
+    spec |= {
+        "sharing": ["mps", "time-slice"],
+        "servingOnTimeSlices": True,
+        "mig": "dynamic",
+        "budgets": [{"level": "rack", "resource": "example.com/rack-watts", "amount": "40k"}],
+    }
+    found = read({**pool, "spec": spec}).pools[0]
+    assert (found.sharing, found.mig_mode, found.serving_on_time_slices) == (("time-slice", "mps"), "dynamic", True)
+    assert found.budgets == (LevelBudget(level="rack", resource="example.com/rack-watts", amount=40_000),)
+    for name, value, says in (
+        ("sharing", ["turns"], "'turns' is not one of"),
+        ("sharing", ["mps"], "servingOnTimeSlices: means nothing unless"),
+        ("mig", "fluid", "'fluid' is not one of"),
+        ("budgets", [{"level": "rack", "resource": "watts", "amount": 1}], r"budgets\[0\].resource: 'watts' is no"),
+        ("budgets", [{"level": "rack", "resource": "x.y/z", "amount": -1}], r"budgets\[0\].amount: '-1' is not"),
+        ("budgets", [{"level": "rack", "resource": "x.y/z"}], r"budgets\[0\].amount: must be a quantity"),
+        ("budgets", [{"level": "rack", "resource": "x.y/z", "amount": 1}] * 2, "rack has a budget of x.y/z already"),
+    ):
+        with pytest.raises(UnreadableInput, match=says):
+            read({**pool, "spec": {**spec, name: value}})
 
 
 def test_the_jobs_of_the_demo_are_good_documents():

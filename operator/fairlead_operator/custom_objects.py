@@ -260,6 +260,7 @@ class PoolSpec(Record, frozen=True, kw_only=True):
     mig_device_class_name: str = "mig.nvidia.com"
     sharing: list[str] | None = None
     mig: str = "static"
+    serving_on_time_slices: bool = False
     budgets: list[LevelBudgetSpec] = []
 
 

@@ -310,6 +310,8 @@ def decode_pool(found: PoolObject) -> Pool:
         raise UnreadableInput(f"Pool {name}: spec.sharing: {unknown[0]!r}; use {', '.join(SHARING_MODES)}")
     if shared := [mode for mode in sharing if mode != "mig"]:
         raise UnreadableInput(f"Pool {name}: spec.sharing: mode dra cannot carry {shared[0]} yet; use mig or nothing")
+    if spec.serving_on_time_slices:
+        raise UnreadableInput(f"Pool {name}: spec.servingOnTimeSlices: mode dra cannot carry time slices; remove it")
     if spec.mig not in MIG_MODES:
         raise UnreadableInput(f"Pool {name}: spec.mig {spec.mig!r} is not known; use {' or '.join(MIG_MODES)}")
     if spec.mig == "dynamic":

@@ -227,7 +227,7 @@ class Placer:
             raise conflict(f"node {step.member.node} is gone")
         config = await self._class_config(self._class_of(step))
         pool = node.device_pool or str(node.name)
-        names = claim_devices(node, step.member)
+        names = claim_devices(node, step.member, trip.sheet.mig.get(step.member.role, ""))
         status = claim_status(node.name, names, step.pod, step.pod_uid, node.driver, pool, config)
         wanted = tuple((node.driver, pool, name) for name in names)
         for _ in range(_TRIES):

@@ -44,6 +44,7 @@ class JobSheet:
     """What manifests need of a GangJob. `templates` is role -> pod template as submitted; not modified.
 
     `needs` is role -> what each pod takes of resources above its node, as written; no manifest has a place for it.
+    `mig` is role -> MIG profile.
     """
 
     uid: str
@@ -53,6 +54,7 @@ class JobSheet:
     templates: Mapping[str, Manifest]
     priority_class: str = ""
     needs: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict[str, Mapping[str, str | int]])
+    mig: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ def sheet_of(job: GangJob) -> JobSheet:
         templates=templates,
         priority_class=job.spec.priority_class_name,
         needs={role.name: role.needs for role in job.spec.roles if role.needs},
+        mig={role.name: role.devices.mig for role in job.spec.roles if role.devices.mig},
     )
 
 

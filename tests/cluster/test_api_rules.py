@@ -97,6 +97,7 @@ REFUSED = {
     "visible-devices": (pool(mode="visible-devices"), "spec.mode visible-devices is not supported yet"),
     "count": (pool(mode="count"), "spec.mode count is not supported yet"),
     "sharing": (pool(sharing=["mig", "mps"]), "spec.sharing: mode dra cannot carry time-slice and mps yet"),
+    "serving in turns": (pool(servingOnTimeSlices=True), "spec.servingOnTimeSlices is not supported yet"),
     "dynamic": (pool(mig="dynamic"), "spec.mig dynamic is not supported yet"),
 }
 # What is refused as a change of an accepted GangJob.

@@ -49,8 +49,9 @@ class Pool:
     """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away.
 
     `sharing` lists how parts of GPUs may be handed out here (``time-slice``, ``mps``, ``mig``), beside whole ones.
-    `mig_mode` ``static`` leaves GPUs cut as they are, ``dynamic`` cuts idle ones anew. `budgets` are resources that
-    live above the node. Claims of MIG instances name `mig_device_class`, all others `device_class`.
+    `mig_mode` ``static`` leaves GPUs cut as they are, ``dynamic`` cuts idle ones anew. `serving_on_time_slices` lets
+    jobs of class serving use time slices, which have no stable latency. `budgets` are resources that live above the
+    node. Claims of MIG instances name `mig_device_class`, all others `device_class`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Pool:
     mig_device_class: str = "mig.nvidia.com"
     sharing: tuple[str, ...] = ()
     mig_mode: str = "static"
+    serving_on_time_slices: bool = False
     budgets: tuple[LevelBudget, ...] = ()
 
 

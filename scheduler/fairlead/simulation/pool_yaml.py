@@ -28,6 +28,8 @@ def pool_of(document: Fields) -> Pool:
         if mode not in SHARING_MODES:
             spec.fail("sharing", f"{mode!r} is not one of: {', '.join(SHARING_MODES)}")
     allowed = SHARING_BY_DEFAULT if sharing is None else sharing
+    if spec.boolean("servingOnTimeSlices", False) and "time-slice" not in allowed:
+        spec.fail("servingOnTimeSlices", "means nothing unless spec.sharing lists time-slice; remove it")
     pool = Pool(
         name=document.inner("metadata").text("name", pattern=DNS_LABEL),
         node_selector=selector,
@@ -38,6 +40,7 @@ def pool_of(document: Fields) -> Pool:
         mig_device_class=spec.text("migDeviceClassName", "mig.nvidia.com"),
         sharing=tuple(mode for mode in SHARING_MODES if mode in allowed),
         mig_mode=spec.choice("mig", MIG_MODES, "static"),
+        serving_on_time_slices=spec.boolean("servingOnTimeSlices", False),
         budgets=_budgets(spec),
     )
     spec.done()
