@@ -13,6 +13,7 @@ from fairlead.placement.feasible import shares_on
 from fairlead.placement.score import Score
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Batch, Overlay, Taking
+from fairlead.world.span import span_of
 from fairlead.world.use import share_group
 
 
@@ -107,7 +108,13 @@ def placement_of(gang: Gang, seats: Sequence[Seat], level: Level, domain: int, i
         index_of[seat.role] += 1
     paces = [seat.pace for seat in seats if seat.mask.bit_count() > 1]
     name = "" if level.name == "cluster" else level.names[domain]
-    return Placement(members=tuple(members), level=level.name, domain=name, pace_bytes_per_s=min(paces) if paces else 0)
+    return Placement(
+        members=tuple(members),
+        level=level.name,
+        domain=name,
+        pace_bytes_per_s=min(paces) if paces else 0,
+        span=span_of(inventory, members),
+    )
 
 
 def _share_milli(role: Role) -> int:

@@ -14,6 +14,7 @@ from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
+from fairlead.model.gang_rules import why_invalid
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.ordering.backlog import Walk, inside_queue
@@ -191,7 +192,7 @@ class _Cycle:
         """Return what forbids the gang whatever is free."""
         if not self.world.rules.placement_on:
             return refuse(Reason.PLACEMENT_DISABLED)
-        refusal = admission(gang, self.world)
+        refusal = why_invalid(gang) or admission(gang, self.world)
         if refusal is not None:
             return refusal
         unknown = unknown_level(gang, self.world.inventory)
