@@ -59,6 +59,8 @@ def _contradictions(gang: Gang) -> Iterator[_Problem]:
     if gang.members > MEMBERS_MAX:
         yield "spec.roles[].replicas", f"add up to more than {MEMBERS_MAX}", "split the work over several GangJobs"
     if gang.topology is not None and gang.topology.slices:
+        if len(gang.roles) > 1:
+            yield "spec.topology.slices", "does not say which role it slices", "put it into spec.roles[].topology"
         fewest = sum(role.fewest for role in gang.roles)
         yield from _slices("spec.topology.slices", gang.topology.slices, gang.members, fewest)
     if unknown := sorted(set(gang.success_roles) - set(names)):

@@ -13,10 +13,11 @@ import numpy as np
 
 from fairlead.model.effects import Effect, EndNomination, Nominate, Phase, Place, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
-from fairlead.model.hardware import Node, NodeName
+from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.ordering.fair_share import entitlements
 from fairlead.planning.plan import Plan
+from fairlead.planning.verify_places import Places, check_member, check_wishes
 from fairlead.units import gpus_of
 from fairlead.world.snapshot import Running, World
 
@@ -35,12 +36,7 @@ class Violation:
 class _Tally:
     """What the plan has taken so far, counted anew."""
 
-    devices: dict[NodeName, int] = field(default_factory=dict[NodeName, int])
-    pods: dict[NodeName, tuple[int, int, int, int]] = field(default_factory=dict[NodeName, tuple[int, int, int, int]])
-    extended: dict[tuple[NodeName, str], int] = field(default_factory=dict[tuple[NodeName, str], int])
-    ports: dict[NodeName, list[tuple[str, str, int]]] = field(
-        default_factory=dict[NodeName, list[tuple[str, str, int]]]
-    )
+    places: Places = field(default_factory=Places)
     charged: dict[str, int] = field(default_factory=dict[str, int])
     above: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     remaining: dict[str, int] = field(default_factory=dict[str, int])
@@ -88,7 +84,7 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
                 yield f"{effect.gang}: room is made for a gang that does not wait"
             else:
                 yield from _check_shape(item.gang, effect.placement)
-                yield from _check_level(item.gang, effect.placement, world)
+                yield from check_wishes(item.gang, effect.placement, world)
                 yield from _check_victims(effect, world)
                 tally.hoped[effect.gang] = item.gang
                 tally.yielding[effect.gang] = frozenset(effect.victims)
@@ -114,70 +110,14 @@ def _check_place(effect: Place, world: World, tally: _Tally) -> Iterator[str]:
         yield f"{gang.full_name}: attempt {effect.attempt} after {item.attempts}"
     yield from _check_shape(gang, effect.placement)
     yield from _check_rights(gang, gpu_milli, world, tally)
-    yield from _check_level(gang, effect.placement, world)
+    yield from check_wishes(gang, effect.placement, world)
     roles = {role.name: role for role in gang.roles}
     for member in effect.placement.members:
-        row = world.inventory.row.get(member.node)
         role = roles.get(member.role)
-        if row is None or role is None:
+        if role is None or member.node not in world.inventory.row:
             yield f"{gang.full_name}: member {member.rank} on {member.node}: no such node or role"
-            continue
-        node = world.inventory.nodes[row]
-        yield from _check_host(gang, role, node, row, world, tally)
-        if not node.ready or node.unschedulable or not node.pool:
-            yield f"{gang.full_name}: {node.name} takes no pods now"
-        known = {gpu.device: (bit, gpu) for bit, gpu in enumerate(node.machine.gpus)}
-        for name in member.devices:
-            bit, gpu = known.get(name, (None, None))
-            if bit is None or gpu is None:
-                yield f"{gang.full_name}: {node.name} has no device {name}"
-                continue
-            if not gpu.healthy:
-                yield f"{gang.full_name}: {node.name}/{name} is not healthy"
-            if gpu.memory_bytes < role.gpu_memory_bytes or role.gpu_model.casefold() not in gpu.model.casefold():
-                yield f"{gang.full_name}: {node.name}/{name} is not of the kind that was asked for"
-            taken = tally.devices.get(member.node, 0)
-            if not int(world.free.free_mask[row]) >> bit & 1 or taken >> bit & 1:
-                yield f"{gang.full_name}: {node.name}/{name} is not free"
-            tally.devices[member.node] = taken | 1 << bit
-        asked = role.pod.requests
-        cpu, memory, ephemeral, pods = tally.pods.get(member.node, (0, 0, 0, 0))
-        sums = tally.pods[member.node] = (
-            cpu + asked.cpu_milli,
-            memory + asked.memory_bytes,
-            ephemeral + asked.ephemeral_bytes,
-            pods + max(1, asked.pods),
-        )
-        free = world.free
-        room = [int(c[row]) for c in (free.cpu_milli, free.memory_bytes, free.ephemeral_bytes, free.pods)]
-        for word, wanted, left in zip(("CPU", "memory", "ephemeral storage", "pods"), sums, room, strict=True):
-            if wanted > 0 and wanted > left:
-                yield f"{gang.full_name}: {node.name} has {left} {word} left, the plan puts {wanted} there"
-
-
-def _check_host(gang: Gang, role: Role, node: Node, row: int, world: World, tally: _Tally) -> Iterator[str]:
-    """What else Kubernetes would hold a pod off a node for: taints, node selector, host ports, extended resources."""
-    for taint in node.taints:
-        tolerated = any(
-            t.effect in ("", taint.effect)
-            and (t.key == taint.key or (not t.key and t.operator == "Exists"))
-            and (t.operator == "Exists" or t.value == taint.value)
-            for t in role.pod.tolerations
-        )
-        if taint.effect != "PreferNoSchedule" and not tolerated:
-            yield f"{gang.full_name}: {node.name} has the taint {taint.key}, which {role.name} does not tolerate"
-    if not set(role.pod.node_selector) <= set(node.labels):
-        yield f"{gang.full_name}: {node.name} is not selected by {role.name}"
-    ports = tally.ports.setdefault(node.name, list(world.ports.get(row, ())))
-    for protocol, address, number in role.pod.host_ports:
-        if any(p == protocol and n == number and (a == address or "0.0.0.0" in (a, address)) for p, a, n in ports):
-            yield f"{gang.full_name}: host port {number} of {node.name} is taken"
-    ports.extend(role.pod.host_ports)
-    for name, amount in role.pod.requests.extended:
-        column = world.free.extended.get(name)
-        wanted = tally.extended[node.name, name] = tally.extended.get((node.name, name), 0) + amount
-        if amount > 0 and wanted > (0 if column is None else int(column[row])):
-            yield f"{gang.full_name}: {node.name} has not enough {name} left"
+        else:
+            yield from check_member(gang, role, member, world, tally.places)
 
 
 def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
@@ -197,9 +137,9 @@ def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
     )
     if not enough or sum(len(indices) for indices in found.values()) != len(placement.members):
         yield f"{gang.full_name}: {len(placement.members)} of {gang.members} members placed"
-    everything = [(member.node, device) for member in placement.members for device in member.devices]
-    whole = any(role.gpus for role in gang.roles)
-    if whole and len(everything) != len(set(everything)):
+    whole = {role.name for role in gang.roles if role.gpus}
+    everything = [(m.node, device) for m in placement.members if m.role in whole for device in m.devices]
+    if len(everything) != len(set(everything)):
         yield f"{gang.full_name}: a device is given to two members"
 
 
@@ -234,18 +174,6 @@ def _above(name: str, world: World) -> tuple[str, ...]:
         seen[name] = None
         name = world.queues[name].parent
     return tuple(seen)
-
-
-def _check_level(gang: Gang, placement: Placement, world: World) -> Iterator[str]:
-    """A required level holds all members in one domain."""
-    wish = gang.topology
-    if wish is None or not wish.required or wish.within == "cluster":
-        return
-    level = world.inventory.levels.get(wish.within)
-    rows = [world.inventory.row.get(member.node) for member in placement.members]
-    domains = {-1 if level is None or row is None else int(level.domain_of[row]) for row in rows}
-    if len(domains) != 1 or -1 in domains:
-        yield f"{gang.full_name}: asked for one {wish.within}, got {len(domains)}"
 
 
 def _check_victims(effect: Nominate, world: World) -> Iterator[str]:
