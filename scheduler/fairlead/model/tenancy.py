@@ -27,7 +27,12 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away."""
+    """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away.
+
+    `sharing` are the modes that it allows beside whole devices: ``mig``, ``mps``, ``time-slice``. `mig_mode` ``static``
+    gives only instances that exist, ``dynamic`` whatever the driver makes at allocation. `serving_on_time_slices` lets
+    jobs of class serving use time slices, which have no stable latency.
+    """
 
     name: str
     node_selector: tuple[tuple[str, str], ...]
@@ -35,6 +40,9 @@ class Pool:
     taint: bool = True
     driver: str = "gpu.nvidia.com"
     device_class: str = "gpu.nvidia.com"
+    sharing: tuple[str, ...] = ()
+    mig_mode: str = "static"
+    serving_on_time_slices: bool = False
 
 
 def ancestors(queue: str, queues: dict[str, Queue]) -> tuple[str, ...]:

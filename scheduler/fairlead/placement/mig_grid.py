@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from fairlead.model.partitions import MigGeometry, MigProfile
+from fairlead.placement.mig_states import Transitions, count_futures, count_rooms, layouts, readonly
 from fairlead.world.fleet import IntColumn
 
 STATES_MOST = 4_096
@@ -27,10 +27,8 @@ Mix = tuple[tuple[str, int], ...]
 Layout = tuple[tuple[str, int], ...]
 """(profile, start) of every instance, by start."""
 
-_BITS_MOST = 1 << 18
 _MIX_MOST = 1_000_000
 _REMEMBERED = 256
-_Transitions = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +62,8 @@ class Grid:
     rooms: IntColumn
     free: IntColumn
     futures: IntColumn
-    _next: _Transitions
-    _before: _Transitions
+    _next: Transitions
+    _before: Transitions
     _row: Mapping[str, int]
     _slot: Mapping[tuple[int, int], int]
     _state: Mapping[int, int]
@@ -194,7 +192,7 @@ class Grid:
                     if after >= 0:
                         best = max(best, self.profiles[row].size + int(used[after]))
                 used[state] = best
-            found = self._coverable[names] = _readonly(self.free - used)
+            found = self._coverable[names] = readonly(self.free - used)
         return found
 
     def _best(self, profile: str, score: IntColumn) -> Choices:
@@ -210,7 +208,7 @@ class Grid:
             start[better], after[better] = first, reached[better]
         fits = after >= 0
         loss[fits] = score[fits] - kept[fits]
-        return Choices(_readonly(start), _readonly(after), _readonly(loss))
+        return Choices(readonly(start), readonly(after), readonly(loss))
 
 
 def grid_of(geometry: MigGeometry) -> Grid | None:
@@ -276,21 +274,10 @@ def _units(profiles: Sequence[MigProfile]) -> int:
     return max((start + p.size for p in profiles for start in p.starts), default=0)
 
 
-def _amounts(profile: MigProfile) -> tuple[int, ...]:
-    """What an instance takes of each thing that a GPU has so many of."""
-    engines = (profile.decoders, profile.encoders, profile.jpegs, profile.ofas)
-    return (profile.slices, *engines, int(profile.takes_media))
-
-
 def _build(usable: tuple[MigProfile, ...], slots: list[tuple[int, int]], units: int, *, dynamic: bool) -> Grid | None:
     if not usable or not slots:
         return None
-    amounts = [_amounts(p) for p in usable]
-    # A GPU has at least what its instances can have at once; nothing says what it has, and so none is assumed more.
-    totals = [max(a[i] * p.most for a, p in zip(amounts, usable, strict=True)) for i in range(len(amounts[0]))]
-    totals[-1] = 1
-    bounded = _Bounds(usable, slots, amounts if dynamic else [], totals)
-    found = bounded.layouts()
+    found = layouts(usable, slots, existing=not dynamic, most=STATES_MOST)
     if found is None:
         return None
     state_of = {mask: state for state, mask in enumerate(found)}
@@ -303,7 +290,7 @@ def _build(usable: tuple[MigProfile, ...], slots: list[tuple[int, int]], units: 
                 after[state, at], before[reached, at] = reached, state
     size = [usable[row].size for row, _ in slots]
     taken = [sum(s for at, s in enumerate(size) if mask >> at & 1) for mask in found]
-    rooms = _rooms(len(usable), slots, after)
+    rooms = count_rooms(len(usable), slots, after)
     row_of = {p.name: row for row, p in enumerate(usable)}
     return Grid(
         profiles=usable,
@@ -312,103 +299,12 @@ def _build(usable: tuple[MigProfile, ...], slots: list[tuple[int, int]], units: 
         slots=tuple(slots),
         layouts=tuple(found),
         rooms=rooms,
-        free=_readonly(units - np.array(taken, dtype=np.int64)),
-        futures=_futures(usable, slots, after, rooms),
+        free=readonly(units - np.array(taken, dtype=np.int64)),
+        futures=count_futures(usable, slots, after, rooms),
         _next=after,
         _before=before,
         _row=row_of,
         _slot={slot: at for at, slot in enumerate(slots)},
         _state=state_of,
-        _nothing=_readonly(np.zeros(len(found), dtype=np.int64)),
+        _nothing=readonly(np.zeros(len(found), dtype=np.int64)),
     )
-
-
-class _Bounds:
-    """Which slots go together. `amounts` is empty where the instances exist, so that nothing can run out."""
-
-    def __init__(
-        self,
-        profiles: Sequence[MigProfile],
-        slots: Sequence[tuple[int, int]],
-        amounts: Sequence[tuple[int, ...]],
-        totals: Sequence[int],
-    ) -> None:
-        self._row = [row for row, _ in slots]
-        self._amounts, self._totals = amounts, totals
-        self._most = [p.most for p in profiles]
-        spans = [((1 << profiles[row].size) - 1) << start for row, start in slots]
-        self._apart = [sum(1 << other for other, b in enumerate(spans) if a & b) for a in spans]
-
-    def layouts(self) -> list[int] | None:
-        """Return all masks that can be reached from the empty one, by number of instances; None for too many."""
-        found, layer = [0], [0]
-        while layer:
-            reached = {
-                mask | 1 << at for mask in layer for at in range(len(self._row)) if self._fits(mask, at)
-            }  # a set: many ways lead to one mask
-            layer = sorted(reached)
-            found += layer
-            if len(found) > STATES_MOST:
-                return None
-        return found
-
-    def _fits(self, mask: int, at: int) -> bool:
-        if mask & self._apart[at]:
-            return False
-        if not self._amounts:
-            return True
-        rows = [row for other, row in enumerate(self._row) if mask >> other & 1]
-        mine = self._row[at]
-        if rows.count(mine) >= self._most[mine]:
-            return False
-        rows.append(mine)
-        return all(sum(self._amounts[row][i] for row in rows) <= total for i, total in enumerate(self._totals))
-
-
-def _rooms(profiles: int, slots: Sequence[tuple[int, int]], after: _Transitions) -> IntColumn:
-    """Longest chain of additions of each profile; a state's successors always have higher ids."""
-    rooms = np.zeros((profiles, len(after)), dtype=np.int64)
-    by_row: dict[int, list[int]] = {}
-    for at, (row, _) in enumerate(slots):
-        by_row.setdefault(row, []).append(at)
-    for row, columns in by_row.items():
-        reached = after[:, columns]
-        room = rooms[row]
-        while True:
-            grown = np.where(reached >= 0, 1 + room[reached], 0).max(axis=1)
-            if np.array_equal(grown, room):
-                break
-            room[:] = grown
-    rooms.flags.writeable = False
-    return rooms
-
-
-def _futures(
-    profiles: Sequence[MigProfile], slots: Sequence[tuple[int, int]], after: _Transitions, rooms: IntColumn
-) -> IntColumn:
-    """Count the multisets that still fit: bit n of a state's set stands for the n-th multiset in a mixed radix.
-
-    A grid with too many for that counts the units that each profile could use instead.
-    """
-    steps: list[int] = []
-    bits = 1
-    for row in range(len(profiles)):
-        steps.append(bits)
-        bits *= int(rooms[row].max()) + 1
-        if bits > _BITS_MOST:
-            sizes = np.array([p.size for p in profiles], dtype=np.int64)
-            return _readonly(1 + sizes @ rooms)
-    shift = [steps[row] for row, _ in slots]
-    sets = [1] * len(after)
-    for state in range(len(after) - 1, -1, -1):
-        found = 1
-        for at, reached in enumerate(after[state].tolist()):
-            if reached >= 0:
-                found |= sets[reached] << shift[at]
-        sets[state] = found
-    return _readonly(np.array([found.bit_count() for found in sets], dtype=np.int64))
-
-
-def _readonly(column: IntColumn) -> IntColumn:
-    column.flags.writeable = False
-    return column

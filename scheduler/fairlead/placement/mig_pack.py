@@ -1,7 +1,7 @@
 """Instances over several GPUs: one after another as they come, or all at once on the fewest GPUs.
 
-Online, an instance goes where future shapes lose least, so GPUs in use are filled before an empty one is opened. Offline
-the smallest number of GPUs is searched for, exactly unless the search runs out of steps, which it then says.
+Online, an instance goes where future shapes lose least, and GPUs in use are filled before an empty one is opened.
+Offline the smallest number of GPUs is searched for, exactly unless the search runs out of steps, which it then says.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ _Counts = tuple[int, ...]
 class _Search:
     """Cover a demand with kinds of full GPU: GPU by GPU, each holding the hardest profile that is still to place.
 
-    `names` are the hardest first. Of two kinds of which one holds all of the other, the greater is taken: what is placed
-    too much is left out. Demands that could not be covered by so many GPUs are remembered.
+    `names` are the hardest first. Of two kinds of which one holds all of the other, the greater is taken: what is
+    placed too much is left out. Demands that could not be covered by so many GPUs are remembered.
     """
 
     def __init__(self, grid: Grid, names: Sequence[str], steps_most: int) -> None:

@@ -1,7 +1,7 @@
 """Which idle GPUs to cut anew for what is queued, what that costs, and what it leaves stranded. Only a proposal.
 
 A GPU on which anything runs is never looked at. A proposal is made where the queued demand that it serves more is worth
-more GPU-time than cutting costs; it is greedy, best gain first, so it is good and not proven best. Same input, same plan.
+more GPU-time than cutting costs. The search is greedy, best gain first: good, not proven best. Same input, same plan.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class _Planner:
         return True
 
     def _steps(self, name: str, demand: Sequence[Demand]) -> IntColumn:
-        """Return the worth of having 0, 1, 2 … of a profile, as far as anybody could have: the dearest are served first."""
+        """Return the worth of having 0, 1, 2 … of a profile, up to what could be had; the dearest are served first."""
         rows = [k.grid.room(name)[0] if name != WHOLE else 1 for k in self._kinds]
         most = int(self._have[self._wanted.index(name)])
         most += sum(int(row) * len(kind.waiting) for row, kind in zip(rows, self._kinds, strict=True))

@@ -143,7 +143,7 @@ def free_columns(inventory: Inventory) -> Columns:
 
 
 def _healthy(node: Node) -> int:
-    return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy)
+    return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy and gpu.whole)
 
 
 def _usable(node: Node) -> bool:
