@@ -27,6 +27,7 @@ Mix = tuple[tuple[str, int], ...]
 Layout = tuple[tuple[str, int], ...]
 """(profile, start) of every instance, by start."""
 
+_UNITS_MOST = 64
 _MIX_MOST = 1_000_000
 _REMEMBERED = 256
 
@@ -219,7 +220,7 @@ def grid_of(geometry: MigGeometry) -> Grid | None:
     if geometry.dynamic:
         return full_grid(geometry.profiles)
     placed = tuple(sorted((i.profile, i.start) for i in geometry.instances))
-    return _static(geometry.profiles, placed, geometry.units)
+    return _static(geometry.profiles, placed)
 
 
 @lru_cache(maxsize=64)
@@ -227,15 +228,19 @@ def full_grid(profiles: tuple[MigProfile, ...]) -> Grid | None:
     """Return the grid over every layout that the profiles allow; None where there is none, or too many."""
     usable = _by_name(profiles)
     slots = sorted((start, row) for row, p in enumerate(usable) for start in p.starts)
-    return _build(usable, [(row, start) for start, row in slots], _units(profiles), dynamic=True)
+    return _build(usable, [(row, start) for start, row in slots], _units(usable), dynamic=True)
 
 
 @lru_cache(maxsize=1_024)
-def _static(profiles: tuple[MigProfile, ...], placed: tuple[tuple[int, int], ...], units: int) -> Grid | None:
+def _static(profiles: tuple[MigProfile, ...], placed: tuple[tuple[int, int], ...]) -> Grid | None:
     usable = _by_name(profiles)
     row_of = {p.id: row for row, p in enumerate(usable)}
-    slots = sorted((start, row_of[number]) for number, start in set(placed) if number in row_of)
-    return _build(usable, [(row, start) for start, row in slots], units, dynamic=False)
+    slots = sorted(
+        (start, row_of[number])
+        for number, start in set(placed)
+        if number in row_of and start in usable[row_of[number]].starts
+    )
+    return _build(usable, [(row, start) for start, row in slots], _units(usable), dynamic=False)
 
 
 def mig_milli(grid: Grid, profile: str) -> int:
@@ -262,10 +267,11 @@ def _up(part: int, whole: int) -> int:
 
 
 def _by_name(profiles: Sequence[MigProfile]) -> tuple[MigProfile, ...]:
-    """Return those that can be placed, the first of each name."""
+    """Return those that can be placed, the first of each name; what lies on no grid that could be is left out."""
     found: dict[str, MigProfile] = {}
     for profile in profiles:
-        if profile.size > 0 and profile.starts and profile.most > 0 and profile.name:
+        numbers = [*profile.starts, profile.size - 1, profile.most - 1]
+        if profile.name and profile.starts and min(numbers) >= 0 and max(numbers) < _UNITS_MOST:
             found.setdefault(profile.name, profile)
     return tuple(found.values())
 
