@@ -12,13 +12,14 @@ import pytest
 from fake_machines import A100_40_MIG, H100_80_MIG, RTX6000_MIG, dgx_a100, hgx_h100
 from hypothesis import given
 from hypothesis import strategies as st
-from topology_files import as_bytes, data_file, gpu_device, read, resource_slice, whats
+from topology_files import as_bytes, data_file, gpu_device, resource_slice
 
 from fairlead.discovery.inventory import SliceDevice, join
 from fairlead.discovery.mig_slices import slice_part
 from fairlead.discovery.mig_tables import assumed, completed, profiles_of
 from fairlead.discovery.nvml import Library
 from fairlead.discovery.nvml_node import read_node
+from fairlead.discovery.sources import read_bytes
 from fairlead.model import codec
 from fairlead.model import events as ev
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName
@@ -43,6 +44,14 @@ PRODUCTS = (
 )
 PLAIN = ("1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb")
 HOUR = 3_600_000
+
+
+def read(data):
+    return read_bytes(data, name="slices", machine="n1")
+
+
+def whats(inventory):
+    return "\n".join(warning.what for warning in inventory.warnings)
 
 
 def plain_gpu(model):
@@ -279,7 +288,8 @@ def test_what_instances_count_for() -> None:
 
 
 def parvagpu(number):
-    rows = csv.DictReader(data_file(f"mig/parvagpu/deployment/SLO{number}/SLO{number}_ParvaGPU_deploy.csv").open())
+    file = data_file(f"mig/parvagpu/deployment/SLO{number}/SLO{number}_ParvaGPU_deploy.csv")
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
     name = {1: "1g.10gb", 2: "2g.20gb", 3: "3g.40gb", 4: "4g.40gb", 7: "7g.80gb"}
     return [name[int(row["Instance size"])] for row in rows]
 
