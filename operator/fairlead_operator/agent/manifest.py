@@ -139,7 +139,7 @@ def _profiles(machine: Machine, ward: Ward) -> list[dict[str, Any]]:
                 "most": p.most,
                 "memoryBytes": p.memory_bytes,
                 "multiprocessors": p.multiprocessors,
-                "computeSlices": p.slices,
+                "computeSlices": p.compute,
                 "copyEngines": p.copy_engines,
                 "decoders": p.decoders,
                 "encoders": p.encoders,

@@ -86,6 +86,28 @@ def _mig(gpu: Mapping, profiles: list[tuple[str, MigProfile]], where: str) -> di
     return {"mig": geometry, "mig_enabled": geometry.enabled, "mig_profiles": names}
 
 
+def _gpu(g: Mapping, profiles: list[tuple[str, MigProfile]], at: str) -> Gpu:
+    def said(key: str) -> str:
+        return text(g.get(key), f"{at}.{key}")
+
+    index = integer(g.get("index"), f"{at}.index", 0)
+    return Gpu(
+        id=said("id") or f"GPU{index}",
+        index=index,
+        device=said("device") or f"gpu-{index}",
+        uuid=said("uuid"),
+        pci=said("pci"),
+        model=said("model"),
+        memory_bytes=integer(g.get("memoryBytes"), f"{at}.memoryBytes", 0),
+        numa=integer(g.get("numa"), f"{at}.numa", -1),
+        pcie_root=said("pcieRoot"),
+        pcie_switch=said("pcieSwitch"),
+        healthy=said("healthy") != "false",
+        health_reason=said("healthReason"),
+        **_mig(g, profiles, at),
+    )
+
+
 def _machine(spec: Mapping, where: str, name: str) -> Machine:
     def said(entry: Mapping, key: str, here: str) -> str:
         return text(entry.get(key), f"{here}.{key}")
@@ -94,24 +116,7 @@ def _machine(spec: Mapping, where: str, name: str) -> Machine:
         return integer(entry.get(key), f"{here}.{key}", default)
 
     profiles = [(said(p, "model", at), _profile(p, at)) for at, p in _entries(spec, "migProfiles", where)]
-    gpus = tuple(
-        Gpu(
-            id=said(g, "id", at) or f"GPU{number(g, 'index', at, 0)}",
-            index=number(g, "index", at, 0),
-            device=said(g, "device", at) or f"gpu-{number(g, 'index', at, 0)}",
-            uuid=said(g, "uuid", at),
-            pci=said(g, "pci", at),
-            model=said(g, "model", at),
-            memory_bytes=number(g, "memoryBytes", at, 0),
-            numa=number(g, "numa", at),
-            pcie_root=said(g, "pcieRoot", at),
-            pcie_switch=said(g, "pcieSwitch", at),
-            healthy=said(g, "healthy", at) != "false",
-            health_reason=said(g, "healthReason", at),
-            **_mig(g, profiles, at),
-        )
-        for at, g in _entries(spec, "gpus", where)
-    )
+    gpus = tuple(_gpu(g, profiles, at) for at, g in _entries(spec, "gpus", where))
     nics = tuple(
         Nic(
             id=said(n, "id", at),
