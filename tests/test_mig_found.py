@@ -251,7 +251,12 @@ def test_what_the_agent_publishes_of_a_cut_gpu_reaches_the_node() -> None:
 
     def part(minor, name, start, number, units):
         found = static_part(minor, name, start, number, units)
-        found["attributes"]["parentUUID"] = {"string": fake.gpus[minor].uuid}
+        card = fake.gpus[minor]
+        found["attributes"] |= {
+            "parentUUID": {"string": card.uuid},
+            "productName": {"string": card.model},
+            "resource.kubernetes.io/pciBusID": {"string": card.pci},
+        }
         return found
 
     cut = [part(4, "3g.20gb", 0, 9, 4), part(4, "3g.20gb", 4, 9, 4), part(5, "1g.5gb", 0, 19, 1)]
