@@ -174,7 +174,7 @@ def _eight(family: _Family) -> list[MigProfile]:
         f"4g.{four}gb",
         f"7g.{seven}gb",
     )
-    memory = dict(zip((1, 2, 4, 8), family.memory, strict=True))
+    memory: dict[int, int] = dict(zip((1, 2, 4, 8), family.memory, strict=True))
     engines = family.engines
     return [
         MigProfile(
