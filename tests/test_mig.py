@@ -146,6 +146,17 @@ def test_the_best_start_is_the_one_that_leaves_most(model, steps, weighted) -> N
         state = best[1]
 
 
+def test_no_profile_has_more_instances_than_its_most_and_none_has_media_engines_twice() -> None:
+    few = MigProfile(id=1, name="few", size=1, starts=(0, 1, 2, 3), most=2)
+    found = full_grid((few,))
+    assert found is not None
+    assert (found.states, found.room("few")[0]) == (11, 2)
+    pair = tuple(replace(few, id=at, name=f"1g.{at}gb+me", most=1) for at in range(2))
+    media = full_grid((*pair, replace(few, id=2, name="4g.9gb", size=4, starts=(0,), most=1)))
+    assert media is not None
+    assert media.states == 10, "of some products no engines are known, but this rule is"
+
+
 def test_a_small_instance_leaves_the_large_places_free() -> None:
     found = grid()
     first = found.add(0, "1g.10gb")

@@ -156,9 +156,13 @@ def test_slices_of_dynamic_mig_name_placements_and_only_those_are_given() -> Non
     (gpu,) = inventory.machines[0].machine.gpus
     assert gpu.mig is not None
     assert (gpu.mig.dynamic, gpu.whole, gpu.mig.enabled) == (True, True, True)
-    assert {p.name: p.starts for p in gpu.mig.profiles} == {
+    assert {p.name: p.starts for p in gpu.mig.profiles if p.starts} == {
         "1g.10gb": tuple(range(7)), "3g.40gb": (4,), "2g.20gb": (0,),
     }  # fmt: skip
+    assert gpu.mig_profiles == ("1g.10gb", "2g.20gb", "3g.40gb")
+    found = grid_of_gpu(gpu)
+    assert found is not None
+    assert found.state_of([("2g.20gb", 0), ("1g.10gb", 2), ("3g.40gb", 4)]) is not None
     assert whats(inventory).count("is no part that gpu-0 is known to have") == 2
     assert device_name(gpu, "3g.40gb", 4) == "gpu-0-mig-3g40gb-9-4"
     with pytest.raises(KeyError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import random
 from collections import Counter
 from dataclasses import replace
@@ -62,6 +63,20 @@ def test_offline_packing_is_as_small_as_an_exhaustive_search(demand) -> None:
     assert len(packing.devices) == used
 
 
+def test_offline_packing_is_as_small_as_dynamic_programming_says() -> None:
+    names = (*PLAIN, "1g.20gb")
+    found = grid(only=names)
+    full = {tuple(Counter(n for n, _ in found.layout(s))[name] for name in names) for s in found.full().tolist()}
+    box = [range(n) for n in (7, 6, 5, 4, 2, 7)]
+    fewest = {}
+    for demand in itertools.product(*box):  # in an order in which everything smaller comes first
+        options = (tuple(max(0, a - b) for a, b in zip(demand, kind, strict=True)) for kind in full)
+        fewest[demand] = 1 + min(fewest[left] for left in options if left != demand) if any(demand) else 0
+    for demand in random.Random(5).sample(sorted(fewest), 500):
+        packing = pack_offline(found, dict(zip(names, demand, strict=True)))
+        assert (len(packing.devices), packing.exact) == (fewest[demand], True)
+
+
 def test_a_search_that_runs_out_of_steps_says_so() -> None:
     demand = {p.name: 17 + 5 * at for at, p in enumerate(grid().profiles)}
     packing = pack_offline(grid(), demand, steps_most=50)
@@ -111,6 +126,14 @@ def test_instances_that_are_wanted_stay_and_what_gains_too_little_is_left() -> N
     assert plan_recuts([idle("gpu-0", ("7g.80gb", 0))], [wants("1g.10gb", 1, 1_999)], {}).proposals == ()
     assert plan_recuts([idle("gpu-0", ("7g.80gb", 0))], [wants("1g.10gb", 3)], {"1g.10gb": 3}).proposals == ()
     assert plan_recuts([idle("gpu-0", ("7g.80gb", 0))], [], {}).proposals == ()
+
+
+def test_what_one_proposal_takes_away_is_gone_for_the_next() -> None:
+    devices = [idle("gpu-0", ("7g.80gb", 0)), idle("gpu-1", ("7g.80gb", 0))]
+    demand = [wants("7g.80gb", 1, 8 * HOUR), wants("1g.10gb", 14)]
+    plan = plan_recuts(devices, demand, {})
+    assert [p.device for p in plan.proposals] == ["gpu-0"], "the other one is worth more as it is"
+    assert plan.unserved == (("1g.10gb", 7),)
 
 
 def test_a_mode_changes_only_where_it_may_and_where_all_that_is_reset_is_idle() -> None:

@@ -241,6 +241,8 @@ def test_summed_peaks_are_refused_with_numbers() -> None:
     full = share_fits(slice_of(600), [slice_of(500)], 80 * GIB)
     assert full is not None
     assert full.reason is Reason.SHARED_COMPUTE_FULL
+    assert share_fits(slice_of(501), [slice_of(500)], 0) is not None
+    assert share_fits(slice_of(500), [slice_of(500)], 80 * GIB) is None
     thirds = [slice_of(333)] * 2
     assert share_fits(slice_of(334), thirds, 80 * GIB + 1) is None, "parts that make a whole fit"
     assert share_fits(slice_of(1, 40, ShareMode.MPS), [slice_of(501)], 80 * GIB) is not None, "a part counts as memory"

@@ -70,7 +70,7 @@ def cut(gpu: Gpu, parts: Iterable[SlicePart], *, whole: bool, conflicts: list[st
         geometry = _existing(gpu, known, [part for part in listed if part.exists], conflicts)
     else:
         geometry = _possible(gpu, known, listed, conflicts)
-    names = tuple(sorted({p.name for p in geometry.profiles}))
+    names = tuple(sorted({p.name for p in geometry.profiles if p.starts}))
     return replace(gpu, mig=geometry, mig_enabled=geometry.enabled, mig_profiles=names, whole=whole)
 
 
@@ -117,11 +117,8 @@ def _possible(gpu: Gpu, known: MigGeometry, parts: Sequence[SlicePart], conflict
             conflicts.append(_unknown(part, gpu))
         else:
             named.setdefault(profile.id, set()).add(part.start)
-    profiles = tuple(
-        replace(p, starts=tuple(start for start in p.starts if start in named[p.id]))
-        for p in known.profiles
-        if p.id in named
-    )
+    # A profile that no slice names keeps its place: what the GPU has of each engine follows from all of them.
+    profiles = tuple(replace(p, starts=tuple(s for s in p.starts if s in named.get(p.id, ()))) for p in known.profiles)
     return replace(known, profiles=profiles, instances=(), dynamic=True)
 
 

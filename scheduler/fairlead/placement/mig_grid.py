@@ -228,7 +228,7 @@ def full_grid(profiles: tuple[MigProfile, ...]) -> Grid | None:
     """Return the grid over every layout that the profiles allow; None where there is none, or too many."""
     usable = _by_name(profiles)
     slots = sorted((start, row) for row, p in enumerate(usable) for start in p.starts)
-    return _build(usable, [(row, start) for start, row in slots], _units(usable), dynamic=True)
+    return _build(usable, [(row, start) for start, row in slots], _units(usable), profiles)
 
 
 @lru_cache(maxsize=1_024)
@@ -240,7 +240,7 @@ def _static(profiles: tuple[MigProfile, ...], placed: tuple[tuple[int, int], ...
         for number, start in set(placed)
         if number in row_of and start in usable[row_of[number]].starts
     )
-    return _build(usable, [(row, start) for start, row in slots], _units(usable), dynamic=False)
+    return _build(usable, [(row, start) for start, row in slots], _units(usable), ())
 
 
 def mig_milli(grid: Grid, profile: str) -> int:
@@ -280,10 +280,12 @@ def _units(profiles: Sequence[MigProfile]) -> int:
     return max((start + p.size for p in profiles for start in p.starts), default=0)
 
 
-def _build(usable: tuple[MigProfile, ...], slots: list[tuple[int, int]], units: int, *, dynamic: bool) -> Grid | None:
+def _build(
+    usable: tuple[MigProfile, ...], slots: list[tuple[int, int]], units: int, limits: Sequence[MigProfile]
+) -> Grid | None:
     if not usable or not slots:
         return None
-    found = layouts(usable, slots, existing=not dynamic, most=STATES_MOST)
+    found = layouts(usable, slots, limits=limits, most=STATES_MOST)
     if found is None:
         return None
     state_of = {mask: state for state, mask in enumerate(found)}
@@ -301,7 +303,7 @@ def _build(usable: tuple[MigProfile, ...], slots: list[tuple[int, int]], units: 
     return Grid(
         profiles=usable,
         units=units,
-        dynamic=dynamic,
+        dynamic=bool(limits),
         slots=tuple(slots),
         layouts=tuple(found),
         rooms=rooms,

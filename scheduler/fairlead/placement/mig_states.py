@@ -16,17 +16,20 @@ _BITS_MOST = 1 << 18
 
 
 def layouts(
-    profiles: Sequence[MigProfile], slots: Sequence[tuple[int, int]], *, existing: bool, most: int
+    profiles: Sequence[MigProfile],
+    slots: Sequence[tuple[int, int]],
+    *,
+    limits: Sequence[MigProfile],
+    most: int,
 ) -> list[int] | None:
     """Return the masks over `slots` (row of a profile, start) that can be, by number of instances; None above `most`.
 
-    Instances that are `existing` were made by the driver, so of them only overlaps are refused.
+    `limits` are all profiles that the GPU has: it has at least the engines that the most of each would need at once,
+    and nothing says that it has more. Without any only overlaps are refused, as for instances that exist already.
     """
-    amounts = [_amounts(p) for p in profiles]
-    # A GPU has at least what its instances can have at once; nothing says that it has more.
-    totals = [max(a[i] * p.most for a, p in zip(amounts, profiles, strict=True)) for i in range(len(amounts[0]))]
-    totals[-1] = 1
-    return _Bounds(profiles, slots, [] if existing else amounts, totals).layouts(most)
+    amounts = [_amounts(p) for p in profiles] if limits else []
+    most_of = [tuple(p.most * amount for amount in _amounts(p)) for p in limits]
+    return _Bounds(profiles, slots, amounts, [max(column) for column in zip(*most_of, strict=True)]).layouts(most)
 
 
 class _Bounds:
