@@ -238,7 +238,8 @@ def test_attributes_in_either_domain_taints_and_parts_of_gpus() -> None:
     pool, devices, conflicts = slice_devices([slice_of("a", [own, mig, sick, warned])], "gpu.nvidia.com")
     assert (pool, conflicts) == ("n1", ())
     by_name = {device.name: device for device in devices}
-    assert set(by_name) == {"gpu-7", "gpu-1", "gpu-2"}
+    assert set(by_name) == {"gpu-7", "gpu-1", "gpu-2", "gpu-0"}
+    assert (by_name["gpu-0"].whole, [part.device for part in by_name["gpu-0"].parts]) == (False, ["gpu-0-mig-1"])
     assert (by_name["gpu-7"].uuid, by_name["gpu-7"].pci, by_name["gpu-7"].memory_bytes) == (
         "GPU-x",
         "0000:65:00.0",

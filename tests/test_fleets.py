@@ -23,7 +23,15 @@ def nodes(request: pytest.FixtureRequest) -> tuple[Node, ...]:
 
 def test_the_fleets_are_the_documented_ones() -> None:
     sizes = {name: len(fleet.nodes) for name, fleet in FLEETS.items()}
-    assert sizes == {"dgx-a100": 16, "hgx-h100": 16, "gb200-nvl72": 36, "pcie-l40s": 16, "mixed": 16}
+    assert sizes == {
+        "dgx-a100": 16,
+        "hgx-h100": 16,
+        "gb200-nvl72": 36,
+        "pcie-l40s": 16,
+        "a100-mig": 16,
+        "h100-mig": 16,
+        "mixed": 16,
+    }
     assert all(fleet.name == name and fleet.description for name, fleet in FLEETS.items())
 
 

@@ -25,14 +25,14 @@ from fairlead.model.hardware import (
 )
 from fairlead.model.tenancy import Pool
 from fairlead.units import quantity
-from fairlead_operator.device_objects import AttributeValue, Slice, SliceDeviceSpec
+from fairlead_operator.decode_parts import geometry_of, text_attribute, with_parts
+from fairlead_operator.device_objects import Slice, SliceDeviceSpec
 from fairlead_operator.objects import Condition, NodeObject, time_ms
 from fairlead_operator.pod_shape import allocatable
 from fairlead_operator.topology_objects import NodeTopology, PcieSpec
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 CLIQUE_LABEL = "nvidia.com/gpu.clique"
-STANDARD = "resource.kubernetes.io"
 _HEARTBEAT_OLDEST_MS = 60_000  # a node counts as unknown after 50 s without a heartbeat; an older one says little
 _NO_PCIE = PcieSpec()
 SILENT_MS = 300_000
@@ -64,6 +64,8 @@ def decode_topology(found: NodeTopology) -> Machine:
                 pcie=_pcie(g.pcie),
                 healthy=g.healthy,
                 health_reason=g.health_reason,
+                mig=(cut := geometry_of(g, spec.mig_profiles)),
+                mig_enabled=cut is not None and cut.enabled,
             )
             for g in spec.gpus
         ),
@@ -109,7 +111,8 @@ def slice_devices(slices: Iterable[Slice], driver: str) -> tuple[str, tuple[Slic
     """Return (the node's device pool, its whole GPUs, conflicts) from the slices of one node and driver.
 
     Only the highest generation of a pool counts. While a driver is still publishing it, devices stay known but are kept
-    from new allocations, so that what is held on them is not forgotten. Parts of GPUs (MIG) are left out.
+    from new allocations, so that what is held on them is not forgotten. Parts of GPUs (MIG) are with their GPU, which
+    is there too where only its parts are named.
     """
     pools: dict[str, list[Slice]] = {}
     for found in slices:
@@ -139,39 +142,35 @@ def _pool_devices(members: list[Slice], driver: str) -> tuple[SliceDevice, ...]:
     elif any(count > 1 for count in names.values()):
         trouble = "its ResourceSlices name a device twice"
     found_devices: dict[str, SliceDevice] = {}
+    parts: dict[str, SliceDeviceSpec] = {}
     for found in current:
         for spec in found.spec.devices:
+            if text_attribute(spec, driver, "type") == "mig":
+                parts.setdefault(spec.name, spec)
+                continue
             device = _slice_device(spec, driver)
             if device is not None and device.name not in found_devices:
-                found_devices[device.name] = replace(device, tainted=True, taint=trouble) if trouble else device
-    return tuple(found_devices.values())
+                found_devices[device.name] = device
+    devices = with_parts(tuple(found_devices.values()), parts.values(), driver)
+    return tuple(replace(device, tainted=True, taint=trouble) if trouble else device for device in devices)
 
 
 def _slice_device(spec: SliceDeviceSpec, driver: str) -> SliceDevice | None:
     """Convert one device; None for what is no whole GPU."""
-    kind = _attribute(spec, driver, "type")
+    kind = text_attribute(spec, driver, "type")
     if kind not in ("", "gpu"):
         return None
     memory = spec.capacity.get("memory") or spec.capacity.get(f"{driver}/memory")
     taint = next((t for t in spec.taints if t.effect in _KEEPING_AWAY), None)
     return SliceDevice(
         name=spec.name,
-        uuid=_attribute(spec, driver, "uuid"),
-        pci=_attribute(spec, driver, "pciBusID"),
-        model=_attribute(spec, driver, "productName"),
+        uuid=text_attribute(spec, driver, "uuid"),
+        pci=text_attribute(spec, driver, "pciBusID"),
+        model=text_attribute(spec, driver, "productName"),
         memory_bytes=quantity(memory.value, field=f"device {spec.name} capacity.memory") if memory else 0,
         tainted=taint is not None,
         taint="" if taint is None else f"{taint.key}={taint.value}:{taint.effect}",
     )
-
-
-def _attribute(spec: SliceDeviceSpec, driver: str, name: str) -> str:
-    """Return a text attribute from the standard domain, the driver's, or none, which is the driver's too."""
-    for key in (f"{STANDARD}/{name}", f"{driver}/{name}", name):
-        value: AttributeValue | None = spec.attributes.get(key)
-        if value is not None and value.string is not None:
-            return value.string
-    return ""
 
 
 def pools_of(labels: Mapping[str, str], pools: Iterable[Pool]) -> tuple[Pool, ...]:

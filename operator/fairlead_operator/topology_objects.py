@@ -18,6 +18,42 @@ class PcieSpec(Record, frozen=True, kw_only=True):
     p2p: str = ""
 
 
+class MigInstanceSpec(Record, frozen=True, kw_only=True):
+    """A GPU instance that exists."""
+
+    id: int
+    profile: int
+    start: int
+    size: int
+
+
+class MigSpec(Record, frozen=True, kw_only=True):
+    """How a GPU is cut."""
+
+    enabled: bool
+    pending: bool = False
+    instances: list[MigInstanceSpec] = []
+
+
+class MigProfileSpec(Record, frozen=True, kw_only=True):
+    """One size of instance of one model; an agent of an older version says nothing of engines."""
+
+    model: str
+    id: int
+    name: str
+    size: int
+    starts: list[int]
+    most: int
+    memory_bytes: int = 0
+    multiprocessors: int = 0
+    compute_slices: int = 0
+    copy_engines: int = 0
+    decoders: int = 0
+    encoders: int = 0
+    jpegs: int = 0
+    ofas: int = 0
+
+
 class GpuSpec(Record, frozen=True, kw_only=True):
     """A GPU as the agent found it."""
 
@@ -35,6 +71,7 @@ class GpuSpec(Record, frozen=True, kw_only=True):
     pcie: PcieSpec = PcieSpec()
     healthy: bool = True
     health_reason: str = ""
+    mig: MigSpec | None = None
 
 
 class NicSpec(Record, frozen=True, kw_only=True):
@@ -101,6 +138,7 @@ class NodeTopologySpec(Record, frozen=True, kw_only=True):
     pcie: list[FunctionSpec] = []
     wires: list[WireSpec] = []
     clique: str = ""
+    mig_profiles: list[MigProfileSpec] = []
 
 
 class NodeTopologyStatus(Record, frozen=True, kw_only=True):

@@ -138,6 +138,13 @@ def _profiles(machine: Machine, ward: Ward) -> list[dict[str, Any]]:
                 "starts": list(p.starts),
                 "most": p.most,
                 "memoryBytes": p.memory_bytes,
+                "multiprocessors": p.multiprocessors,
+                "computeSlices": p.compute,
+                "copyEngines": p.copy_engines,
+                "decoders": p.decoders,
+                "encoders": p.encoders,
+                "jpegs": p.jpegs,
+                "ofas": p.ofas,
             }
     return list(found.values())[:128]
 

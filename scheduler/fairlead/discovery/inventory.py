@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from fairlead.discovery.mig_slices import SlicePart, cut
 from fairlead.discovery.pci import normal_pci
 from fairlead.model.hardware import Gpu, Machine
 
@@ -21,7 +22,8 @@ _NATURAL = re.compile(r"([0-9]+)")
 class SliceDevice:
     """One device of a node's ResourceSlices; "" and 0 where the driver publishes no such attribute.
 
-    `tainted` says that a device taint keeps new allocations away, `taint` which.
+    `tainted` says that a device taint keeps new allocations away, `taint` which. `parts` are its MIG devices; `whole`
+    is False where the slices name these and not the GPU itself.
     """
 
     name: str
@@ -31,6 +33,8 @@ class SliceDevice:
     memory_bytes: int = 0
     tainted: bool = False
     taint: str = ""
+    parts: tuple[SlicePart, ...] = ()
+    whole: bool = True
 
 
 def join(
@@ -44,7 +48,7 @@ def join(
     conflicts: list[str] = []
     devices = _by_name(slice_devices, conflicts)
     if machine_from_topology is None:
-        gpus = tuple(_plain(device, at) for at, device in enumerate(devices))
+        gpus = tuple(_plain(device, at, conflicts) for at, device in enumerate(devices))
         return Machine(source="resourceslices", gpus=gpus), tuple(conflicts)
     topology = machine_from_topology
     matched = _match(topology, devices, conflicts)
@@ -56,7 +60,9 @@ def join(
                 f"{gpu.id} ({_described(gpu.pci, gpu.uuid)}) of the topology is joined with no slice device"
             )
     gpus = tuple(
-        _merged(device, known[matched[device.name]], at, conflicts) if device.name in matched else _plain(device, at)
+        _merged(device, known[matched[device.name]], at, conflicts)
+        if device.name in matched
+        else _plain(device, at, conflicts)
         for at, device in enumerate(devices)
     )
     names = {gpu.device for gpu in gpus}
@@ -145,7 +151,12 @@ def _described(pci: str, uuid: str) -> str:
     return ", ".join(part for part in (pci, uuid) if part) or "neither PCI address nor UUID"
 
 
-def _plain(device: SliceDevice, at: int) -> Gpu:
+def _plain(device: SliceDevice, at: int, conflicts: list[str]) -> Gpu:
+    """Return a device as its slice alone describes it."""
+    return cut(_bare(device, at), device.parts, whole=device.whole, conflicts=conflicts)
+
+
+def _bare(device: SliceDevice, at: int) -> Gpu:
     return Gpu(
         id=device.name,
         index=at,
@@ -165,8 +176,8 @@ def _merged(device: SliceDevice, gpu: Gpu, at: int, conflicts: list[str]) -> Gpu
         conflicts.append(
             f"device {device.name} is {device.model!r} in the ResourceSlice, {gpu.model!r} in the topology"
         )
-    plain = _plain(device, at)
-    return replace(
+    plain = _bare(device, at)
+    merged = replace(
         gpu,
         id=plain.id,
         index=at,
@@ -178,3 +189,4 @@ def _merged(device: SliceDevice, gpu: Gpu, at: int, conflicts: list[str]) -> Gpu
         healthy=plain.healthy and gpu.healthy,
         health_reason=plain.health_reason or gpu.health_reason,
     )
+    return cut(merged, device.parts, whole=device.whole, conflicts=conflicts)

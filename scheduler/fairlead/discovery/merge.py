@@ -223,7 +223,7 @@ def _alike(name: str, ours: Any, theirs: Any) -> bool:
         return same_model(str(ours), str(theirs))
     if name == "uuid":
         return str(ours).lower() == str(theirs).lower()
-    return name in ("mig_profiles", "formats", "partitions_max", "bytes_per_s", "guid")
+    return name in ("mig", "mig_profiles", "formats", "partitions_max", "bytes_per_s", "guid")
 
 
 def _fabric(inventories: list[Inventory], warnings: list[Warned]) -> Fabric:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fairlead.discovery.documents import Mapping, integer, listing, mapping, text
 from fairlead.errors import UnreadableInput
 from fairlead.model.fabric import Inventory, NamedMachine, Warned
 from fairlead.model.hardware import Gpu, Link, Machine, Nic, NumaNode
+from fairlead.model.partitions import MigGeometry, MigInstance, MigProfile
 
 
 def parse(documents: list[Mapping], *, name: str) -> Inventory:
@@ -38,6 +41,73 @@ def _entries(spec: Mapping, key: str, where: str) -> list[tuple[str, Mapping]]:
     ]
 
 
+def _profile(entry: Mapping, where: str) -> MigProfile:
+    def number(key: str) -> int:
+        return integer(entry.get(key), f"{where}.{key}", 0)
+
+    return MigProfile(
+        id=number("id"),
+        name=text(entry.get("name"), f"{where}.name"),
+        size=number("size"),
+        starts=tuple(integer(start, f"{where}.starts") for start in listing(entry.get("starts"), f"{where}.starts")),
+        most=number("most"),
+        memory_bytes=number("memoryBytes"),
+        multiprocessors=number("multiprocessors"),
+        compute=number("computeSlices"),
+        copy_engines=number("copyEngines"),
+        decoders=number("decoders"),
+        encoders=number("encoders"),
+        jpegs=number("jpegs"),
+        ofas=number("ofas"),
+    )
+
+
+def _mig(gpu: Mapping, profiles: list[tuple[str, MigProfile]], where: str) -> dict[str, Any]:
+    """Return the fields of a GPU that say how it is cut; {} where the agent said nothing."""
+    if gpu.get("mig") is None:
+        return {}
+    mig = mapping(gpu.get("mig"), f"{where}.mig")
+    model = text(gpu.get("model"), f"{where}.model")
+    geometry = MigGeometry(
+        enabled=text(mig.get("enabled"), f"{where}.mig.enabled") == "true",
+        pending=text(mig.get("pending"), f"{where}.mig.pending") == "true",
+        profiles=tuple(profile for owner, profile in profiles if owner == model[:128]),
+        instances=tuple(
+            MigInstance(
+                id=integer(i.get("id"), f"{at}.id", 0),
+                profile=integer(i.get("profile"), f"{at}.profile", 0),
+                start=integer(i.get("start"), f"{at}.start", 0),
+                size=integer(i.get("size"), f"{at}.size", 0),
+            )
+            for at, i in _entries(mig, "instances", f"{where}.mig")
+        ),
+    )
+    names = tuple(sorted(p.name for p in geometry.profiles))
+    return {"mig": geometry, "mig_enabled": geometry.enabled, "mig_profiles": names}
+
+
+def _gpu(g: Mapping, profiles: list[tuple[str, MigProfile]], at: str) -> Gpu:
+    def said(key: str) -> str:
+        return text(g.get(key), f"{at}.{key}")
+
+    index = integer(g.get("index"), f"{at}.index", 0)
+    return Gpu(
+        id=said("id") or f"GPU{index}",
+        index=index,
+        device=said("device") or f"gpu-{index}",
+        uuid=said("uuid"),
+        pci=said("pci"),
+        model=said("model"),
+        memory_bytes=integer(g.get("memoryBytes"), f"{at}.memoryBytes", 0),
+        numa=integer(g.get("numa"), f"{at}.numa", -1),
+        pcie_root=said("pcieRoot"),
+        pcie_switch=said("pcieSwitch"),
+        healthy=said("healthy") != "false",
+        health_reason=said("healthReason"),
+        **_mig(g, profiles, at),
+    )
+
+
 def _machine(spec: Mapping, where: str, name: str) -> Machine:
     def said(entry: Mapping, key: str, here: str) -> str:
         return text(entry.get(key), f"{here}.{key}")
@@ -45,23 +115,8 @@ def _machine(spec: Mapping, where: str, name: str) -> Machine:
     def number(entry: Mapping, key: str, here: str, default: int = -1) -> int:
         return integer(entry.get(key), f"{here}.{key}", default)
 
-    gpus = tuple(
-        Gpu(
-            id=said(g, "id", at) or f"GPU{number(g, 'index', at, 0)}",
-            index=number(g, "index", at, 0),
-            device=said(g, "device", at) or f"gpu-{number(g, 'index', at, 0)}",
-            uuid=said(g, "uuid", at),
-            pci=said(g, "pci", at),
-            model=said(g, "model", at),
-            memory_bytes=number(g, "memoryBytes", at, 0),
-            numa=number(g, "numa", at),
-            pcie_root=said(g, "pcieRoot", at),
-            pcie_switch=said(g, "pcieSwitch", at),
-            healthy=said(g, "healthy", at) != "false",
-            health_reason=said(g, "healthReason", at),
-        )
-        for at, g in _entries(spec, "gpus", where)
-    )
+    profiles = [(said(p, "model", at), _profile(p, at)) for at, p in _entries(spec, "migProfiles", where)]
+    gpus = tuple(_gpu(g, profiles, at) for at, g in _entries(spec, "gpus", where))
     nics = tuple(
         Nic(
             id=said(n, "id", at),

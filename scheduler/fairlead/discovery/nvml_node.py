@@ -13,7 +13,7 @@ from typing import Any
 from fairlead.discovery.nvml import Fabric, GpuLost, Handle, Library
 from fairlead.discovery.pci import normal_pci
 from fairlead.model.hardware import Gpu, Link, Machine, Wire
-from fairlead.model.partitions import MigGeometry, MigInstance, MigProfile
+from fairlead.model.partitions import MigGeometry, MigInstance, MigProfile, without_prefix
 from fairlead.topology.paths import NVLINK_BYTES_PER_S, theoretical_pace
 
 _ANCESTORS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
@@ -144,6 +144,7 @@ def _device(library: Library, index: int, handle: Handle, uuid: str) -> _Device:
         mig_enabled=facts.mig is not None and facts.mig.enabled,
         mig_profiles=tuple(profile.name for profile in facts.mig.profiles) if facts.mig else (),
         serial=library.text(where, "DeviceGetSerial", handle),
+        mig=facts.mig,
     )
     device = _Device(gpu, handle, facts)
     _nvlinks(library, device)
@@ -288,10 +289,16 @@ def _profile(info: Any) -> MigProfile:
     name = getattr(info, "name", "")
     return MigProfile(
         id=int(info.id),
-        name=(name.decode(errors="replace") if isinstance(name, bytes) else str(name)).removeprefix("MIG "),
+        name=without_prefix(name.decode(errors="replace") if isinstance(name, bytes) else str(name)),
         size=0,
         starts=(),
         most=int(info.instanceCount),
         memory_bytes=int(info.memorySizeMB) * _MEBI,
         multiprocessors=int(info.multiprocessorCount),
+        compute=int(getattr(info, "sliceCount", 0)),
+        copy_engines=int(getattr(info, "copyEngineCount", 0)),
+        decoders=int(getattr(info, "decoderCount", 0)),
+        encoders=int(getattr(info, "encoderCount", 0)),
+        jpegs=int(getattr(info, "jpegCount", 0)),
+        ofas=int(getattr(info, "ofaCount", 0)),
     )

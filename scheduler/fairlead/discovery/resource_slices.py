@@ -1,7 +1,7 @@
 """Read ResourceSlices, as the API server gives them, into machines: whole GPUs of gpu.nvidia.com, NICs of dranet.
 
 A slice says which PCIe root and NUMA node a device hangs on, and nothing of switches or NVLink; so paths between its
-devices are those that root and NUMA node imply. Parts of GPUs (MIG) only say how their GPU can be cut.
+devices are those that root and NUMA node imply. Parts of GPUs (MIG) say how their GPU is cut.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from fairlead.discovery.documents import Mapping, integer, listing, mapping, text
 from fairlead.discovery.inventory import natural
+from fairlead.discovery.mig_slices import SlicePart, cut, slice_part
 from fairlead.discovery.pci import normal_pci
 from fairlead.errors import UnreadableInput
 from fairlead.model.fabric import Inventory, NamedMachine, Warned
@@ -40,7 +41,8 @@ class _Slice:
 class _Node:
     gpus: dict[str, Gpu] = field(default_factory=dict[str, Gpu])
     nics: dict[str, Nic] = field(default_factory=dict[str, Nic])
-    profiles: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    parts: dict[str, list[SlicePart]] = field(default_factory=dict[str, list[SlicePart]])
+    parents: dict[str, Gpu] = field(default_factory=dict[str, Gpu])
     driver_version: str = ""
     source: str = "resource-slices"
 
@@ -77,10 +79,12 @@ def parse(documents: list[Mapping], *, name: str) -> Inventory:
             for at, device in enumerate(found.devices):
                 here = f"{name}: {found.name}.spec.devices[{at}]"
                 _device(mapping(device, here), found.driver, node, here, warnings)
-    machines = [
-        NamedMachine(name=node, machine=_machine(found, name), sources=(("resource-slices", name),))
-        for node, found in sorted(nodes.items())
-    ]
+    machines: list[NamedMachine] = []
+    for node_name, found_node in sorted(nodes.items()):
+        conflicts: list[str] = []
+        machine = _machine(found_node, name, conflicts)
+        machines.append(NamedMachine(name=node_name, machine=machine, sources=(("resource-slices", name),)))
+        warnings += [Warned(where=f"{name}: {node_name}", what=what) for what in conflicts]
     return Inventory(source=name, machines=tuple(machines), warnings=tuple(warnings))
 
 
@@ -157,8 +161,7 @@ def _device(device: Mapping, driver: str, node: _Node, where: str, warnings: lis
         return
     kind = attributes.text("type") or "gpu"
     if kind == "mig":
-        parent = attributes.text("parentUUID") or name.split("-mig-")[0]
-        node.profiles.setdefault(parent, set()).add(attributes.text("profile") or name)
+        _part(name, pci, attributes, device, node, where)
         return
     if kind != "gpu":
         return
@@ -167,6 +170,27 @@ def _device(device: Mapping, driver: str, node: _Node, where: str, warnings: lis
         return
     node.driver_version = node.driver_version or attributes.text("driverVersion")
     node.gpus[name] = _gpu(name, pci, attributes, device, where)
+
+
+def _part(name: str, pci: str, attributes: _Attributes, device: Mapping, node: _Node, where: str) -> None:
+    """Keep a MIG device by its GPU's UUID, or by the GPU's name where it gives none; the GPU may be in no slice."""
+    inner = mapping(device.get("basic"), f"{where}.basic") or device
+    names = [key.rpartition("/")[2] for key in mapping(inner.get("capacity"), f"{where}.capacity")]
+    units = [int(key[11:]) for key in names if key.startswith("memorySlice") and key[11:].isdecimal() and len(key) < 16]
+    parent = attributes.text("parentUUID")
+    part = slice_part(
+        name,
+        profile=attributes.text("profile"),
+        parent=parent,
+        uuid=attributes.text("uuid"),
+        memory_slices=units,
+    )
+    owner = f"gpu-{part.minor}" if part.minor >= 0 else name.partition("-mig-")[0]
+    node.parts.setdefault(parent or owner, []).append(part)
+    if len(node.parts) > _MOST_DEVICES or len(node.parts[parent or owner]) > _MOST_DEVICES:
+        raise UnreadableInput(f"{where}: more than {_MOST_DEVICES} MIG devices on one node")
+    bare = _gpu(owner, pci, attributes, {}, where)
+    node.parents.setdefault(parent or owner, replace(bare, uuid=parent, whole=False))
 
 
 def _pci_of_parts(attributes: _Attributes) -> str:
@@ -217,13 +241,15 @@ def _nic(name: str, pci: str, attributes: _Attributes, node: _Node) -> None:
     )
 
 
-def _machine(node: _Node, name: str) -> Machine:
+def _machine(node: _Node, name: str, conflicts: list[str]) -> Machine:
+    named = {gpu.uuid or gpu.id for gpu in node.gpus.values()} | set(node.gpus)
+    found = [*node.gpus.values(), *(gpu for key, gpu in node.parents.items() if key not in named)]
     gpus: list[Gpu] = []
-    taken = Counter(gpu.index for gpu in node.gpus.values())
-    for at, gpu in enumerate(sorted(node.gpus.values(), key=lambda gpu: natural(gpu.id))):
-        profiles = tuple(sorted(node.profiles.get(gpu.uuid, set()) | node.profiles.get(gpu.id, set())))
+    taken = Counter(gpu.index for gpu in found)
+    for at, gpu in enumerate(sorted(found, key=lambda gpu: natural(gpu.id))):
+        parts = [*node.parts.get(gpu.uuid, ()), *node.parts.get(gpu.id, ())]
         index = gpu.index if taken[gpu.index] == 1 else at
-        gpus.append(replace(gpu, index=index, mig_profiles=profiles, mig_enabled=bool(profiles)))
+        gpus.append(cut(replace(gpu, index=index), parts, whole=gpu.whole, conflicts=conflicts))
     nics = tuple(sorted(node.nics.values(), key=lambda nic: natural(nic.id)))
     links: list[Link] = []
     for at, a in enumerate(gpus):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NewType
 
+from fairlead.model.partitions import MigGeometry
+
 NodeName = NewType("NodeName", str)
 DeviceId = tuple[str, str]
 """(node, device name in its ResourceSlice): one exclusive device of the fleet."""
@@ -63,6 +65,8 @@ class Gpu:
     `package` is the socket it hangs on, `memory_numa` the NUMA node that its memory is (Grace, POWER9), `pcie_parent`
     the bridge right above it in `Machine.pcie`. `compute` is the compute capability (``9.0``), `formats` the numeric
     formats with tensor throughput (``fp8``), `partitions_max` how many parts it can be cut into (1: it cannot).
+    `mig` is how it is cut, None where it is not or nobody can say; `whole` False means that an allocation may name its
+    MIG instances and not the GPU itself.
     """
 
     id: str
@@ -90,6 +94,8 @@ class Gpu:
     mig_profiles: tuple[str, ...] = ()
     serial: str = ""
     vbios: str = ""
+    mig: MigGeometry | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,12 +66,60 @@ class Reason(Enum):
         "spec.serviceClass: queue {queue} does not list {name}",
         "use one of: {allowed}",
     )
+    SHARE_MEMORY_UNENFORCED = (
+        "ShareMemoryUnenforced",
+        Kind.INVALID,
+        "role {role}: nothing keeps a time slice within {memory_mib} MiB of memory",
+        "drop share.memory, use share.mode mps, which enforces it, or ask for a MIG instance",
+    )
+    SHARE_BREAKS_LATENCY = (
+        "ShareBreaksLatency",
+        Kind.INVALID,
+        "role {role}: time slices have no stable latency, so service class {service_class} gets none",
+        "ask for whole GPUs or a MIG instance, or for a pool that allows serving on time slices",
+    )
+    MIG_ONE_INSTANCE = (
+        "MigOneInstance",
+        Kind.INVALID,
+        "role {role}: a pod gets one MIG instance and nothing beside it; it also asks for {beside}",
+        "ask for whole GPUs, or for more replicas with one instance each: instances have no path to each other",
+    )
+    MIG_HAS_NO_ISLAND = (
+        "MigHasNoIsland",
+        Kind.INVALID,
+        "role {role}: MIG instances have no NVLink, so they are in no island together",
+        "remove island from the topology, or ask for whole GPUs",
+    )
     # never as asked
     LEVELS_DO_NOT_NEST = (
         "LevelsDoNotNest",
         Kind.NEVER,
         "spec.topology: the levels {levels} do not lie one inside another in this cluster",
         "name levels that nest",
+    )
+    SHARING_NOT_ALLOWED = (
+        "SharingNotAllowed",
+        Kind.NEVER,
+        "role {role}: no pool that serves {service_class} allows {mode}; allowed there: {allowed}",
+        "ask for whole GPUs, or ask an administrator to add {mode} to a Pool's sharing",
+    )
+    NO_SUCH_PARTITION = (
+        "NoSuchPartition",
+        Kind.NEVER,
+        "role {role}: no GPU {what} can be cut into {profile}; there is: {known}",
+        "use one of these profiles, or ask for whole GPUs",
+    )
+    SHARE_ON_PARTITIONED = (
+        "ShareOnPartitioned",
+        Kind.NEVER,
+        "role {role}: all {gpus} GPUs {what} are in MIG mode, where no share is given",
+        "ask for a MIG instance, or widen devices.model",
+    )
+    SHARE_TOO_BIG = (
+        "ShareTooBig",
+        Kind.NEVER,
+        "role {role}: a share of {memory_mib} MiB fits no GPU {what}; the largest has {best_mib} MiB",
+        "lower share.memory or ask for whole GPUs",
     )
     UNKNOWN_LEVEL = (
         "UnknownTopologyLevel",
@@ -135,6 +183,30 @@ class Reason(Enum):
         Kind.NOT_NOW,
         "role {role}: {detail}",
         "wait, or mend what the template asks of a node",
+    )
+    PARTITION_NOT_CUT = (
+        "PartitionNotCut",
+        Kind.NOT_NOW,
+        "role {role}: no GPU is cut into {profile} now; {gpus} could be, cut are: {cut}",
+        "wait until an administrator cuts one, or use one of these",
+    )
+    SHARED_MEMORY_FULL = (
+        "SharedMemoryFull",
+        Kind.NOT_NOW,
+        "the shares of one GPU would need {need_mib} MiB at their peaks; it has {has_mib} MiB",
+        "wait, or ask for less memory",
+    )
+    SHARED_COMPUTE_FULL = (
+        "SharedComputeFull",
+        Kind.NOT_NOW,
+        "the shares of one GPU would take {need} thousandths of its compute",
+        "wait, or ask for less",
+    )
+    ISOLATION_KEEPS_APART = (
+        "IsolationKeepsApart",
+        Kind.NOT_NOW,
+        "isolation strict keeps it from every device that another tenant is on",
+        "wait for a device of its own, or use isolation shared",
     )
     WAITING_FOR_VICTIMS = (
         "WaitingForVictims",

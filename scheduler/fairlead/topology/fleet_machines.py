@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from fairlead.discovery.mig_slices import canonical
+from fairlead.discovery.mig_tables import profiles_of
 from fairlead.model.hardware import Gpu, Link, Machine, Nic, NumaNode
+from fairlead.model.partitions import MigGeometry, MigInstance
 from fairlead.topology.paths import theoretical_pace, tree_class
 
 GIB = 1 << 30
@@ -73,6 +76,26 @@ def hgx_h100() -> Machine:
         )
         nics.append(_nic(i, bus=bus - 1, numa=numa, root=root, switch=f"switch{i}", bytes_per_s=50_000_000_000))
     return _joined("hgx-h100", gpus, nics, _sockets(2, 48, 1024 * GIB, threads=2), nvlinks=18, pcie_generation=5)
+
+
+def a100_cut() -> Machine:
+    """A DGX A100 whose last four GPUs are cut: two into seven, one into halves and quarters, one into 4g and 3g."""
+    machine = dgx_a100()
+    sevenths = tuple(("1g.10gb", start) for start in range(7))
+    layouts = (sevenths, sevenths, (("2g.20gb", 0), ("2g.20gb", 2), ("3g.40gb", 4)), (("4g.40gb", 0), ("3g.40gb", 4)))
+    cut = tuple(_cut(gpu, layout) for gpu, layout in zip(machine.gpus[4:], layouts, strict=True))
+    return replace(machine, gpus=(*machine.gpus[:4], *cut))
+
+
+def h100_dynamic() -> Machine:
+    """An HGX H100 whose driver makes MIG instances as they are allocated, on every GPU."""
+    machine = hgx_h100()
+    gpus: list[Gpu] = []
+    for gpu in machine.gpus:
+        profiles = profiles_of(gpu.model, gpu.memory_bytes)
+        geometry = MigGeometry(enabled=False, pending=False, profiles=profiles, dynamic=True)
+        gpus.append(replace(gpu, mig=geometry, mig_profiles=tuple(sorted(p.name for p in profiles))))
+    return replace(machine, gpus=tuple(gpus))
 
 
 def gb200_tray() -> Machine:
@@ -143,6 +166,25 @@ def identified(machine: Machine, node: str) -> Machine:
         uuid = f"GPU-{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
         gpus.append(replace(gpu, uuid=gpu.uuid or uuid, pci=gpu.pci or f"0000:{0x10 + 8 * position:02x}:00.0"))
     return replace(machine, gpus=tuple(gpus))
+
+
+def _cut(gpu: Gpu, layout: tuple[tuple[str, int], ...]) -> Gpu:
+    """Return the GPU in MIG mode with these (profile, start), which alone can be allocated."""
+    profiles = profiles_of(gpu.model, gpu.memory_bytes)
+    by_name = {p.name: p for p in profiles}
+    instances = tuple(
+        MigInstance(
+            id=at + 1,
+            profile=by_name[name].id,
+            start=start,
+            size=by_name[name].size,
+            device=canonical(gpu, by_name[name], start),
+        )
+        for at, (name, start) in enumerate(layout)
+    )
+    geometry = MigGeometry(enabled=True, pending=True, profiles=profiles, instances=instances)
+    names = tuple(sorted(by_name))
+    return replace(gpu, mig=geometry, mig_enabled=True, mig_profiles=names, whole=False)
 
 
 def _nic(i: int, *, bus: int, numa: int, root: str, switch: str, bytes_per_s: int, domain: int = 0) -> Nic:

@@ -39,6 +39,8 @@ class Kind:
 A100 = Kind("a100", fleet_machines.dgx_a100, 256, 2048 * GIB, 14_000 * GIB)
 H100 = Kind("h100", fleet_machines.hgx_h100, 192, 2048 * GIB, 14_000 * GIB)
 GB200 = Kind("gb200", fleet_machines.gb200_tray, 144, 960 * GIB, 3_500 * GIB, nodes_per_rack=18, spans_rack=True)
+A100_MIG = Kind("a100m", fleet_machines.a100_cut, 256, 2048 * GIB, 14_000 * GIB)
+H100_MIG = Kind("h100m", fleet_machines.h100_dynamic, 192, 2048 * GIB, 14_000 * GIB)
 L40S = Kind("l40s", fleet_machines.pcie_l40s, 128, 1024 * GIB, 3_500 * GIB)
 
 
@@ -72,6 +74,8 @@ FLEETS: dict[str, Fleet] = {
             nodes_per_rack=18,
         ),
         Fleet("pcie-l40s", "L40S: 8 GPUs on PCIe alone, 2 below each switch", (L40S,)),
+        Fleet("a100-mig", "DGX A100 with four GPUs whole and four cut into MIG instances for good", (A100_MIG,)),
+        Fleet("h100-mig", "HGX H100 whose driver makes MIG instances as they are allocated", (H100_MIG,)),
         Fleet("mixed", "A rack each of H100, A100, L40S and GB200, in turn", (H100, A100, L40S, GB200)),
     )
 }

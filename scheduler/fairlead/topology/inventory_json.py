@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fairlead.model.fabric import GROUPS, TIERS, Fabric, Inventory, NamedMachine, Warned
 from fairlead.model.hardware import Gpu, Link, Machine, Measured, Nic, NumaNode, PcieLink
+from fairlead.model.partitions import MigGeometry
 from fairlead.topology.fabric_paths import FabricPaths
 from fairlead.topology.graph import device_graph, parent
 from fairlead.topology.islands import islands
@@ -111,6 +113,8 @@ def _gpu(gpu: Gpu, choices: tuple[NicChoice, ...]) -> Document:
         "partitions_max": gpu.partitions_max,
         "mig_enabled": gpu.mig_enabled,
         "mig_profiles": list(gpu.mig_profiles),
+        "mig": None if gpu.mig is None else _mig(gpu.mig),
+        "whole": gpu.whole,
         "serial": gpu.serial,
         "vbios": gpu.vbios,
         "minor": _known(gpu.minor),
@@ -121,6 +125,18 @@ def _gpu(gpu: Gpu, choices: tuple[NicChoice, ...]) -> Document:
             {"nic": choice.nic, "class": choice.path, "bytes_per_s": choice.bytes_per_s, "direct": choice.direct}
             for choice in choices
         ],
+    }
+
+
+def _mig(geometry: MigGeometry) -> Document:
+    """Return how a GPU can be and is cut, with every field of profiles and instances."""
+    return {
+        "enabled": geometry.enabled,
+        "pending": geometry.pending,
+        "dynamic": geometry.dynamic,
+        "units": geometry.units,
+        "profiles": [asdict(profile) | {"starts": list(profile.starts)} for profile in geometry.profiles],
+        "instances": [asdict(instance) for instance in geometry.instances],
     }
 
 

@@ -110,7 +110,7 @@ def _alike(before: Node, after: Node) -> bool:
 
 
 def _lasting(gpu: Gpu) -> tuple[object, ...]:
-    return gpu.id, gpu.device, gpu.model, gpu.memory_bytes
+    return gpu.id, gpu.device, gpu.model, gpu.memory_bytes, gpu.mig, gpu.whole
 
 
 def _bits(node: Node) -> Mapping[str, int]:
@@ -118,7 +118,7 @@ def _bits(node: Node) -> Mapping[str, int]:
 
 
 def _healthy(node: Node) -> int:
-    return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy)
+    return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy and gpu.whole)
 
 
 def _usable(node: Node) -> bool:

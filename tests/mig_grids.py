@@ -1,0 +1,45 @@
+"""Grids and GPUs for tests of MIG, by product name."""
+
+from __future__ import annotations
+
+from fairlead.discovery.mig_tables import profiles_of
+from fairlead.model.hardware import Gpu
+from fairlead.model.partitions import MigGeometry, MigInstance
+from fairlead.placement.mig_grid import full_grid, grid_of
+
+A100_40, A100_80 = "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"
+RTX = "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"
+PRODUCTS = (
+    A100_40,
+    A100_80,
+    "NVIDIA H100 80GB HBM3",
+    "NVIDIA H100 NVL",
+    "NVIDIA B200",
+    "NVIDIA GB300",
+    "NVIDIA A30",
+    RTX,
+)
+PLAIN = ("1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb")
+HOUR = 3_600_000
+
+
+def plain_gpu(model):
+    return Gpu(id="GPU0", index=0, device="gpu-0", model=model)
+
+
+def grid(model=A100_80, only=()):
+    """The grid of a product, with some of its profiles."""
+    found = full_grid(tuple(p for p in profiles_of(model) if not only or p.name in only))
+    assert found is not None
+    return found
+
+
+def cut_grid(model, *layout):
+    """The grid of a GPU in static mode, cut like this."""
+    profiles = profiles_of(model)
+    number = {p.name: p for p in profiles}
+    instances = tuple(
+        MigInstance(id=at, profile=number[name].id, start=start, size=number[name].size)
+        for at, (name, start) in enumerate(layout)
+    )
+    return grid_of(MigGeometry(enabled=True, pending=True, profiles=profiles, instances=instances))
