@@ -14,7 +14,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.placement.search import Placer
+from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
 from fairlead.planning.plan import Plan
 from fairlead.service import engine as engine_module

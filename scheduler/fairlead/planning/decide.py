@@ -21,9 +21,10 @@ from fairlead.ordering.backlog import Walk, inside_queue
 from fairlead.ordering.fair_share import QueueTree
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, row_is_free
+from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
-from fairlead.placement.search import Answer, Placer
+from fairlead.placement.search import Answer
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
 from fairlead.planning.plan import Plan
@@ -146,12 +147,14 @@ class _Cycle:
         for member in placement.members:
             row = self.world.inventory.row.get(member.node)
             role = next(r for r in gang.roles if r.name == member.role)
-            mask = 0 if row is None else self.world.inventory.mask(row, member.devices)
-            ready = row is not None and bool(fits[member.role].allowed[row])
-            if row is None or not ready or not row_is_free(role, row, mask, len(member.devices), self.overlay):
+            if row is None or not bool(fits[member.role].allowed[row]):
                 self.overlay.roll_back(mark)
                 return False
-            self.overlay.take(self.overlay.taking(row, use_of(gang, member)))
+            taking = self.overlay.taking(row, use_of(gang, member))
+            if not row_is_free(role, taking, self.overlay):
+                self.overlay.roll_back(mark)
+                return False
+            self.overlay.take(taking)
         return True
 
     # --- the queues -------------------------------------------------------------------------------------------------
