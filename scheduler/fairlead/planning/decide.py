@@ -92,7 +92,7 @@ class _Cycle:
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
 
     def run(self) -> tuple[bool, bool, int]:
-        """Walk; return whether gangs are left for the next slice, whether any are left at all, and how many were tried."""
+        """Walk; return whether the next slice has work, whether any gangs are left, and how many were tried."""
         self._nominated()
         for line in self.world.waiting.unheard:
             assert line.refusal is not None, line

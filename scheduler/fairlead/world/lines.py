@@ -70,14 +70,14 @@ class Line:
         """The queue it stands in."""
         return self.example.queue
 
-    def refuse(self, refusal: Refusal) -> set[GangId]:
-        """Tell everybody in line; returns those for whom it is news."""
+    def refuse(self, refusal: Refusal) -> list[GangId]:
+        """Tell everybody in line; returns those for whom it is news, in order."""
         before = self.refusal
         other = before is None or refusal.reason is not before.reason
         if other or (refusal != before and len(self.ready) <= NEWS_FOR_ALL):
-            news = {waiting.gang.id for waiting in self.ready}
+            news = [waiting.gang.id for waiting in self.ready]
         else:
-            news = set(self.untold)
+            news = list(self.untold)
         self.refusal = refusal
         self.refusals += 1
         self.untold = {}
