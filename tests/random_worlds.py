@@ -19,7 +19,9 @@ from fairlead.model.gang import Gang, GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.placement.feasible import Feasibility
-from fairlead.placement.pack_gang import place, unknown_level, why_never
+from fairlead.placement.refusals import unknown_level, why_never
+from fairlead.placement.score import Score
+from fairlead.placement.search import Placer
 from fairlead.world.overlay import Overlay
 
 MORE = int(os.environ.get("FAIRLEAD_EXAMPLES", "0"))
@@ -92,7 +94,7 @@ def ask(nodes, spec: Gang, busy: dict[str, tuple[str, ...]] | None = None):
     feasibility = Feasibility(world.inventory, world.pools)
     if unknown_level(spec, world.inventory) is not None:
         return None, unknown_level(spec, world.inventory), world
-    found = place(spec, Overlay(world), feasibility)
+    found = Placer(Overlay(world), feasibility, Score()).place(spec).placement
     return found, why_never(spec, world.offered, world.inventory, feasibility), world
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -125,6 +126,9 @@ def test_a_job_goes_from_yaml_to_devices_and_back(server: str):
     doc = wait_for(server, "research/train", "Running")
     assert [pods for on in doc["allocation"]["nodes"] for pods in on["pods"].values()] == ["gpu-[0-7]", "gpu-[0-7]"]
     shown = fairlead("explain", "-n", "research", "train", server=server).stdout
+    assert "spans      2 islands, 2 nodes, 1 rack, 1 block" in shown
+    line = next(line for line in fairlead("ls", server=server).stdout.splitlines() if " train " in line)
+    assert re.search(r" \d+\.\d GB/s  2 islands, 2 nodes, 1 rack, 1 block$", line), line
     assert "research/train is Running" in shown
     assert "slowest link 450.0 GB/s" in shown
     assert "GPU-hours so far" in shown
@@ -139,11 +143,12 @@ def test_ls_has_its_columns_and_the_reason_of_what_waits(server: str):
     fairlead("submit", "-", server=server, text=job("a-job-with-a-rather-long-name-that-is-never-cut", replicas=5))
     doc = wait_for(server, "research/a-job-with-a-rather-long-name-that-is-never-cut", "Pending")
     lines = fairlead("ls", server=server).stdout.splitlines()
-    head = ["NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "AGE"]
+    head = ["NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "AGE", "PACE", "SPAN"]
     assert lines[0].split() == head
     row = next(line for line in lines if "never-cut" in line).split()
     assert row[1] == "a-job-with-a-rather-long-name-that-is-never-cut"
     assert row[5:9] == ["Pending", str(doc["position"]), doc["reason"], "unknown"]
+    assert row[10:] == ["-", "-"]
     listed = json.loads(fairlead("ls", "--json", "-q", "research", server=server).stdout)
     assert {gang["queue"] for gang in listed} == {"research"}
 
@@ -203,7 +208,7 @@ def test_missing_things_and_bad_files_at_a_server(server: str):
     assert fairlead("delete", "nope", server=server).returncode == 4
     bad = fairlead("submit", "-", server=server, text=job("x", replicas=10_000))
     assert bad.returncode == 2
-    assert "spec.roles[0].replicas: 10000 is outside 1..4096" in bad.stderr
+    assert "spec.roles[].replicas: add up to more than 4096; split the work" in bad.stderr
     assert fairlead("submit", "-", server=server, text="kind: [").returncode == 2
 
 

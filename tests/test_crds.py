@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fairlead.model.gang import Gang, Isolation, Role, ShareMode
+from fairlead.model.gang_rules import why_not_offered
+from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES
+
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "fairlead"
 FILES = sorted((ROOT / "crds").glob("*.yaml"))
@@ -125,11 +129,41 @@ def test_every_column_shows_a_field_that_exists(plural):
 def test_the_sum_of_replicas_and_the_largest_gang_agree():
     gangjob = dict(all_fields(CRDS["gangjobs"]))
     spec, replicas = gangjob["spec"], gangjob["spec.roles[].replicas"]
-    (total,) = [rule for rule in spec["x-kubernetes-validations"] if "sum()" in rule["rule"]]
+    (total,) = [rule for rule in spec["x-kubernetes-validations"] if "sum() <=" in rule["rule"]]
     (one,) = [rule for rule in replicas["x-kubernetes-validations"] if "oldSelf" not in rule["rule"]]
     assert "<= 4096" in total["rule"]
     assert "<= 4096" in one["rule"]
     assert gangjob["status.allocation.members"]["maxItems"] == 4096
+
+
+def test_the_schema_takes_the_words_that_the_model_has():
+    gangjob, pool = dict(all_fields(CRDS["gangjobs"])), dict(all_fields(CRDS["pools"]))
+    assert set(gangjob["spec.isolation"]["enum"]) == {*Isolation}
+    assert set(gangjob["spec.roles[].devices.share.mode"]["enum"]) == {*ShareMode}
+    assert set(pool["spec.sharing[]"]["enum"]) == {*SHARING_MODES}
+    assert tuple(pool["spec.sharing"]["default"]) == SHARING_BY_DEFAULT
+    assert set(pool["spec.mig"]["enum"]) == {*MIG_MODES}
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("1g.10gb", True),
+        ("7g.80gb", True),
+        ("1g.12gb+me", True),
+        ("1g.24gb+me.all", True),
+        ("4g.48gb-me", True),
+        ("10gb", False),
+        ("0g.10gb", False),
+        ("1g.10gb x", False),
+        ("1c.2g.20gb", False),
+    ],
+)
+def test_the_schema_and_the_rules_know_the_same_mig_profiles(name, good):
+    pattern = dict(all_fields(CRDS["gangjobs"]))["spec.roles[].devices.mig"]["pattern"]
+    gang = Gang(id="g", namespace="n", name="g", queue="q", roles=(Role(name="w", replicas=1, mig=name),))
+    assert bool(re.search(pattern, name)) is good
+    assert (why_not_offered(gang) is None) is good
 
 
 def test_the_chart_has_the_same_crds():

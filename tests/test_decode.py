@@ -10,14 +10,15 @@ import pytest
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Gang, Overrun, PodShape, ServiceClass, TopologyRequest
-from fairlead.model.hardware import Taint
+from fairlead.model.hardware import Resources, Taint
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.tenancy import Pool
-from fairlead_operator.custom_objects import GangJob, NodeTopology, PoolObject, QueueObject
-from fairlead_operator.decode import decode_gang, decode_pool, decode_queue, priority_of, spec_refusal, template_refusal
+from fairlead_operator.custom_objects import GangJob, NodeTopology
+from fairlead_operator.decode import decode_gang, priority_of, spec_refusal, template_refusal
 from fairlead_operator.decode_nodes import decode_node, is_out_of_service, not_ready_since_ms, slice_devices
 from fairlead_operator.device_objects import Slice
 from fairlead_operator.objects import Condition, NodeObject, PriorityClass, time_ms
+from fairlead_operator.pods import sheet_of
 
 NOON = "2026-03-01T12:00:00Z"
 NOON_MS = 1_772_366_400_000
@@ -97,19 +98,30 @@ def one_role(**more: Any) -> list[dict[str, Any]]:
     [
         ({"checkpoint": {}}, Reason.UNSUPPORTED_FIELD, "spec.checkpoint"),
         ({"deadline": "x"}, Reason.UNSUPPORTED_FIELD, "spec.deadline"),
-        ({"topology": {"within": "rack", "spread": "node"}}, Reason.UNSUPPORTED_FIELD, "spec.topology.spread"),
+        ({"ttl": "1h"}, Reason.UNSUPPORTED_FIELD, "spec.ttl"),
         (
-            {"roles": one_role(devices={"count": 1, "mig": "1g.5gb"})},
+            {"roles": one_role(devices={"share": {"compute": "25%"}})},
             Reason.UNSUPPORTED_FIELD,
-            "spec.roles[w].devices.mig",
+            "spec.roles[w].devices.share in a Pool of mode dra",
+        ),
+        ({"roles": one_role(maxReplicas=4)}, Reason.UNSUPPORTED_FIELD, "spec.roles[w].maxReplicas other than replicas"),
+        ({"topology": {"mode": "preferred"}}, Reason.INVALID_SPEC, "spec.topology"),
+        ({"roles": one_role(topology={"mode": "preferred"})}, Reason.INVALID_SPEC, "spec.roles[w].topology"),
+        (
+            {"roles": one_role(topology={"within": "rack", "spread": "node"})},
+            Reason.INVALID_SPEC,
+            "spec.roles[w].topology.spread",
         ),
         (
-            {"roles": one_role(devices={"count": 1, "share": {}})},
-            Reason.UNSUPPORTED_FIELD,
-            "spec.roles[w].devices.share",
+            {"roles": one_role(topology={"within": "rack", "mode": "x"})},
+            Reason.INVALID_SPEC,
+            "spec.roles[w].topology.mode",
         ),
-        ({"roles": one_role(nicPerGpu=True)}, Reason.UNSUPPORTED_FIELD, "spec.roles[w].nicPerGpu"),
-        ({"roles": one_role(minReplicas=1)}, Reason.UNSUPPORTED_FIELD, "spec.roles[w].minReplicas other than replicas"),
+        ({"isolation": "total"}, Reason.INVALID_SPEC, "spec.isolation"),
+        ({"roles": one_role(needs={"watts": "1"})}, Reason.INVALID_SPEC, "spec.roles[w].needs"),
+        ({"roles": one_role(needs={"nvidia.com/gpu": "1"})}, Reason.INVALID_SPEC, "spec.roles[w].needs"),
+        ({"roles": one_role(needs={"x.y/z": "-1"})}, Reason.INVALID_SPEC, "spec.roles[w].needs[x.y/z]"),
+        ({"roles": one_role(needs={"x.y/z": "much"})}, Reason.INVALID_SPEC, "spec.roles[w].needs[x.y/z]"),
         ({"roles": []}, Reason.INVALID_SPEC, "spec.roles"),
         ({"roles": one_role(replicas=10_000)}, Reason.INVALID_SPEC, "spec.roles[].replicas"),
         ({"roles": one_role(replicas=0)}, Reason.INVALID_SPEC, "spec.roles[w].replicas"),
@@ -162,48 +174,15 @@ def test_priorities() -> None:
     assert missing.reason is Reason.UNKNOWN_PRIORITY_CLASS
 
 
-def test_a_queue_resolves_its_namespaces() -> None:
-    spec = {
-        "parent": "org",
-        "resources": [{"name": "gpu", "guaranteed": 8, "limit": 16, "weight": 2}],
-        "namespaces": {
-            "names": ["fixed"],
-            "selector": {
-                "matchLabels": {"team": "a"},
-                "matchExpressions": [
-                    {"key": "env", "operator": "NotIn", "values": ["prod"]},
-                    {"key": "off", "operator": "DoesNotExist"},
-                ],
-            },
-        },
-        "serviceClasses": ["batch"],
-    }
-    spaces = {
-        "one": {"team": "a"},
-        "two": {"team": "a", "env": "prod"},
-        "three": {"team": "a", "off": ""},
-        "four": {"team": "b"},
-    }
-    got = decode_queue(decoded({"metadata": {"name": "q"}, "spec": spec}, QueueObject), spaces)
-    assert got.namespaces == ("fixed", "one")
-    assert (got.parent, got.guaranteed_gpus, got.limit_gpus, got.weight) == ("org", 8, 16, 2)
-    assert (got.priority_classes, got.service_classes) == (None, (ServiceClass.BATCH,))
-
-
-def test_a_queue_without_namespaces_takes_nobody_and_an_empty_selector_takes_all() -> None:
-    bare = {"metadata": {"name": "q"}, "spec": {"resources": []}}
-    assert decode_queue(decoded(bare, QueueObject), {"a": {}}).namespaces == ()
-    bare["spec"] = {"namespaces": {"selector": {}}}
-    assert decode_queue(decoded(bare, QueueObject), {"a": {}, "b": {"x": "y"}}).namespaces == ("a", "b")
-
-
-def test_a_queue_or_pool_that_cannot_be_honoured_says_what_to_mend() -> None:
-    bad_queue = {"metadata": {"name": "q"}, "spec": {"resources": [{"name": "gpu", "guaranteed": 8, "limit": 4}]}}
-    with pytest.raises(UnreadableInput, match=r"spec\.resources\[gpu\]\.limit is below guaranteed"):
-        decode_queue(decoded(bad_queue, QueueObject), {})
-    bad_pool = {"metadata": {"name": "p"}, "spec": {"nodeSelector": {"a": "b"}, "mode": "count"}}
-    with pytest.raises(UnreadableInput, match=r"spec\.mode count"):
-        decode_pool(decoded(bad_pool, PoolObject))
+def test_needs_are_added_to_what_the_returned_pod_requests() -> None:
+    shape = PodShape(requests=Resources(cpu_milli=500, pods=1, extended=(("example.com/fpga", 1),)))
+    found = job(roles=[{"name": "w", "replicas": 1, "template": {}, "needs": {"example.com/rack-watts": "1200"}}])
+    got = decode_gang(found, {"w": shape})
+    assert isinstance(got, Gang)
+    asked = got.roles[0].pod.requests
+    assert (asked.cpu_milli, asked.pods) == (500, 1)
+    assert asked.extended == (("example.com/fpga", 1), ("example.com/rack-watts", 1_200))
+    assert sheet_of(found).needs == {"w": {"example.com/rack-watts": "1200"}}
 
 
 def slice_of(

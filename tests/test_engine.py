@@ -14,7 +14,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.placement import pack_gang
+from fairlead.placement.search import Placer
 from fairlead.planning import decide as deciding
 from fairlead.planning.plan import Plan
 from fairlead.service import engine as engine_module
@@ -35,11 +35,13 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of gangs for which a placement was really searched."""
     seen: list[str] = []
 
-    def counted(gang, overlay, feasibility):
-        seen.append(gang.name)
-        return pack_gang.place(gang, overlay, feasibility)
+    search = Placer.place
 
-    monkeypatch.setattr(deciding, "place", counted)
+    def counted(placer, gang, **more):
+        seen.append(gang.name)
+        return search(placer, gang, **more)
+
+    monkeypatch.setattr(Placer, "place", counted)
     return seen
 
 

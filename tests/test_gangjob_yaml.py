@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.gang import GangId, Overrun, ServiceClass, TopologyRequest
+from fairlead.model.gang import GangId, Overrun, ServiceClass, Share, ShareMode, TopologyRequest
+from fairlead.model.tenancy import LevelBudget
 from fairlead.simulation import gangjob_yaml
 from fairlead.simulation.story import jobs_yaml
 
@@ -127,20 +128,28 @@ def test_what_is_absent_gets_the_defaults_of_the_schema():
         ("spec.dependsOn", ["a"], "spec.dependsOn: is not supported yet"),
         ("spec.duration", "soon", "spec.duration: 'soon' is not a duration"),
         ("spec.duration", "0s", "spec.duration: is zero"),
-        ("spec.topology.spread", "rack", "spec.topology.spread: is not supported yet"),
+        ("spec.topology", {"mode": "preferred"}, "spec.topology: asks for nothing"),
+        ("spec.topology", {"slices": [{"within": "rack"}]}, r"spec.topology.slices\[0\].size: is required"),
+        ("spec.topology.slice", 4, "did you mean slices"),
         ("spec.topology.mode", "maybe", "spec.topology.mode"),
-        ("spec.successPolicy.roles", ["driver"], "spec.successPolicy.roles: 'driver' is not a role"),
+        ("spec.successPolicy.roles", ["driver"], "spec.successPolicy.roles: 'driver' is no role"),
         ("spec.failurePolicy.maxRestarts", 5_000, r"maxRestarts: 5000 is outside 0..1000"),
         ("spec.preemption.policy", "Maybe", "spec.preemption.policy"),
-        ("spec.roles", [], "spec.roles: has 0 roles"),
-        ("spec.roles.0.replicas", 10_000, r"spec.roles\[0\].replicas: 10000 is outside 1..4096"),
+        ("spec.roles", [], "spec.roles: is empty; add a role"),
+        ("spec.roles.0.replicas", 10_000, r"spec.roles\[\].replicas: add up to more than 4096"),
         ("spec.roles.0.replicas", True, r"spec.roles\[0\].replicas: must be a whole number"),
-        ("spec.roles.0.minReplicas", 1, "elastic gangs are not supported yet"),
-        ("spec.roles.0.minReplicas", 5, "is larger than maxReplicas"),
-        ("spec.roles.0.nicPerGpu", True, "nicPerGpu: is not supported yet"),
-        ("spec.roles.0.devices.mig", "1g.10gb", "devices.mig: is not supported yet"),
-        ("spec.roles.0.devices.share", {"mode": "mps"}, "devices.share: is not supported yet"),
-        ("spec.roles.0.devices.count", 0, "model or memory describe GPUs"),
+        ("spec.roles.0.minReplicas", 5, r"minReplicas: 5 is not between 1 and replicas"),
+        ("spec.roles.0.maxReplicas", 9, r"maxReplicas: other than replicas is not supported"),
+        ("spec.roles.0.nicPerGpu", 1, "nicPerGpu: must be true or false"),
+        ("spec.roles.0.devices.share", {"mode": "mps"}, "devices.share.compute: is required"),
+        ("spec.roles.0.devices.share", {"compute": "some"}, "'some' is not a part of a whole; write for example 25%"),
+        ("spec.roles.0.devices.share", {"compute": "9%", "mode": "turns"}, "'turns' is not one of: time-slice, mps"),
+        ("spec.roles.0.devices.count", 0, "describes GPUs, but count is 0"),
+        ("spec.roles.0.topology", {"within": "rack", "spread": "rack"}, r"use spec.roles\[\].spread"),
+        ("spec.roles.0.needs", {"watts": 5}, "'watts' is no resource name; write for example example.com/rack-watts"),
+        ("spec.roles.0.needs", {"nvidia.com/gpu": 5}, "has a meaning of its own"),
+        ("spec.roles.0.needs", {"example.com/watts": 0}, r"needs\[example.com/watts\]: '0' is not positive"),
+        ("spec.isolation", "total", "spec.isolation: 'total' is not one of: shared, strict"),
         ("spec.roles.0.devices.memory", "eighty", "devices.memory"),
         ("spec.roles.0.template.spec.nodeName", "n1", "nodeName: is not supported yet"),
         ("spec.roles.0.template.spec.topologySpreadConstraints", [{}], "topologySpreadConstraints"),
@@ -155,7 +164,7 @@ def test_a_bad_field_is_named_with_its_mend(path: str, value: Any, says: str):
 
 def test_two_roles_of_one_name_and_too_many_members_are_refused():
     role = {"name": "w", "replicas": 3_000, "template": {}}
-    with pytest.raises(UnreadableInput, match="same name"):
+    with pytest.raises(UnreadableInput, match="names a role twice"):
         read(changed("spec.roles", [role, role]))
     with pytest.raises(UnreadableInput, match="more than 4096"):
         read(changed("spec.roles", [role, {**role, "name": "v"}]))
@@ -202,6 +211,55 @@ def test_queues_and_pools():
     pool["spec"] = {"nodeSelector": {}}
     with pytest.raises(UnreadableInput, match=r"spec\.nodeSelector"):
         read(pool)
+
+
+def test_parts_of_gpus_are_read():
+    document = changed("spec.roles.0.devices", {"share": {"compute": "12.5%", "memory": "10Gi", "mode": "mps"}})
+    role = read(document).gangs[0].roles[0]
+    assert role.share == Share(milli=125, memory_bytes=10 << 30, mode=ShareMode.MPS)
+    document["spec"]["roles"][0]["devices"] = {"share": {"compute": "0.25"}, "model": "H100"}
+    assert read(document).gangs[0].roles[0].share == Share(milli=250)
+    document["spec"]["roles"][0]["devices"] = {"mig": "1g.10gb"}
+    assert read(document).gangs[0].roles[0].mig == "1g.10gb"
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        ({"compute": "0%"}, "is 0 thousandths of a GPU, outside 1 to 999"),
+        ({"compute": "100%"}, "is 1000 thousandths of a GPU, outside 1 to 999; .* set devices.count to 1"),
+        ({"compute": "10%", "memory": "5Gi"}, "not enforced by time slices, which limit no memory; use mode mps"),
+    ],
+)
+def test_a_share_that_is_none_is_refused(share: dict[str, Any], says: str):
+    with pytest.raises(UnreadableInput, match=says):
+        read(changed("spec.roles.0.devices", {"share": share}))
+
+
+def test_a_pool_of_the_embedded_shell_may_share_in_every_way():
+    pool = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "p"}}
+    spec: dict[str, Any] = {"nodeSelector": {"a": "b"}}
+    assert read({**pool, "spec": spec}).pools[0].sharing == ("mig",)
+    spec |= {
+        "sharing": ["mps", "time-slice"],
+        "servingOnTimeSlices": True,
+        "mig": "dynamic",
+        "budgets": [{"level": "rack", "resource": "example.com/rack-watts", "amount": "40k"}],
+    }
+    found = read({**pool, "spec": spec}).pools[0]
+    assert (found.sharing, found.mig_mode, found.serving_on_time_slices) == (("time-slice", "mps"), "dynamic", True)
+    assert found.budgets == (LevelBudget(level="rack", resource="example.com/rack-watts", amount=40_000),)
+    for name, value, says in (
+        ("sharing", ["turns"], "'turns' is not one of"),
+        ("sharing", ["mps"], "servingOnTimeSlices: means nothing unless"),
+        ("mig", "fluid", "'fluid' is not one of"),
+        ("budgets", [{"level": "rack", "resource": "watts", "amount": 1}], r"budgets\[0\].resource: 'watts' is no"),
+        ("budgets", [{"level": "rack", "resource": "x.y/z", "amount": -1}], r"budgets\[0\].amount: '-1' is not"),
+        ("budgets", [{"level": "rack", "resource": "x.y/z"}], r"budgets\[0\].amount: must be a quantity"),
+        ("budgets", [{"level": "rack", "resource": "x.y/z", "amount": 1}] * 2, "rack has a budget of x.y/z already"),
+    ):
+        with pytest.raises(UnreadableInput, match=says):
+            read({**pool, "spec": {**spec, name: value}})
 
 
 def test_the_jobs_of_the_demo_are_good_documents():

@@ -22,11 +22,21 @@ from fairlead.world.views import GangView, NodeView, PoolView, QueueView
 
 PLACED = Placement(
     members=tuple(
-        Member(role="worker", index=i, rank=i, node=NodeName(f"n{i}"), devices=("gpu-0", "gpu-1")) for i in (0, 1)
+        Member(
+            role="worker",
+            index=i,
+            rank=i,
+            node=NodeName(f"n{i}"),
+            devices=("gpu-0", "gpu-1"),
+            cpus=f"{48 * i}-{48 * i + 47}",
+            nics=("mlx5_0", "mlx5_1"),
+        )
+        for i in (0, 1)
     ),
     level="rack",
     domain="r1",
     pace_bytes_per_s=450 * 10**9,
+    span=(("node", 2), ("rack", 1)),
 )
 
 
@@ -128,9 +138,25 @@ def test_gangs_are_listed_without_and_explained_with_their_devices():
         "level": "rack",
         "domain": "r1",
         "pace_bytes_per_s": 450 * 10**9,
+        "span": {"node": 2, "rack": 1},
         "placed_ms": 5,
         "nodes": [{"node": f"n{i}", "pods": {f"worker-{i}": "gpu-[0-1]"}} for i in (0, 1)],
+        "members": [
+            {
+                "rank": i,
+                "pod": f"worker-{i}",
+                "node": f"n{i}",
+                "devices": "gpu-[0-1]",
+                "share_milli": 0,
+                "mig_start": -1,
+                "cpus": f"{48 * i}-{48 * i + 47}",
+                "nics": "mlx5_[0-1]",
+            }
+            for i in (0, 1)
+        ],
     }
+    assert (one["pace_bytes_per_s"], one["span"]) == (450 * 10**9, {"node": 2, "rack": 1})
+    assert [gang["span"] for gang in listed["items"]] == [one["span"], None]
 
 
 def test_what_waits_has_reason_place_start_and_the_names_of_its_victims():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -44,6 +45,21 @@ def test_a_gang_is_bound_whole_and_every_claim_was_allocated_before(world):
     status = world.api.of("gangjobs")["train"]["status"]
     assert status["phase"] == "Placing"
     assert status["allocation"]["members"][0] == {"node": "n0", "pods": ["worker-0=gpu-[0-1]"]}
+
+
+def test_a_part_of_a_gpu_that_no_slice_names_is_given_back_whole(world):
+    """The class is that of parts, and the claim is not allocated with the name of the whole GPU."""
+    effect = place(gpus=1)
+    parts = tuple(dataclasses.replace(m, share_milli=143, mig_start=4) for m in effect.placement.members)
+    effect = dataclasses.replace(effect, placement=dataclasses.replace(effect.placement, members=parts))
+    failed = one(world, effect)
+    assert isinstance(failed, PlaceFailed)
+    assert "name no MIG device at unit 4 of gpu-0" in failed.cause.message
+    made = [o for kind, _, o in world.history if kind == "resourceclaims"]
+    assert {o["spec"]["devices"]["requests"][0]["exactly"]["deviceClassName"] for o in made} == {"mig.nvidia.com"}
+    assert not any((o.get("status") or {}).get("allocation") for o in made)
+    assert world.free()
+    assert world.bound() == []
 
 
 def test_the_same_placement_twice_is_once(world):

@@ -55,7 +55,8 @@ RUNS = gang(
     usage={"gpuMs": 7_200_000}, lostGpuMs=3_600_000,
     allocation={
         "attempt": 2, "placedAtMs": 5, "level": "rack", "domain": "r1", "pace": 450 * 10**9,
-        "members": [{"node": "n1", "pods": ["worker-0=gpu-[0-7]"]}],
+        "span": {"rack": 1, "node": 1, "island": 1}, "cpuSets": ["0-47"],
+        "members": [{"node": "n1", "pods": ["worker-0=gpu-[0-7];cpus=@0;nics=mlx5_[0-7]"]}],
     },
 )  # fmt: skip
 WAITS = gang(
@@ -218,7 +219,8 @@ def test_explain_shows_devices_pace_attempts_and_cost(config: Path):
     shown = plugin(config, "explain", "runs").stdout
     for part in (
         "team/runs is Running", "attempt    2, restarts after failures 1", "slowest link 450.0 GB/s",
-        "n1: worker-0=gpu-[0-7]", "2.000 GPU-hours so far, 1.000 of them in attempts that did not finish",
+        "n1: worker-0=gpu-[0-7] (CPUs 0-47; NICs mlx5_[0-7])", "spans      1 island, 1 node, 1 rack",
+        "pace       450.0 GB/s predicted", "2.000 GPU-hours so far, 1.000 of them in attempts that did not finish",
     ):  # fmt: skip
         assert part in shown
     waits = plugin(config, "explain", "team/waits", context="alice").stdout

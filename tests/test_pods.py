@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Member, Placement, Tier
 from fairlead_operator import pods
+from fairlead_operator.allocations import read_member
 from fairlead_operator.custom_objects import Allocation
 
 TEMPLATE = {
@@ -88,6 +90,16 @@ def test_every_container_knows_its_rank_and_a_users_own_variable_wins():
     assert len(names) == len(set(names))
 
 
+def test_sizes_follow_the_members_that_were_placed_and_cores_and_nics_are_told():
+    one = member(0)
+    two = dataclasses.replace(member(1, "n2"), cpus="48-95", nics=("mlx5_0", "mlx5_1"))
+    for chosen in ((one,), (one, two)):
+        variables = env(pods.pod_manifest(sheet(), chosen[-1], attempt(*chosen)), 1)
+        assert (variables["WORLD_SIZE"], variables["FAIRLEAD_SIZE"]) == (str(len(chosen)),) * 2
+    assert (variables["FAIRLEAD_CPUS"], variables["FAIRLEAD_NICS"]) == ("48-95", "mlx5_0,mlx5_1")
+    assert not {"FAIRLEAD_CPUS", "FAIRLEAD_NICS"} & env(pods.pod_manifest(sheet(), one, attempt(one)), 1).keys()
+
+
 def test_containers_that_ask_for_the_claim_are_the_only_ones_to_get_it():
     own = sheet()
     pod = pods.pod_manifest(own, member(0), attempt(member(0)))
@@ -125,7 +137,7 @@ def test_a_claim_holds_at_most_32_devices():
 
 def test_a_claims_status_names_each_device_and_its_one_node():
     config = [{"opaque": {"driver": "d", "parameters": {"a": 1}}}]
-    status = pods.claim_status(member(0, "n7"), "p", "pod-uid", "gpu.nvidia.com", "pool7", config)
+    status = pods.claim_status("n7", ("gpu-0", "gpu-1"), "p", "pod-uid", "gpu.nvidia.com", "pool7", config)
     results = status["allocation"]["devices"]["results"]
     assert [(r["request"], r["driver"], r["pool"], r["device"]) for r in results] == [
         ("gpus", "gpu.nvidia.com", "pool7", "gpu-0"),
@@ -153,27 +165,55 @@ def test_pod_names_fit_and_stay_apart(gang, index, number):
     assert name != pods.pod_name(gang, "worker", index + 1, number)
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["n1", "n2", "n3"]), st.integers(0, 4), st.sampled_from(["worker", "ps-a"])),
-        min_size=1,
+@st.composite
+def held(draw):
+    """What a member may hold: whole GPUs with cores and NICs, or a part of one."""
+    node, role = draw(st.sampled_from(["n1", "n2", "n3"])), draw(st.sampled_from(["worker", "ps-a"]))
+    whole = draw(st.booleans())
+    return Member(
+        role=role,
+        index=0,
+        rank=0,
+        node=node,
+        devices=tuple(f"gpu-{i}" for i in range(draw(st.integers(0, 4)))) if whole else ("gpu-3",),
+        share_milli=0 if whole else draw(st.integers(1, 999)),
+        mig_start=-1 if whole else draw(st.integers(-1, 11)),
+        cpus=draw(st.sampled_from(["", "0-47", "0,2,4,6", "1"])),
+        nics=draw(st.sampled_from([(), ("mlx5_0",), ("mlx5_0", "mlx5_1", "eth9")])),
     )
-)
-def test_what_status_records_is_read_back_in_rank_order(rows):
-    members = tuple(
-        member(rank, node, tuple(f"gpu-{i}" for i in range(gpus)), role) for rank, (node, gpus, role) in enumerate(rows)
-    )
+
+
+@given(st.lists(held(), min_size=1), st.dictionaries(st.sampled_from(["island", "node", "rack"]), st.integers(1, 9)))
+def test_what_status_and_annotations_record_is_read_back_in_rank_order(rows, span):
+    members = tuple(dataclasses.replace(row, index=rank, rank=rank) for rank, row in enumerate(rows))
     made = attempt(*members)
-    written = msgspec.convert(pods.allocation_status(made), Allocation)
+    made = dataclasses.replace(made, placement=dataclasses.replace(made.placement, span=tuple(sorted(span.items()))))
+    written = msgspec.json.decode(msgspec.json.encode(pods.allocation_status(made)), type=Allocation)
     assert pods.read_allocation(written, Tier.BORROWED) == made
+    for one in members:
+        note = pods.claim_manifest(sheet(), one, made, "c")["metadata"]["annotations"] if one.devices else None
+        if note:
+            node, _, text = note["fairlead.dev/devices"].partition("=")
+            assert read_member(text, one.role, one.index, one.rank, node) == one
 
 
-def test_an_allocation_that_somebody_edited_is_named():
-    broken = msgspec.convert({"members": [{"node": "n1", "pods": ["worker"]}]}, Allocation)
+@pytest.mark.parametrize(
+    "text", ["worker", "worker-x=gpu-0", "worker-0=gpu-0;fast", "worker-0=gpu-0;milli=x", "worker-0=gpu-0;cpus=@1"]
+)
+def test_an_allocation_that_somebody_edited_is_named(text):
+    broken = msgspec.convert({"cpuSets": ["0-3"], "members": [{"node": "n1", "pods": [text]}]}, Allocation)
     with pytest.raises(UnreadableInput, match=r"status\.allocation\.members"):
         pods.read_allocation(broken)
 
 
 def test_4096_members_stay_far_below_the_size_of_an_object():
-    members = tuple(member(i, f"rack-12-node-{i // 2:04d}", tuple(f"gpu-{d}" for d in range(8))) for i in range(4096))
+    turns = [",".join(str(cpu) for cpu in range(first, 256, 2)) for first in (0, 1)]  # cores numbered over the sockets
+    members = tuple(
+        dataclasses.replace(
+            member(i, f"rack-12-node-{i // 2:04d}", tuple(f"gpu-{d}" for d in range(8))),
+            cpus=turns[i % 2],
+            nics=tuple(f"mlx5_{n}" for n in range(8)),
+        )
+        for i in range(4096)
+    )
     assert len(msgspec.json.encode(pods.allocation_status(attempt(*members)))) < 512 * 1024

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import builders
+import numpy as np
 import pytest
 from builders import Stage, tell
 
 from fairlead.ordering.standing import Standing
-from fairlead.placement.feasible import Feasibility, slots
-from fairlead.placement.preempt import RESTART_COST_MS, Room, find_room, lost_work, row_slots
+from fairlead.placement.feasible import Feasibility, slots, slots_on
+from fairlead.placement.preempt import RESTART_COST_MS, Room, find_room, lost_work
+from fairlead.placement.score import Score
+from fairlead.placement.search import Placer
 from fairlead.world.overlay import Overlay
 
 MIN = 60_000
@@ -34,13 +37,14 @@ def full(nodes: dict[str, str], queues: dict[str, str], gangs: dict[str, tuple[s
 def room_for(stage: Stage, text: str, spared: frozenset[str] = frozenset()) -> Room | None:
     spec = stage.submit("asker", text)
     world = stage.engine.world(stage.now_ms)
-    overlay = Overlay(world)
+    placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools), Score())
+    overlay = placer.overlay
     before = overlay.columns.free_mask.copy()
     waiting = [(w.gang.queue, w.gang.gpu_milli) for w in world.waiting]
     capacity = sum(view.gpus for view in stage.engine.node_views())
     standing = Standing(1000 * capacity, world.queues, world.queue_gpu_milli, waiting)
     used = dict(standing.used)
-    room = find_room(spec, world, overlay, Feasibility(world.inventory, world.pools), standing, spared)
+    room = find_room(spec, world, placer, standing, spared)
     assert (overlay.columns.free_mask == before).all(), "the search must leave no trace"
     assert standing.used == used
     return room
@@ -150,7 +154,7 @@ def test_the_end_of_a_minimum_run_time_is_waited_for() -> None:
     assert [tell(effect) for effect in stage.settle()] == ["make room for asker: a", "stop a: Preempted"]
 
 
-def test_counting_one_row_agrees_with_counting_the_column() -> None:
+def test_counting_some_rows_agrees_with_counting_the_column() -> None:
     stage = full(
         {"n1": "8 cpu=8", "n2": "4 pods=2", "n3": "8 cordoned", "n4": "8 ext=x:3 unhealthy=0"},
         {"team": ""},
@@ -159,7 +163,8 @@ def test_counting_one_row_agrees_with_counting_the_column() -> None:
     world = stage.engine.world(stage.now_ms)
     overlay, feasibility = Overlay(world), Feasibility(world.inventory, world.pools)
     for text in ("1x1", "1x2 cpu=2", "1x0 cpu=3", "1x1 port=80", "1x1 port=81", "1x1 ext=x:2", "1x3 model=h100"):
-        spec = builders.gang("g", text)
-        fit = feasibility.fit(spec.roles[0], spec.service_class)
-        column = slots(spec.roles[0], fit, overlay.columns, overlay.ports).tolist()
-        assert column == [row_slots(spec.roles[0], fit, row, overlay) for row in range(4)], text
+        role = builders.gang("g", text).roles[0]
+        fit = feasibility.fit(role, builders.gang("g", text).service_class)
+        column = slots(role, fit, overlay.columns, overlay.ports).tolist()
+        alone = [slots_on(role, fit, 0, overlay, np.array([row])).tolist() for row in range(4)]
+        assert [[room] for room in column] == alone, text

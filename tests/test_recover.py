@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -73,7 +75,9 @@ class Cluster:
                 pod["status"] = {"phase": phase}
             else:
                 pod["status"] = {"phase": "Pending"}
-            claim["status"] = pods.claim_status(member, pod["metadata"]["name"], "x", "gpu.nvidia.com", member.node)
+            claim["status"] = pods.claim_status(
+                member.node, member.devices, pod["metadata"]["name"], "x", "gpu.nvidia.com", member.node
+            )
             self.pods.append(pod)
             self.claims.append(claim)
         return self
@@ -274,6 +278,27 @@ def test_attempt_numbers_are_never_used_twice(cluster):
         Intended(gang="uid-a", attempt=4, placement=placement(), tier=Tier.IN_QUOTA, at_ms=NOW, deadline_ms=NOW)
     )
     assert record.current is None
+
+
+def test_what_the_current_attempt_used_is_counted_by_the_members_that_it_has(cluster):
+    """One of two members was placed: 2 GPUs for 60 s of the 4 that status.gpus tells, before them 1,000 GPU-ms."""
+    usage = {"gpuMs": 1_000 + 60_000 * 2, "asOf": "2026-01-01T00:01:40Z"}
+    cluster.job(place=placement(nodes=("n1",)), gpus=4, usage=usage)
+    (remembered,) = facts(cluster.recover(), Remembered)
+    assert remembered.past_gpu_ms == 1_000
+
+
+def test_cores_nics_and_parts_of_gpus_come_back_from_status_and_from_the_objects_alone(cluster):
+    one, two = placement().members
+    one = replace(one, cpus="0-47", nics=("mlx5_0", "mlx5_1"))
+    two = replace(two, devices=("gpu-5",), share_milli=143, mig_start=4)
+    held = replace(placement(), members=(one, two), span=(("node", 2), ("rack", 1)))
+    cluster.job(place=held).objects(place=held)
+    (recovered,) = facts(cluster.recover(), Recovered)
+    assert recovered.placement == held
+    cluster.jobs.clear()
+    (recovered,) = facts(cluster.recover(), Recovered)
+    assert recovered.placement.members == held.members
 
 
 def nominated(cluster, until):

@@ -83,7 +83,7 @@ class Acceptor:
             return refuse(Reason.INVALID_SPEC, field="spec.roles", problem=str(error), mend="write a pod template")
         shapes: dict[str, PodShape] = {}
         for role in job.spec.roles:
-            pod = await self._dry_run(sheet, role.name, role.devices.count, fresh=False)
+            pod = await self._dry_run(sheet, role.name, role.devices.claimed, fresh=False)
             shape = pod if isinstance(pod, Refusal) else await self._shape(role, pod)
             if isinstance(shape, Refusal):
                 return shape
@@ -94,31 +94,32 @@ class Acceptor:
         """Ask the API server anew for every role; None where it still takes them."""
         sheet = sheet_of(job)
         for role in job.spec.roles:
-            pod = await self._dry_run(sheet, role.name, role.devices.count, fresh=True)
+            pod = await self._dry_run(sheet, role.name, role.devices.claimed, fresh=True)
             if isinstance(pod, Refusal):
                 return pod
         return None
 
     async def _shape(self, role: RoleSpec, pod: Pod) -> PodShape | Refusal:
         """Read from the returned pod what decides where it may run, or which field we cannot honour."""
-        refusal = template_refusal(role.name, unsupported(pod, with_devices=role.devices.count > 0))
+        refusal = template_refusal(role.name, unsupported(pod, with_devices=role.devices.claimed > 0))
         if refusal is not None:
             return refusal
         needs = await self._volume_needs(pod)
         refusal = template_refusal(role.name, needs.problems)
         return refusal or pod_shape(pod, needs.affinity)
 
-    async def _dry_run(self, sheet: JobSheet, role: str, gpus: int, *, fresh: bool) -> Pod | Refusal:
+    async def _dry_run(self, sheet: JobSheet, role: str, devices: int, *, fresh: bool) -> Pod | Refusal:
         """Have the server make the pod of one member without keeping it."""
         template = msgspec.json.encode(
-            [sheet.namespace, sheet.priority_class, gpus, sheet.templates[role]], order="sorted"
+            [sheet.namespace, sheet.priority_class, devices, sheet.templates[role]], order="sorted"
         )
         key = hashlib.sha256(template).hexdigest()
         kept = self._kept.get(key)
         now = self._mono_ms()
         if kept is not None and not fresh and now < kept.until_ms:
             return _for_role(kept.answer, role)
-        member = Member(role=role, index=0, rank=0, node=NodeName(""), devices=tuple(f"gpu-{i}" for i in range(gpus)))
+        names = tuple(f"gpu-{i}" for i in range(devices))
+        member = Member(role=role, index=0, rank=0, node=NodeName(""), devices=names)
         attempt = Attempt(number=0, placement=Placement(members=(member,)), tier=Tier.IN_QUOTA, placed_at_ms=0)
         manifest = pod_manifest(sheet, member, attempt)
         answer: Pod | Refusal

@@ -25,14 +25,43 @@ from fairlead_operator.topology_objects import NodeTopology as NodeTopology
 API = "/apis/fairlead.dev/v1alpha1"
 
 
+class ShareSpec(Record, frozen=True, kw_only=True):
+    """A part of one GPU: of its compute (``25%``) and of its memory (a quantity, "" not asked for)."""
+
+    compute: str = ""
+    memory: str = ""
+    mode: str = "time-slice"
+
+
 class DeviceRequest(Record, frozen=True, kw_only=True):
-    """GPUs of each member of a role; `mig` and `share` are refused."""
+    """What each member of a role gets: whole GPUs, or one MIG instance, or one share of a GPU."""
 
     count: int = 0
     model: str = ""
     memory: str = ""
-    mig: Any = None
-    share: Any = None
+    mig: str = ""
+    share: ShareSpec | None = None
+
+    @property
+    def claimed(self) -> int:
+        """Devices in the claim of one member; 0 where it has no claim."""
+        return self.count or int(bool(self.mig))
+
+
+class SliceOfMembers(Record, frozen=True, kw_only=True):
+    """Every `size` members, in rank order, lie in one domain of level `within`."""
+
+    within: str = ""
+    size: int = 0
+
+
+class TopologySpec(Record, frozen=True, kw_only=True):
+    """How close together the members must be, and over which level they are spread."""
+
+    within: str = "cluster"
+    mode: str = "required"
+    slices: list[SliceOfMembers] = []
+    spread: str = ""
 
 
 class RoleSpec(Record, frozen=True, kw_only=True):
@@ -45,14 +74,9 @@ class RoleSpec(Record, frozen=True, kw_only=True):
     max_replicas: int | None = None
     devices: DeviceRequest = DeviceRequest()
     nic_per_gpu: bool = False
-
-
-class TopologySpec(Record, frozen=True, kw_only=True):
-    """How close together the members must be."""
-
-    within: str
-    mode: str = "required"
-    spread: str | None = None
+    topology: TopologySpec | None = None
+    spread: str = ""
+    needs: dict[str, str | int] = {}
 
 
 class SuccessPolicy(Record, frozen=True, kw_only=True):
@@ -93,12 +117,13 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     checkpoint: Any = None
     depends_on: Any = None
     deadline: Any = None
-    isolation: Any = None
+    isolation: str = "shared"
+    mixed_models: bool = False
     ttl: Any = None
 
 
 class AllocatedNode(Record, frozen=True, kw_only=True):
-    """The members on one node: ``worker-0=gpu-[0-7]`` each, in rank order."""
+    """The members on one node: ``worker-0=gpu-[0-7]`` each, in rank order (`allocations` has the whole syntax)."""
 
     node: str = ""
     pods: list[str] = []
@@ -112,6 +137,8 @@ class Allocation(Record, frozen=True, kw_only=True):
     domain: str = ""
     level: str = "cluster"
     pace: int = 0
+    span: dict[str, int] = {}
+    cpu_sets: list[str] = []
     members: list[AllocatedNode] = []
 
 
@@ -121,6 +148,8 @@ class NominationStatus(Record, frozen=True, kw_only=True):
     domain: str = ""
     level: str = "cluster"
     pace: int = 0
+    span: dict[str, int] = {}
+    cpu_sets: list[str] = []
     members: list[AllocatedNode] = []
     victims: list[str] = []
     until: str | None = None
@@ -211,8 +240,16 @@ class QueueObject(Record, frozen=True, kw_only=True):
     status: Conditions = Conditions()
 
 
+class LevelBudgetSpec(Record, frozen=True, kw_only=True):
+    """How much of a resource every domain of a level has."""
+
+    level: str = ""
+    resource: str = ""
+    amount: str | int = ""
+
+
 class PoolSpec(Record, frozen=True, kw_only=True):
-    """Which nodes Fairlead alone allocates."""
+    """Which nodes Fairlead alone allocates, and what may be done with them."""
 
     node_selector: dict[str, str] = {}
     service_classes: list[str] | None = None
@@ -220,6 +257,11 @@ class PoolSpec(Record, frozen=True, kw_only=True):
     mode: str = "dra"
     driver: str = "gpu.nvidia.com"
     device_class_name: str = "gpu.nvidia.com"
+    mig_device_class_name: str = "mig.nvidia.com"
+    sharing: list[str] | None = None
+    mig: str = "static"
+    serving_on_time_slices: bool = False
+    budgets: list[LevelBudgetSpec] = []
 
 
 class PoolObject(Record, frozen=True, kw_only=True):

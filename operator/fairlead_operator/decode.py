@@ -6,19 +6,41 @@ decoded in `decode_nodes`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.gang import Gang, GangId, Overrun, PodShape, Role, ServiceClass, TopologyRequest
+from fairlead.model.gang import (
+    Gang,
+    GangId,
+    Isolation,
+    Overrun,
+    PodShape,
+    Role,
+    ServiceClass,
+    Share,
+    ShareMode,
+    Slices,
+    TopologyRequest,
+)
+from fairlead.model.gang_rules import why_invalid, why_not_offered
+from fairlead.model.hardware import Resources
+from fairlead.model.needs import amount_of, needs_of, resource_name
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.model.tenancy import Pool, Queue
-from fairlead.units import duration_ms, quantity
-from fairlead_operator.custom_objects import GangJob, GangJobSpec, PoolObject, QueueObject, RoleSpec
+from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES, LevelBudget, Pool, Queue
+from fairlead.units import duration_ms, quantity, thousandths
+from fairlead_operator.custom_objects import (
+    GangJob,
+    GangJobSpec,
+    PoolObject,
+    PoolSpec,
+    QueueObject,
+    RoleSpec,
+    TopologySpec,
+)
 from fairlead_operator.objects import LabelSelector, PriorityClass, time_ms
 from fairlead_operator.pod_shape import Problem
 
-MEMBERS_MAX = 4096
-GPUS_PER_MEMBER_MAX = 32
 TEMPLATES_KIB_MAX = 512  # with the status of 4,096 members the object stays under 1 MiB; etcd takes 1.5
 _CLASSES = ", ".join(ServiceClass)
 
@@ -27,23 +49,46 @@ def decode_gang(
     job: GangJob, shapes: Mapping[str, PodShape], *, priority: int = 0, priority_class: str = ""
 ) -> Gang | Refusal:
     """Return the gang, or why it cannot be one. `shapes` has a pod's shape for each role's name."""
+    return spec_refusal(job) or _gang(job, shapes, priority, priority_class)
+
+
+def spec_refusal(job: GangJob) -> Refusal | None:
+    """Return why a spec cannot be scheduled as it is written, None where it can; templates are not looked at.
+
+    The CRD's rules say much of it at submission; this holds where somebody has installed an older CRD.
+    """
+    for field, mend in _unsupported_fields(job.spec):
+        return refuse(Reason.UNSUPPORTED_FIELD, field=field, mend=mend)
+    for field, problem, mend in _bad_values(job.spec):
+        return refuse(Reason.INVALID_SPEC, field=field, problem=problem, mend=mend)
+    gang = _gang(job, {role.name: PodShape() for role in job.spec.roles}, 0, "")
+    return why_invalid(gang) or why_not_offered(gang)
+
+
+def with_needs(shape: PodShape, needs: Mapping[str, str | int]) -> PodShape:
+    """Return the shape of a pod that also takes `needs`, which no container of it can ask for."""
+    if not needs:
+        return shape
+    more = Resources(extended=needs_of(needs, field="needs"))
+    return replace(shape, requests=shape.requests.plus(more))
+
+
+def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_class: str) -> Gang:
+    """Convert a job whose values `_bad_values` has passed."""
     spec = job.spec
-    if refusal := spec_refusal(job):
-        return refusal
     policy = spec.preemption.policy
     service_class = ServiceClass(spec.service_class)
+    spread = spec.topology.spread if spec.topology else ""
     return Gang(
         id=GangId(job.metadata.uid),
         namespace=job.metadata.namespace,
         name=job.metadata.name,
         queue=spec.queue,
-        roles=tuple(_role(role, shapes[role.name]) for role in spec.roles),
+        roles=tuple(_role(role, shapes[role.name], spread) for role in spec.roles),
         priority=priority,
         priority_class=priority_class,
         service_class=service_class,
-        topology=TopologyRequest(within=spec.topology.within, required=spec.topology.mode == "required")
-        if spec.topology
-        else None,
+        topology=_topology(spec.topology),
         submitted_ms=time_ms(job.metadata.creation_timestamp),
         suspended=spec.suspend,
         duration_ms=duration_ms(spec.duration) if spec.duration else None,
@@ -54,31 +99,45 @@ def decode_gang(
         restart_on_failure=spec.failure_policy.on_member_failure == "restart",
         success_any=spec.success_policy.operator == "Any",
         success_roles=tuple(spec.success_policy.roles),
+        mixed_models=spec.mixed_models,
+        isolation=Isolation(spec.isolation),
     )
 
 
-def _role(role: RoleSpec, shape: PodShape) -> Role:
-    """Convert one role that `spec_refusal` has passed."""
+def _role(role: RoleSpec, shape: PodShape, spread: str) -> Role:
+    """Convert one role; `spread` is what the whole gang says, which the role's own word overrides."""
+    devices = role.devices
     return Role(
         name=role.name,
         replicas=role.replicas,
-        gpus=role.devices.count,
-        gpu_model=role.devices.model,
-        gpu_memory_bytes=quantity(role.devices.memory) if role.devices.memory else 0,
-        pod=shape,
+        gpus=devices.count,
+        gpu_model=devices.model,
+        gpu_memory_bytes=quantity(devices.memory) if devices.memory else 0,
+        pod=with_needs(shape, role.needs),
+        share=Share(
+            milli=thousandths(devices.share.compute),
+            memory_bytes=quantity(devices.share.memory) if devices.share.memory else 0,
+            mode=ShareMode(devices.share.mode),
+        )
+        if devices.share
+        else None,
+        mig=devices.mig,
+        min_replicas=role.min_replicas or None,  # 0 asks for all, as absence does
+        nics_per_gpu=int(role.nic_per_gpu),
+        topology=_topology(role.topology),
+        spread=role.spread or spread,
     )
 
 
-def spec_refusal(job: GangJob) -> Refusal | None:
-    """Return why a spec cannot be scheduled as it is written, None where it can; templates are not looked at.
-
-    The CRD's rules say the same at submission; this holds where somebody has installed an older CRD.
-    """
-    for field, mend in _unsupported_fields(job.spec):
-        return refuse(Reason.UNSUPPORTED_FIELD, field=field, mend=mend)
-    for field, problem, mend in _bad_values(job.spec):
-        return refuse(Reason.INVALID_SPEC, field=field, problem=problem, mend=mend)
-    return None
+def _topology(found: TopologySpec | None) -> TopologyRequest | None:
+    """Convert what a gang or role says of closeness; None where it only says how to spread."""
+    if found is None or (found.within == "cluster" and not found.slices):
+        return None
+    return TopologyRequest(
+        within=found.within,
+        required=found.mode == "required",
+        slices=tuple(Slices(within=part.within, size=part.size) for part in found.slices),
+    )
 
 
 def template_refusal(role: str, problems: Iterable[Problem]) -> Refusal | None:
@@ -89,48 +148,39 @@ def template_refusal(role: str, problems: Iterable[Problem]) -> Refusal | None:
 
 
 def _unsupported_fields(spec: GangJobSpec) -> Iterator[Problem]:
-    """Fields that later versions fill."""
+    """Fields that later versions fill, and what mode dra, the only one there is, cannot carry."""
     for name, value, mend in (
         ("checkpoint", spec.checkpoint, "remove it and let the program save and resume by itself"),
         ("dependsOn", spec.depends_on, "remove it and submit the next GangJob when this one has succeeded"),
         ("deadline", spec.deadline, "remove it, or bound the run with spec.duration"),
-        ("isolation", spec.isolation, "remove it; every GPU of a GangJob is held by it alone"),
         ("ttl", spec.ttl, "remove it and delete the finished GangJob yourself"),
     ):
         if value is not None:
             yield f"spec.{name}", mend
-    if spec.topology and spec.topology.spread is not None:
-        yield "spec.topology.spread", "remove it, or spread with several GangJobs that each have a nodeSelector"
     for role in spec.roles:
         at = f"spec.roles[{role.name}]"
-        if role.devices.mig is not None:
-            yield f"{at}.devices.mig", "remove it and ask for whole GPUs with devices.count"
         if role.devices.share is not None:
-            yield f"{at}.devices.share", "remove it and ask for whole GPUs with devices.count"
-        if role.nic_per_gpu:
-            yield f"{at}.nicPerGpu", "remove it; near NICs are preferred without it"
-        for name, count in (("minReplicas", role.min_replicas), ("maxReplicas", role.max_replicas)):
-            if count is not None and count != role.replicas:
-                yield f"{at}.{name} other than replicas", f"remove {name}; elastic gangs are not supported yet"
+            # Several pods on one device would need one claim for all of them, or devices that may be in many.
+            mend = (
+                "every device is in one pod's claim: ask for whole GPUs with devices.count or a part with devices.mig"
+            )
+            yield f"{at}.devices.share in a Pool of mode dra", mend
+        if role.max_replicas is not None and role.max_replicas != role.replicas:
+            mend = "replicas is the most that are placed: set it to maxReplicas, and minReplicas to the fewest"
+            yield f"{at}.maxReplicas other than replicas", mend
 
 
 def _bad_values(spec: GangJobSpec) -> Iterator[tuple[str, str, str]]:
-    """(field, problem, mend) of values that mean nothing."""
+    """(field, problem, mend) of values that cannot be read."""
     if not spec.queue:
         yield "spec.queue", "is empty", "name a queue"
-    if not spec.roles:
-        yield "spec.roles", "is empty", "add a role"
-    names = [role.name for role in spec.roles]
-    if len(set(names)) != len(names):
-        yield "spec.roles", "names a role twice", "give every role its own name"
-    if sum(role.replicas for role in spec.roles) > MEMBERS_MAX:
-        yield "spec.roles[].replicas", f"add up to more than {MEMBERS_MAX}", "split the work over several GangJobs"
     kib = sum(memoryview(role.template).nbytes for role in spec.roles) // 1024
     if kib > TEMPLATES_KIB_MAX:
         mend = f"keep all together under {TEMPLATES_KIB_MAX} KiB; put large data into a ConfigMap or a volume"
         yield "spec.roles[].template", f"is {kib} KiB long", mend
     for role in spec.roles:
         yield from _bad_role(role)
+    yield from _bad_topology("spec.topology", spec.topology)
     if spec.service_class not in list(ServiceClass):
         yield "spec.serviceClass", f"{spec.service_class!r} is not known", f"use one of: {_CLASSES}"
     for name, value, allowed in (
@@ -138,34 +188,54 @@ def _bad_values(spec: GangJobSpec) -> Iterator[tuple[str, str, str]]:
         ("successPolicy.operator", spec.success_policy.operator, ("All", "Any")),
         ("failurePolicy.onMemberFailure", spec.failure_policy.on_member_failure, ("restart", "fail")),
         ("preemption.policy", spec.preemption.policy, ("", "Allowed", "Never")),
-        ("topology.mode", spec.topology.mode if spec.topology else "required", ("required", "preferred")),
+        ("isolation", spec.isolation, tuple(Isolation)),
     ):
-        if value not in allowed:
-            yield f"spec.{name}", f"{value!r} is not known", f"use one of: {', '.join(a for a in allowed if a)}"
-    for unknown in sorted(set(spec.success_policy.roles) - set(names)):
-        yield "spec.successPolicy.roles", f"{unknown!r} is no role", f"use names of spec.roles: {', '.join(names)}"
+        yield from _unknown(f"spec.{name}", value, allowed)
     for name, text in (("duration", spec.duration), ("startDeadline", spec.start_deadline)):
         yield from _bad_duration(f"spec.{name}", text, optional=name == "duration")
 
 
 def _bad_role(role: RoleSpec) -> Iterator[tuple[str, str, str]]:
-    """What is wrong with one role's numbers."""
-    at = f"spec.roles[{role.name}]"
-    if role.replicas < 1:
-        yield f"{at}.replicas", f"{role.replicas} is not at least 1", "set it to 1 or more"
-    if not 0 <= role.devices.count <= GPUS_PER_MEMBER_MAX:
-        yield (
-            f"{at}.devices.count",
-            f"{role.devices.count} is not between 0 and {GPUS_PER_MEMBER_MAX}",
-            "GPUs of one member are on one node; use more replicas",
-        )
-    if role.devices.count == 0 and (role.devices.model or role.devices.memory):
-        yield f"{at}.devices", "describes GPUs, but count is 0", "set devices.count to at least 1"
-    if role.devices.memory:
+    """Texts of one role that cannot be read."""
+    at, share = f"spec.roles[{role.name}]", role.devices.share
+    texts = [("devices.memory", role.devices.memory)]
+    if share is not None:
+        texts.append(("devices.share.memory", share.memory))
+        yield from _unknown(f"{at}.devices.share.mode", share.mode, tuple(ShareMode))
         try:
-            quantity(role.devices.memory)
+            thousandths(share.compute)
         except UnreadableInput:
-            yield f"{at}.devices.memory", f"{role.devices.memory!r} is no quantity", "write for example 80Gi"
+            yield f"{at}.devices.share.compute", f"{share.compute!r} is no part of a GPU", "write for example 25%"
+    for name, text in texts:
+        if text:
+            try:
+                quantity(text)
+            except UnreadableInput:
+                yield f"{at}.{name}", f"{text!r} is no quantity", "write for example 80Gi"
+    try:
+        needs_of(role.needs, field=f"{at}.needs")
+    except UnreadableInput as error:
+        field, _, rest = str(error).partition(": ")
+        problem, _, mend = rest.partition("; ")
+        yield field, problem, mend
+    if role.topology and role.topology.spread:
+        yield f"{at}.topology.spread", "stands beside topology in a role", f"use {at}.spread"
+    yield from _bad_topology(f"{at}.topology", role.topology)
+
+
+def _bad_topology(at: str, found: TopologySpec | None) -> Iterator[tuple[str, str, str]]:
+    """What cannot be read of a wish for closeness."""
+    if found is None:
+        return
+    yield from _unknown(f"{at}.mode", found.mode, ("required", "preferred"))
+    if found.within == "cluster" and not found.slices and not found.spread:
+        yield at, "asks for nothing", "name a level in within, or remove it"
+
+
+def _unknown(field: str, value: str, allowed: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Say that a value is none of those that are allowed."""
+    if value not in allowed:
+        yield field, f"{value!r} is not known", f"use one of: {', '.join(name for name in allowed if name)}"
 
 
 def _bad_duration(field: str, text: str, *, optional: bool) -> Iterator[tuple[str, str, str]]:
@@ -235,6 +305,17 @@ def decode_pool(found: PoolObject) -> Pool:
         raise UnreadableInput(f"Pool {name}: spec.mode {spec.mode} is not supported yet; use dra")
     if not spec.node_selector:
         raise UnreadableInput(f"Pool {name}: spec.nodeSelector is empty; name at least one label")
+    sharing = SHARING_BY_DEFAULT if spec.sharing is None else spec.sharing
+    if unknown := sorted(set(sharing) - set(SHARING_MODES)):
+        raise UnreadableInput(f"Pool {name}: spec.sharing: {unknown[0]!r}; use {', '.join(SHARING_MODES)}")
+    if shared := [mode for mode in sharing if mode != "mig"]:
+        raise UnreadableInput(f"Pool {name}: spec.sharing: mode dra cannot carry {shared[0]} yet; use mig or nothing")
+    if spec.serving_on_time_slices:
+        raise UnreadableInput(f"Pool {name}: spec.servingOnTimeSlices: mode dra cannot carry time slices; remove it")
+    if spec.mig not in MIG_MODES:
+        raise UnreadableInput(f"Pool {name}: spec.mig {spec.mig!r} is not known; use {' or '.join(MIG_MODES)}")
+    if spec.mig == "dynamic":
+        raise UnreadableInput(f"Pool {name}: spec.mig dynamic: mode dra cannot cut GPUs anew yet; use static")
     return Pool(
         name=name,
         node_selector=tuple(sorted(spec.node_selector.items())),
@@ -242,7 +323,26 @@ def decode_pool(found: PoolObject) -> Pool:
         taint=spec.taint,
         driver=spec.driver,
         device_class=spec.device_class_name,
+        mig_device_class=spec.mig_device_class_name,
+        sharing=tuple(mode for mode in SHARING_MODES if mode in sharing),
+        mig_mode=spec.mig,
+        budgets=_budgets(name, spec),
     )
+
+
+def _budgets(pool: str, spec: PoolSpec) -> tuple[LevelBudget, ...]:
+    """Convert what domains have of resources that live above the node."""
+    budgets: list[LevelBudget] = []
+    for number, found in enumerate(spec.budgets):
+        at = f"Pool {pool}: spec.budgets[{number}]"
+        if not found.level:
+            raise UnreadableInput(f"{at}.level: is empty; name a level such as rack")
+        name = resource_name(found.resource, field=f"{at}.resource")
+        if any((found.level, name) == (known.level, known.resource) for known in budgets):
+            raise UnreadableInput(f"{at}: {found.level} has a budget of {name} already; remove one of them")
+        amount = amount_of(found.amount, field=f"{at}.amount")
+        budgets.append(LevelBudget(level=found.level, resource=name, amount=amount))
+    return tuple(budgets)
 
 
 def _service_classes(where: str, names: list[str] | None) -> tuple[ServiceClass, ...] | None:

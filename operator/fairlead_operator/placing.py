@@ -20,6 +20,7 @@ from fairlead.clock import monotonic_ms
 from fairlead.errors import FairleadError, Unreachable, UnreadableInput
 from fairlead.model.effects import Phase
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead_operator.claim_devices import claim_devices
 from fairlead_operator.claim_index import ClaimIndex, Device, devices_of
 from fairlead_operator.custom_objects import GANGJOBS
 from fairlead_operator.device_objects import CLAIMS, DEVICE_CLASSES, Claim
@@ -226,8 +227,9 @@ class Placer:
             raise conflict(f"node {step.member.node} is gone")
         config = await self._class_config(self._class_of(step))
         pool = node.device_pool or str(node.name)
-        status = claim_status(step.member, step.pod, step.pod_uid, node.driver, pool, config)
-        wanted = tuple((node.driver, pool, device) for device in step.member.devices)
+        names = claim_devices(node, step.member, trip.sheet.mig.get(step.member.role, ""))
+        status = claim_status(node.name, names, step.pod, step.pod_uid, node.driver, pool, config)
+        wanted = tuple((node.driver, pool, name) for name in names)
         for _ in range(_TRIES):
             self._free(wanted, claim)
             if claim.metadata.deletion_timestamp:
@@ -291,9 +293,11 @@ class Placer:
             log.info("%s pod=%s was bound although the answer said %s", trip.tag, step.pod, error)
 
     def _class_of(self, step: Step) -> str:
-        """Return the device class of the pool that the member's node is in."""
+        """Return the device class of the pool that the member's node is in, for what the member holds."""
         node = self._lookup.node(step.member.node)
         pool = self._lookup.pool(node.pool) if node else None
+        if step.member.mig_start >= 0:
+            return pool.mig_device_class if pool else "mig.nvidia.com"
         return pool.device_class if pool else "gpu.nvidia.com"
 
     async def _class_config(self, name: str) -> list[Manifest]:

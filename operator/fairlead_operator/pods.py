@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Member, Placement, Tier
 from fairlead.model.hardware import NodeName
-from fairlead.model.ranges import fold, unfold
+from fairlead_operator.allocations import held_text, placement_status, read_placement
 from fairlead_operator.custom_objects import Allocation, GangJob
 
 Manifest = dict[str, Any]
@@ -41,7 +41,11 @@ MASTER_PORT = 29_500  # torchrun's own default
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSheet:
-    """What manifests need of a GangJob. `templates` is role -> pod template as submitted; not modified."""
+    """What manifests need of a GangJob. `templates` is role -> pod template as submitted; not modified.
+
+    `needs` is role -> what each pod takes of resources above its node, as written; no manifest has a place for it.
+    `mig` is role -> MIG profile.
+    """
 
     uid: str
     namespace: str
@@ -49,6 +53,8 @@ class JobSheet:
     queue: str
     templates: Mapping[str, Manifest]
     priority_class: str = ""
+    needs: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict[str, Mapping[str, str | int]])
+    mig: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,8 @@ def sheet_of(job: GangJob) -> JobSheet:
         queue=job.spec.queue,
         templates=templates,
         priority_class=job.spec.priority_class_name,
+        needs={role.name: role.needs for role in job.spec.roles if role.needs},
+        mig={role.name: role.devices.mig for role in job.spec.roles if role.devices.mig},
     )
 
 
@@ -189,20 +197,25 @@ def claim_manifest(sheet: JobSheet, member: Member, attempt: Attempt, device_cla
 
 
 def claim_status(
-    member: Member, pod: str, pod_uid: str, driver: str, device_pool: str, class_config: Sequence[Manifest] = ()
+    node: NodeName,
+    names: Iterable[str],
+    pod: str,
+    pod_uid: str,
+    driver: str,
+    device_pool: str,
+    class_config: Sequence[Manifest] = (),
 ) -> Manifest:
     """Build the status that gives a claim its devices and reserves it for its pod, both in one write.
 
-    `class_config` is DeviceClass.spec.config, copied as the scheduler of Kubernetes copies it. The node selector keeps
-    exactly the one-term form that the server's node association check relies on.
+    `names` are those that the driver publishes (`claim_devices`). `class_config` is DeviceClass.spec.config, copied as
+    the scheduler of Kubernetes copies it. The node selector keeps exactly the one-term form that the server's node
+    association check relies on.
     """
-    results = [
-        {"request": CLAIM_IN_POD, "driver": driver, "pool": device_pool, "device": device} for device in member.devices
-    ]
+    results = [{"request": CLAIM_IN_POD, "driver": driver, "pool": device_pool, "device": name} for name in names]
     devices: Manifest = {"results": results}
     if class_config:
         devices["config"] = [{"source": "FromClass", "requests": [], **entry} for entry in class_config]
-    field = {"key": "metadata.name", "operator": "In", "values": [str(member.node)]}
+    field = {"key": "metadata.name", "operator": "In", "values": [str(node)]}
     return {
         "allocation": {"devices": devices, "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]}},
         "reservedFor": [{"resource": "pods", "name": pod, "uid": pod_uid}],
@@ -244,20 +257,10 @@ def service_manifest(sheet: JobSheet, attempt: int) -> Manifest:
 
 def allocation_status(attempt: Attempt) -> Manifest:
     """Build GangJob.status.allocation: the open segments of the ledger, members in rank order."""
-    members: list[Manifest] = []
-    for member in attempt.placement.members:
-        text = f"{member.role}-{member.index}={fold(member.devices)}"
-        if members and members[-1]["node"] == member.node:
-            members[-1]["pods"].append(text)
-        else:
-            members.append({"node": str(member.node), "pods": [text]})
     return {
         "attempt": attempt.number,
         "placedAtMs": attempt.placed_at_ms,
-        "domain": attempt.placement.domain,
-        "level": attempt.placement.level,
-        "pace": attempt.placement.pace_bytes_per_s,
-        "members": members,
+        **placement_status(attempt.placement),
     }
 
 
@@ -269,21 +272,12 @@ def read_allocation(allocation: Allocation, tier: Tier = Tier.IN_QUOTA) -> Attem
     UnreadableInput
         Somebody else has edited the status.
     """
-    members: list[Member] = []
-    for group in allocation.members:
-        for text in group.pods:
-            who, equals, devices = text.partition("=")
-            role, _, index = who.rpartition("-")
-            if not equals or not role or not index.isdecimal():
-                problem = f"status.allocation.members: {text!r} is not role-index=devices"
-                raise UnreadableInput(f"{problem}; leave status to the operator")
-            names = unfold(devices) if devices else ()
-            node = NodeName(group.node)
-            members.append(Member(role=role, index=int(index), rank=len(members), node=node, devices=names))
-    placement = Placement(
-        members=tuple(members), level=allocation.level, domain=allocation.domain, pace_bytes_per_s=allocation.pace
+    return Attempt(
+        number=allocation.attempt,
+        placement=read_placement(allocation),
+        tier=tier,
+        placed_at_ms=allocation.placed_at_ms,
     )
-    return Attempt(number=allocation.attempt, placement=placement, tier=tier, placed_at_ms=allocation.placed_at_ms)
 
 
 def without(finalizers: Iterable[str], *gone: str) -> list[str]:
@@ -308,14 +302,18 @@ def _annotations(member: Member, attempt: Attempt) -> dict[str, str]:
     return {
         TIER: attempt.tier.value,
         PLACED_AT: str(attempt.placed_at_ms),
-        DEVICES: f"{member.node}={fold(member.devices)}",
+        DEVICES: f"{member.node}={held_text(member, member.cpus)}",
     }
 
 
 def _environment(sheet: JobSheet, member: Member, attempt: Attempt) -> dict[str, str]:
-    """Return a member's variables. RANK, NODE_RANK and WORLD_SIZE count pods, as torchrun's --node-rank does."""
+    """Return a member's variables. RANK, NODE_RANK and WORLD_SIZE count pods, as torchrun's --node-rank does.
+
+    Sizes count the members that were placed, which may be fewer than the job's replicas.
+    """
     members = attempt.placement.members
     rank, size = str(member.rank), str(len(members))
+    chosen = {"FAIRLEAD_CPUS": member.cpus, "FAIRLEAD_NICS": ",".join(member.nics)}
     return {
         "FAIRLEAD_GANG": sheet.name,
         "FAIRLEAD_ROLE": member.role,
@@ -329,6 +327,7 @@ def _environment(sheet: JobSheet, member: Member, attempt: Attempt) -> dict[str,
         "WORLD_SIZE": size,
         "MASTER_ADDR": address(sheet, members[0]),
         "MASTER_PORT": str(MASTER_PORT),
+        **{name: value for name, value in chosen.items() if value},
     }
 
 

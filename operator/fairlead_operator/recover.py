@@ -24,10 +24,10 @@ from fairlead.model.events import (
 )
 from fairlead.model.gang import GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
-from fairlead.model.ranges import unfold
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead_operator.allocations import read_member, read_placement
 from fairlead_operator.claim_index import Device, devices_of
-from fairlead_operator.custom_objects import Allocation, GangJob
+from fairlead_operator.custom_objects import GangJob
 from fairlead_operator.device_objects import Claim
 from fairlead_operator.member_facts import member_of
 from fairlead_operator.objects import Meta, Pod, time_ms
@@ -243,15 +243,10 @@ def _attempt(found: Found, job: GangJob | None) -> Attempt:
     members: dict[int, Member] = {}
     for one in found.metas():
         labels, text = one.labels, one.annotations.get(DEVICES, "")
-        node, _, folded = text.partition("=")
+        node, _, held = text.partition("=")
         rank, index = int(labels[RANK]), labels.get(INDEX, "")
-        members[rank] = Member(
-            role=labels.get(ROLE, ""),
-            index=int(index) if index.isdecimal() else 0,
-            rank=rank,
-            node=NodeName(node),
-            devices=unfold(folded) if folded else (),
-        )
+        number = int(index) if index.isdecimal() else 0
+        members[rank] = read_member(held, labels.get(ROLE, ""), number, rank, NodeName(node))
     nobody = NodeName("")
     line = [
         members.get(rank) or Member(role="", index=rank, rank=rank, node=nobody) for rank in range(max(members) + 1)
@@ -327,7 +322,7 @@ def _remember(job: GangJob, now_ms: int) -> Remembered:
     past_gpu_ms = status.usage.gpu_ms if status.usage else 0
     if allocation is not None and status.usage is not None:  # the current attempt is counted anew
         held_ms = max(0, time_ms(status.usage.as_of) - allocation.placed_at_ms)
-        past_gpu_ms = max(0, past_gpu_ms - held_ms * (status.gpus or 0))
+        past_gpu_ms = max(0, past_gpu_ms - held_ms * _held_milli(job) // 1000)
     return Remembered(
         gang=GangId(job.metadata.uid),
         attempts=max(status.attempt, allocation.attempt if allocation else 0),
@@ -338,6 +333,15 @@ def _remember(job: GangJob, now_ms: int) -> Remembered:
         started_ms=status.started_at_ms,
         finished_ms=status.finished_at_ms,
     )
+
+
+def _held_milli(job: GangJob) -> int:
+    """Return the thousandths of GPUs that the recorded attempt holds, which may be fewer than were asked for."""
+    assert job.status.allocation is not None
+    try:
+        return read_placement(job.status.allocation).gpu_milli
+    except UnreadableInput:
+        return 1000 * (job.status.gpus or 0)
 
 
 def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, GangJob], now_ms: int) -> None:
@@ -357,8 +361,7 @@ def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, Gan
         if uid and attempt.isdecimal():
             victims.append((GangId(uid), int(attempt)))
     try:
-        hole = Allocation(domain=kept.domain, level=kept.level, pace=kept.pace, members=kept.members)
-        placement = read_allocation(hole).placement
+        placement = read_placement(kept)
     except UnreadableInput:
         return
     recovery.facts.append(

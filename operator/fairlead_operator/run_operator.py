@@ -30,6 +30,7 @@ from fairlead.service.metrics import Metrics
 from fairlead_operator.acceptance import Acceptor
 from fairlead_operator.claim_index import ClaimIndex
 from fairlead_operator.custom_objects import GangJob
+from fairlead_operator.decode import with_needs
 from fairlead_operator.facts import Intake, Watches, watch_all
 from fairlead_operator.health import Health
 from fairlead_operator.kube_client import Hooks, KubeClient
@@ -182,7 +183,7 @@ class Term:
         if record is None or record.gang is None:
             return True
         placed = next(role.pod for role in record.gang.roles if role.name == step.member.role)
-        return pod_shape(pod, placed.volume_affinity) == placed
+        return with_needs(pod_shape(pod, placed.volume_affinity), trip.sheet.needs.get(step.member.role, {})) == placed
 
     def _claim_gap_ms(self) -> int:
         return self.watches.claims.gap_ms()

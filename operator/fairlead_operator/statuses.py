@@ -9,9 +9,9 @@ from typing import Any
 
 from fairlead.model.effects import Nominate, Phase
 from fairlead.model.gang import GangId
-from fairlead.model.ranges import fold
 from fairlead.model.reasons import Kind
 from fairlead.world.views import GangView
+from fairlead_operator.allocations import placement_status
 from fairlead_operator.pods import JobSheet
 
 MESSAGE_MAX = 4_000
@@ -110,14 +110,6 @@ def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]
 
     `sheets` has the gang itself and its victims; victims of its own namespace are named, others by uid.
     """
-    placement = effect.placement
-    members: list[dict[str, Any]] = []
-    for member in placement.members:
-        text = f"{member.role}-{member.index}={fold(member.devices)}"
-        if members and members[-1]["node"] == member.node:
-            members[-1]["pods"].append(text)
-        else:
-            members.append({"node": str(member.node), "pods": [text]})
     own = sheets.get(effect.gang)
     victims: list[str] = []
     for gang, attempt in effect.victims:
@@ -126,10 +118,7 @@ def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]
         named = sheet is not None and own is not None and sheet.namespace == own.namespace
         victims.append(f"{sheet.namespace}/{sheet.name}#{attempt}" if named and sheet else f"{gang}#{attempt}")
     return {
-        "domain": placement.domain,
-        "level": placement.level,
-        "pace": placement.pace_bytes_per_s,
-        "members": members,
+        **placement_status(effect.placement),
         "victims": victims,
         "until": rfc3339_micro(effect.until_ms),
     }

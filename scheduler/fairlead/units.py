@@ -14,6 +14,8 @@ _SUFFIX = {
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip
 _QUANTITY = re.compile(r"([+-]?[0-9]{1,30})(?:\.([0-9]{0,18}))?(?:[eE]([+-]?[0-9]{1,2})|([a-zA-Z]{0,2}))")
+_PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
+_FRACTION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?|[0-9]{1,9}m")
 _DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -51,6 +53,23 @@ def quantity_milli(text: str, *, field: str = "quantity") -> int:
 def quantity(text: str, *, field: str = "quantity") -> int:
     """Return a Kubernetes quantity in whole units (bytes, pieces), rounded up."""
     return -(-quantity_milli(text, field=field) // 1_000)
+
+
+def thousandths(text: str, *, field: str = "fraction") -> int:
+    """Return a part of a whole, such as ``25%``, ``0.25`` or ``250m``, in thousandths, rounded up.
+
+    Raises
+    ------
+    UnreadableInput
+        The text is neither a percentage nor a fraction; the message names `field`.
+    """
+    compact = text.strip()
+    percent = _PERCENT.fullmatch(compact)
+    if percent is not None:
+        return -(-quantity_milli(percent[1], field=field) // 100)
+    if not _FRACTION.fullmatch(compact):
+        raise UnreadableInput(f"{field}: {text!r} is not a part of a whole; write for example 25%, 0.25 or 250m")
+    return quantity_milli(compact, field=field)
 
 
 def duration_ms(text: str, *, field: str = "duration") -> int:

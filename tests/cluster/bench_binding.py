@@ -129,7 +129,7 @@ async def bare_pod(client: Client, sheet: JobSheet, member: Member, attempt: Att
     claim = await client.send("POST", path("resourceclaims", space), claim_manifest(sheet, member, attempt, DRIVER))
     pod = await client.send("POST", path("pods", space), pod_manifest(sheet, member, attempt))
     name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-    claim["status"] = claim_status(member, name, uid, DRIVER, str(member.node))
+    claim["status"] = claim_status(member.node, member.devices, name, uid, DRIVER, str(member.node))
     await client.send("PUT", path("resourceclaims", space, claim["metadata"]["name"], "status"), claim)
     await client.send("POST", path("pods", space, name, "binding"), binding(space, name, uid, member.node))
 

@@ -16,28 +16,72 @@ REFUSED = {
     "too long together": (named("a" * 50, roles=[role("b" * 8)]), "metadata.name and spec.roles[].name make the pods'"),
     "10,000 replicas": (job(roles=[role(replicas=10_000)]), "spec.roles[].replicas may be at most 4096"),
     "4,097 in two roles": (job(roles=[role(replicas=4096), role("b")]), "spec.roles[].replicas may add up to 4096"),
-    "min over max": (job(roles=[role(replicas=2, minReplicas=3, maxReplicas=2)]), "spec.roles[].minReplicas is larger"),
-    "fewer will do": (job(roles=[role(replicas=4, minReplicas=2)]), "spec.roles[].minReplicas differs from replicas"),
+    "min over all": (job(roles=[role(replicas=2, minReplicas=3)]), "spec.roles[].minReplicas is larger than replicas"),
     "more are welcome": (job(roles=[role(replicas=4, maxReplicas=8)]), "spec.roles[].maxReplicas differs from"),
-    "a NIC each": (job(roles=[role(nicPerGpu=True)]), "spec.roles[].nicPerGpu is not supported yet"),
-    "mig": (job(roles=[role(devices={"count": 1, "mig": "1g.10gb"})]), "spec.roles[].devices.mig is not supported yet"),
-    "share": (
-        job(roles=[role(devices={"share": {"memory": "1Gi"}})]),
-        "spec.roles[].devices.share is not supported yet",
+    "a NIC for no GPU": (job(roles=[role(nicPerGpu=True)]), "spec.roles[].nicPerGpu reserves a NIC with every"),
+    "mig and whole": (
+        job(roles=[role(devices={"count": 1, "mig": "1g.10gb"})]),
+        "spec.roles[].devices.mig is one instance of a GPU",
+    ),
+    "share and whole": (
+        job(roles=[role(devices={"count": 1, "share": {"compute": "25%"}})]),
+        "spec.roles[].devices.share is a part of one GPU",
+    ),
+    "share and mig": (
+        job(roles=[role(devices={"mig": "1g.10gb", "share": {"compute": "25%"}})]),
+        "spec.roles[].devices.share and mig are two ways",
+    ),
+    "memory in turns": (
+        job(roles=[role(devices={"share": {"compute": "25%", "memory": "1Gi"}})]),
+        "spec.roles[].devices.share.memory is not enforced by time slices",
     ),
     "model of nothing": (
         job(roles=[role(devices={"model": "H100"})]),
         "spec.roles[].devices.model and memory describe",
     ),
     "33 GPUs": (job(roles=[role(devices={"count": 33})]), "spec.roles[].devices.count is GPUs per member on one node"),
-    "spread": (job(topology={"within": "rack", "spread": "rack"}), "spec.topology.spread is not supported yet"),
+    "no wish": (job(topology={"mode": "preferred"}), "spec.topology asks for nothing"),
+    "no wish of a role": (job(roles=[role(topology={"mode": "preferred"})]), "spec.roles[].topology asks for nothing"),
+    "a member left over": (
+        job(roles=[role(replicas=7)], topology={"slices": [{"within": "rack", "size": 2}]}),
+        "spec.topology.slices[0].size does not divide the members",
+    ),
+    "a replica left over": (
+        job(roles=[role(replicas=7, topology={"slices": [{"within": "rack", "size": 2}]})]),
+        "spec.roles[].topology.slices[0].size does not divide replicas",
+    ),
+    "slices across": (
+        job(
+            roles=[role(replicas=48)],
+            topology={"slices": [{"within": "zone", "size": 48}, {"within": "rack", "size": 18}]},
+        ),
+        "spec.topology.slices do not lie inside each other",
+    ),
+    "a role's slices across": (
+        job(
+            roles=[
+                role(
+                    replicas=48,
+                    topology={"slices": [{"within": "zone", "size": 48}, {"within": "rack", "size": 18}]},
+                )
+            ]
+        ),
+        "spec.roles[].topology.slices do not lie inside each other",
+    ),
+    "spread inside one": (
+        job(roles=[role(spread="rack", topology={"within": "rack"})]),
+        "spec.roles[].spread names the level in which topology.within requires",
+    ),
+    "spread inside the gang's one": (
+        job(roles=[role(spread="rack")], topology={"within": "rack"}),
+        "spec.roles[].spread names the level in which spec.topology requires",
+    ),
     "no duration": (job(duration="0h0m"), "spec.duration is zero"),
     "no time to start": (job(startDeadline="0s"), "spec.startDeadline is zero"),
     "a stranger succeeds": (job(successPolicy={"roles": ["boss"]}), "spec.successPolicy.roles names a role that"),
     "checkpoint": (job(checkpoint={"interval": "10m"}), "spec.checkpoint is not supported yet"),
     "dependsOn": (job(dependsOn=["other"]), "spec.dependsOn is not supported yet"),
     "deadline": (job(deadline="2030-01-01T00:00:00Z"), "spec.deadline is not supported yet"),
-    "isolation": (job(isolation="strict"), "spec.isolation is not supported yet"),
     "ttl": (job(ttl="1h"), "spec.ttl is not supported yet"),
     "queue with dots": (queue("a.b"), "metadata.name is used as a label value"),
     "own parent": (queue("a", parent="a"), "spec.parent names the queue itself"),
@@ -52,12 +96,19 @@ REFUSED = {
     "pool with dots": (pool("a.b"), "metadata.name is the value of the nodes' taint"),
     "visible-devices": (pool(mode="visible-devices"), "spec.mode visible-devices is not supported yet"),
     "count": (pool(mode="count"), "spec.mode count is not supported yet"),
+    "sharing": (pool(sharing=["mig", "mps"]), "spec.sharing: mode dra cannot carry time-slice and mps yet"),
+    "serving in turns": (pool(servingOnTimeSlices=True), "spec.servingOnTimeSlices is not supported yet"),
+    "dynamic": (pool(mig="dynamic"), "spec.mig dynamic is not supported yet"),
 }
 # What is refused as a change of an accepted GangJob.
 CHANGES_REFUSED = {
     "another queue": ({"queue": "other"}, "spec.queue is immutable"),
     "another size": ({"roles": [role(replicas=2), role("side")]}, "spec.roles[].replicas is immutable"),
     "more GPUs": ({"roles": [role(devices={"count": 4}), role("side")]}, "spec.roles[].devices.count is immutable"),
+    "another part": (
+        {"roles": [role(), role("side", devices={"mig": "1g.10gb"})]},
+        "spec.roles[].devices.mig and share are immutable",
+    ),
     "a role less": ({"roles": [role()]}, "spec.roles may not gain or lose a role"),
     "another role": ({"roles": [role(), role("other")]}, "spec.roles may not gain or lose a role"),
 }
@@ -70,11 +121,19 @@ MALFORMED = {
     "nobody": job(roles=[role(replicas=0)]),
     "not a time": job(duration="soon"),
     "not a class": job(serviceClass="best"),
+    "not an isolation": job(isolation="total"),
+    "not a profile": job(roles=[role(devices={"mig": "ten"})]),
+    "not a share": job(roles=[role(devices={"share": {"compute": "much"}})]),
+    "a share of nothing": job(roles=[role(devices={"share": {}})]),
+    "no slice": job(topology={"slices": [{"within": "rack", "size": 0}]}),
+    "needs much": job(roles=[role(needs={"example.com/rack-watts": "much"})]),
     "not a quantity": job(roles=[role(devices={"count": 1, "memory": "much"})]),
     "a queue like a path": job(queue="a/b"),
     "another resource": queue(resources=[{"name": "cpu"}]),
     "no weight": quota(weight=0),
     "every node": pool(nodeSelector={}),
+    "a budget of a plain name": pool(budgets=[{"level": "rack", "resource": "watts", "amount": "1"}]),
+    "a budget twice": pool(budgets=[{"level": "rack", "resource": "x.y/w", "amount": "1"}] * 2),
 }
 
 
@@ -125,8 +184,21 @@ def test_every_rule_has_its_case():
 
 def test_the_largest_gang_is_accepted(api):
     large = job(
-        roles=[role(replicas=4000, minReplicas=4000, maxReplicas=4000, devices={"count": 32}), role("side", 96)],
-        topology={"within": "block", "mode": "preferred"},
+        roles=[
+            role(
+                replicas=4000,
+                minReplicas=2000,
+                maxReplicas=4000,
+                devices={"count": 32, "model": "A100|H100"},
+                nicPerGpu=True,
+                topology={"slices": [{"within": "block", "size": 400}, {"within": "rack", "size": 16}]},
+                needs={"example.com/rack-watts": "10k"},
+            ),
+            role("side", 96, spread="rack"),
+        ],
+        topology={"within": "block", "mode": "preferred", "slices": [{"within": "zone", "size": 64}], "spread": "node"},
+        isolation="strict",
+        mixedModels=True,
         duration="1h30m",
         successPolicy={"operator": "Any", "roles": ["side"]},
         failurePolicy={"maxRestarts": 0, "onMemberFailure": "fail"},
@@ -172,7 +244,9 @@ def test_a_full_status_is_kept_whole(api):
             "domain": "rack/r1",
             "level": "rack",
             "pace": 450_000_000_000,
-            "members": [{"node": "n1", "pods": ["worker-0=gpu-[0-7]"]}],
+            "span": {"island": 1, "node": 1},
+            "cpuSets": ["0-47"],
+            "members": [{"node": "n1", "pods": ["worker-0=gpu-[0-7];cpus=@0;nics=mlx5_[0-7]"]}],
         },
         "usage": {"gpuMs": 5_000_000_000_000, "asOf": now},
         "lostGpuMs": 7,

@@ -298,7 +298,8 @@ def allocated(job: Mapping[str, Any]) -> dict[str, tuple[str, tuple[str, ...]]]:
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for group in job["status"]["allocation"]["members"]:
         for text in group["pods"]:
-            who, _, devices = text.partition("=")
+            who, _, held = text.partition("=")
+            devices = held.partition(";")[0]  # cores and NICs stand behind
             found[who] = (group["node"], tuple(unfold(devices)) if devices else ())
     return found
 

@@ -9,16 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from fairlead.errors import UnreadableInput
+from fairlead.model.gang import Placement
 from fairlead.service.view_json import (
     AllocationDoc,
     GangDoc,
     NodeDoc,
-    OnNodeDoc,
     PoolDoc,
     QueueDoc,
     StartDoc,
     UsageDoc,
+    allocation_doc,
 )
+from fairlead_operator.allocations import read_members
 
 Object = Mapping[str, Any]
 GANG_LABEL = "fairlead.dev/gang"
@@ -36,6 +39,7 @@ def gang(item: Object, priorities: Mapping[str, int]) -> GangDoc:
     asked = sum(int(r.get("replicas") or 0) * int((r.get("devices") or {}).get("count") or 0) for r in roles)
     phase = str(status.get("phase") or "Pending")
     waits = phase == "Pending"
+    allocation = _allocation(status.get("allocation"))
     return GangDoc(
         namespace=str(meta.get("namespace") or ""),
         name=str(meta["name"]),
@@ -50,7 +54,9 @@ def gang(item: Object, priorities: Mapping[str, int]) -> GangDoc:
         reason=status.get("reason") or ("NotSeenYet" if not status else None),
         message=status.get("message") or ("the operator has not written a status yet" if not status else None),
         start=_start(status.get("startEstimate") or {}) if waits else None,
-        allocation=_allocation(status.get("allocation")),
+        pace_bytes_per_s=None if allocation is None else allocation["pace_bytes_per_s"],
+        span=None if allocation is None else allocation["span"],
+        allocation=allocation,
         tier=None,
         victims=[str(victim) for victim in (status.get("nomination") or {}).get("victims") or []],
         submitted_ms=time_ms(meta.get("creationTimestamp")),
@@ -222,17 +228,19 @@ def _start(estimate: Object) -> StartDoc:
 def _allocation(allocation: Object | None) -> AllocationDoc | None:
     if not allocation or not allocation.get("members"):
         return None
-    on_nodes: list[OnNodeDoc] = []
-    for member in allocation["members"]:
-        pairs = (str(text).partition("=") for text in member.get("pods") or [])
-        on_nodes.append(OnNodeDoc(node=str(member.get("node")), pods={pod: devices for pod, _, devices in pairs}))
-    return AllocationDoc(
+    groups = [(str(on.get("node")), [str(text) for text in on.get("pods") or []]) for on in allocation["members"]]
+    try:
+        members = read_members(groups, [str(cpus) for cpus in allocation.get("cpuSets") or []])
+    except UnreadableInput:
+        return None  # somebody has edited the status; the operator writes it anew with the next attempt
+    placement = Placement(
+        members=members,
         level=str(allocation.get("level") or "cluster"),
         domain=str(allocation.get("domain") or ""),
         pace_bytes_per_s=int(allocation.get("pace") or 0),
-        placed_ms=allocation.get("placedAtMs"),
-        nodes=on_nodes,
+        span=tuple(sorted((str(level), int(count)) for level, count in (allocation.get("span") or {}).items())),
     )
+    return allocation_doc(placement, allocation.get("placedAtMs"))
 
 
 def _devices_by_node(slices: Iterable[Object]) -> tuple[dict[tuple[str, str], str], dict[str, set[str]]]:

@@ -24,6 +24,7 @@ from fairlead.model.effects import Place, Refuse, Stop
 from fairlead.model.gang import GangId
 from fairlead.model.rules import Rules
 from fairlead.ordering.backlog import Walk
+from fairlead.placement.search import Placer
 from fairlead.planning import decide as deciding
 from fairlead.service import engine as engines
 from fairlead.service.engine import Cycle, Engine
@@ -227,8 +228,8 @@ def stopwatch(spent: dict[str, float]) -> Iterator[None]:
         ("care", deciding, "care"),
         ("order", deciding, "Standing"),
         ("order", Walk, "step"),
-        ("overlay", deciding.Memo, "overlay_for"),
-        ("place", deciding, "place"),
+        ("follow", deciding.Memo, "placer_for"),
+        ("place", Placer, "place"),
         ("make room", deciding, "find_room"),
         ("why not", deciding, "why_never"),
         ("why not", deciding, "why_not_now"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from fairlead.units import duration_text, gpu_hours_text, pace_text
 
 if TYPE_CHECKING:
-    from fairlead.service.view_json import GangDoc, NodeDoc, PoolDoc, QueueDoc, UsageDoc
+    from fairlead.service.view_json import GangDoc, MemberDoc, NodeDoc, PoolDoc, QueueDoc, UsageDoc
 
 RICH_ROWS = 300  # Rich measures every cell; above this many rows plain lines are faster by an order of magnitude
 _PHASE_STYLE = {"Running": "green", "Pending": "yellow", "Failed": "red", "Refused": "red", "Stopping": "magenta"}
@@ -88,9 +88,22 @@ def start_text(gang: GangDoc, now_ms: int) -> str | None:
     return f"+{low}..+{high}"
 
 
+def span_text(span: Mapping[str, int] | None) -> str | None:
+    """Write over how many domains of each level a gang lies, tightest level first; None where nobody knows.
+
+    >>> span_text({"rack": 1, "node": 2, "island": 1})
+    '1 island, 2 nodes, 1 rack'
+    """
+    if not span:
+        return None
+    usual = {name: place for place, name in enumerate(("island", "node", "rack", "block"))}
+    levels = sorted(span.items(), key=lambda item: (usual.get(item[0], 9), -item[1], item[0]))
+    return ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in levels)
+
+
 def gangs(docs: Sequence[GangDoc], now_ms: int, *, out: TextIO | None = None) -> None:
     """Print one line a gang."""
-    head = ("NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "AGE")
+    head = ("NAMESPACE", "NAME", "QUEUE", "PRI", "GPUS", "STATE", "POS", "REASON", "START", "AGE", "PACE", "SPAN")
     rows = [
         (
             gang["namespace"],
@@ -103,6 +116,8 @@ def gangs(docs: Sequence[GangDoc], now_ms: int, *, out: TextIO | None = None) ->
             gang["reason"],
             start_text(gang, now_ms),
             age_text(gang["submitted_ms"], now_ms),
+            pace_text(gang["pace_bytes_per_s"] or 0),
+            span_text(gang["span"]),
         )
         for gang in docs
     ]
@@ -151,11 +166,40 @@ def _allocation_lines(gang: GangDoc) -> list[str]:
         return []
     where = f"{allocation['level']} {allocation['domain']}".strip()
     tier = f", {gang['tier']}" if gang["tier"] else ""
-    lines = [f"  placed     within {where}{tier}, slowest link {pace_text(allocation['pace_bytes_per_s'])}"]
-    for on_node in allocation["nodes"]:
-        pods = ", ".join(f"{pod}={devices or 'no GPU'}" for pod, devices in on_node["pods"].items())
-        lines.append(f"    {on_node['node']}: {pods}")
+    pace = allocation["pace_bytes_per_s"]
+    lines = [f"  placed     within {where}{tier}, slowest link {pace_text(pace)}"]
+    if span := span_text(allocation["span"]):
+        lines.append(f"  spans      {span}")
+    if pace:
+        lines.append(f"  pace       {pace_text(pace)} predicted between the GPUs of one member, from the wiring")
+    lines += [f"    {node}: {', '.join(pods)}" for node, pods in _by_rank(allocation["members"])]
     return lines
+
+
+def _by_rank(members: Sequence[MemberDoc]) -> list[tuple[str, list[str]]]:
+    """Group members by node without changing their rank order; a node stands again where ranks come back to it."""
+    groups: list[tuple[str, list[str]]] = []
+    for member in members:
+        text = f"{member['pod']}={_held_text(member)}"
+        if groups and groups[-1][0] == member["node"]:
+            groups[-1][1].append(text)
+        else:
+            groups.append((member["node"], [text]))
+    return groups
+
+
+def _held_text(member: MemberDoc) -> str:
+    """Write what one member holds."""
+    parts = [member["devices"] or "no GPU"]
+    if member["mig_start"] >= 0:
+        parts.append(f"instance at unit {member['mig_start']}")
+    elif member["share_milli"]:
+        parts.append(f"{member['share_milli']}/1000 of it")
+    if member["cpus"]:
+        parts.append(f"CPUs {member['cpus']}")
+    if member["nics"]:
+        parts.append(f"NICs {member['nics']}")
+    return parts[0] if len(parts) == 1 else f"{parts[0]} ({'; '.join(parts[1:])})"
 
 
 def queues(docs: Sequence[QueueDoc], *, out: TextIO | None = None) -> None:

@@ -252,13 +252,15 @@ class Placement:
     """Exact devices for every member, in rank order.
 
     `level`/`domain` is the tightest domain that holds all members (``cluster``/"" when none does). `pace_bytes_per_s`
-    is the slowest link that any two devices of one member must cross, 0 where no member has two devices.
+    is the slowest link that any two devices of one member must cross, 0 where no member has two devices. `span` is how
+    many domains of each level the members lie in, by name of level: (("island", 1), ("node", 2)).
     """
 
     members: tuple[Member, ...]
     level: str = "cluster"
     domain: str = ""
     pace_bytes_per_s: int = 0
+    span: tuple[tuple[str, int], ...] = ()
 
     @property
     def gpus(self) -> int:

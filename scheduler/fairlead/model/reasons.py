@@ -67,6 +67,12 @@ class Reason(Enum):
         "use one of: {allowed}",
     )
     # never as asked
+    LEVELS_DO_NOT_NEST = (
+        "LevelsDoNotNest",
+        Kind.NEVER,
+        "spec.topology: the levels {levels} do not lie one inside another in this cluster",
+        "name levels that nest",
+    )
     UNKNOWN_LEVEL = (
         "UnknownTopologyLevel",
         Kind.NEVER,
@@ -117,6 +123,12 @@ class Reason(Enum):
         Kind.NOT_NOW,
         "no {level} has room for {members} members; the best, {domain}, has room for {best}",
         "wait, or widen spec.topology.within",
+    )
+    SEARCH_ENDED = (
+        "SearchEnded",
+        Kind.NOT_NOW,
+        "the search for {members} places ended after {steps} attempts; there may be room that it did not find",
+        "it is searched for again when something is freed; fewer roles or wishes are answered sooner",
     )
     NODES_FILTERED = (
         "NodesFiltered",

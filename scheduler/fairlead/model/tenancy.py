@@ -6,6 +6,13 @@ from dataclasses import dataclass
 
 from fairlead.model.gang import ServiceClass
 
+SHARING_MODES = ("time-slice", "mps", "mig")
+"""How parts of a GPU may be handed out."""
+SHARING_BY_DEFAULT = ("mig",)
+"""What a Pool that says nothing allows: hardware partitions, which keep their tenants apart."""
+MIG_MODES = ("static", "dynamic")
+"""Whether GPUs stay cut as they are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
@@ -26,8 +33,26 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelBudget:
+    """Every domain of `level` has `amount` of `resource`, whole units: watts of a rack, bytes/s of its uplink.
+
+    What a pod requests of that name is taken from the domain that its node is in. ``cluster`` is one domain.
+    """
+
+    level: str
+    resource: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away."""
+    """Nodes that Fairlead alone allocates. `service_classes` None serves all; `taint` keeps other pods away.
+
+    `sharing` lists how parts of GPUs may be handed out here (``time-slice``, ``mps``, ``mig``), beside whole ones.
+    `mig_mode` ``static`` leaves GPUs cut as they are, ``dynamic`` cuts idle ones anew. `serving_on_time_slices` lets
+    jobs of class serving use time slices, which have no stable latency. `budgets` are resources that live above the
+    node. Claims of MIG instances name `mig_device_class`, all others `device_class`.
+    """
 
     name: str
     node_selector: tuple[tuple[str, str], ...]
@@ -35,6 +60,11 @@ class Pool:
     taint: bool = True
     driver: str = "gpu.nvidia.com"
     device_class: str = "gpu.nvidia.com"
+    mig_device_class: str = "mig.nvidia.com"
+    sharing: tuple[str, ...] = ()
+    mig_mode: str = "static"
+    serving_on_time_slices: bool = False
+    budgets: tuple[LevelBudget, ...] = ()
 
 
 def ancestors(queue: str, queues: dict[str, Queue]) -> tuple[str, ...]:

@@ -5,15 +5,25 @@ Fairlead is the whole scheduler for its pods, so everything that Kubernetes' sch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.model.gang import Gang, PodShape, Requirement, Role, SelectorTerms, ServiceClass, Toleration
+from fairlead.model.gang import (
+    Gang,
+    PodShape,
+    Requirement,
+    Role,
+    SelectorTerms,
+    ServiceClass,
+    Share,
+    Toleration,
+)
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
-from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
+from fairlead.world.fleet import MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import HostPorts
 
@@ -23,11 +33,20 @@ MANY = 1 << 40  # "as many as you like", small enough to be summed over a fleet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices."""
+    """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices.
+
+    `rules` has the rule that keeps the role off each node, "" for none.
+    """
 
     allowed: BoolColumn
     devices: IntColumn
-    blocked: tuple[tuple[str, int], ...]
+    rules: list[str]
+
+    @property
+    def blocked(self) -> tuple[tuple[str, int], ...]:
+        """Rules and the nodes they keep it off, most frequent first."""
+        counts = Counter(rule for rule in self.rules if rule)
+        return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
@@ -71,9 +90,10 @@ def selected(node: Node, terms: SelectorTerms) -> bool:
 
 
 def acceptable(gpu: Gpu, role: Role) -> bool:
-    """Whether one device is of the model and memory that a role asks for."""
+    """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
     wanted = role.gpu_model.casefold()
-    return (not wanted or wanted in gpu.model.casefold()) and gpu.memory_bytes >= role.gpu_memory_bytes
+    have = gpu.model.casefold()
+    return (not wanted or any(part in have for part in wanted.split("|"))) and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
 def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, Pool]) -> str:
@@ -110,6 +130,16 @@ PASSING = ("not ready", "cordoned", f"tainted {PASSING_TAINTS}")
 """Rules that a node may leave by itself; the others need a change of the job, the node's labels or its taints."""
 
 
+def budgets_of(pools: Mapping[str, Pool], inventory: Inventory) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Return resource -> (level, amount of each domain) of what lives above the nodes, as the pools say."""
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted(pools):
+        for budget in pools[name].budgets:
+            if budget.level in inventory.levels:
+                found.setdefault(budget.resource, {})[budget.level] = budget.amount
+    return {resource: tuple(sorted(levels.items())) for resource, levels in found.items()}
+
+
 class Feasibility:
     """Fits of roles over one inventory, each computed once and shared by all gangs that ask alike."""
 
@@ -117,8 +147,10 @@ class Feasibility:
         """Nothing is computed yet."""
         self._inventory = inventory
         self._pools = pools
-        self._fits: dict[tuple[object, ...], Fit] = {}
+        self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
+        self.budgets = budgets_of(pools, inventory)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
+        self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
 
     def inside(self, level: Level, gang: Gang) -> BoolColumn:
         """Return which domains of `level` lie whole in one domain of the level the gang requires. Shape (domains,).
@@ -138,51 +170,145 @@ class Feasibility:
             known = self._inside[level.name, required] = (low == high) & (low >= 0)
         return known
 
-    def fit(self, role: Role, service: ServiceClass, *, ever: bool = False) -> Fit:
-        """Return where a role's pods may run; `ever` ignores rules that pass by themselves (not ready, cordoned)."""
+    def caps_above(self, role: Role, columns: Columns) -> dict[str, IntColumn]:
+        """Return how many pods of a role amounts above the nodes allow: level name -> shape (domains,)."""
+        caps: dict[str, IntColumn] = {}
+        for name, amount in role.pod.requests.extended:
+            for level_name, whole in self.budgets.get(name, ()) if amount > 0 else ():
+                level = self._inventory.levels[level_name]
+                on_node = min(least for _, least in self.budgets[name])
+                left = np.full(len(level.names), whole, dtype=np.int64)
+                inside = level.domain_of >= 0
+                np.add.at(left, level.domain_of[inside], columns.extended[name][inside] - on_node)
+                room = np.maximum(left, 0) // amount
+                caps[level_name] = np.minimum(caps[level_name], room) if level_name in caps else room
+        return caps
+
+    def fit(self, role: Role, service: ServiceClass, *, ever: bool = False, model: str = "") -> Fit:
+        """Return where a role's pods may run; `ever` ignores rules that pass by themselves (not ready, cordoned).
+
+        `model` narrows the devices to those of exactly that model.
+        """
         shape = role.pod
         key = (
             role.gpu_model, role.gpu_memory_bytes, service, shape.node_selector, shape.affinity,
-            shape.volume_affinity, shape.tolerations, ever,
+            shape.volume_affinity, shape.tolerations, ever, model,
         )  # fmt: skip
         found = self._fits.get(key)
         if found is None:
-            found = self._fits[key] = self._compute(role, service, ever)
+            found = self._fits[key] = (self._compute(role, service, ever, model), role, service, ever)
+        return found[0]
+
+    def patch(self, inventory: Inventory, rows: Sequence[int]) -> None:
+        """Take over an inventory in which only some rows say something else, of the same devices."""
+        self._inventory = inventory
+        for fit, role, service, ever in self._fits.values():
+            for row in rows:
+                rule = self._rule(inventory.nodes[row], role, service, ever)
+                fit.rules[row], fit.allowed[row] = rule, not rule
+
+    def _rule(self, node: Node, role: Role, service: ServiceClass, ever: bool) -> str:
+        rule = why_not(node, role, service, self._pools)
+        return "" if ever and rule.startswith(PASSING) else rule
+
+    def models(self, role: Role, service: ServiceClass) -> tuple[str, ...]:
+        """Return the models of the devices that a role's pods may have, by name."""
+        key = ("models", role.gpu_model, role.gpu_memory_bytes, service)
+        found = self._models.get(key)
+        if found is None:
+            found = self._models[key] = tuple(
+                sorted(
+                    {gpu.model for node in self._inventory.nodes for gpu in node.machine.gpus if acceptable(gpu, role)}
+                )
+            )
         return found
 
-    def _compute(self, role: Role, service: ServiceClass, ever: bool) -> Fit:
-        nodes = self._inventory.nodes
-        blocked: dict[str, int] = {}
-        allowed: list[bool] = []
+    def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
+        rules: list[str] = []
         devices: list[int] = []
-        for node in nodes:
-            rule = why_not(node, role, service, self._pools)
-            if ever and rule.startswith(PASSING):
-                rule = ""
-            if rule:
-                blocked[rule] = blocked.get(rule, 0) + 1
-            allowed.append(not rule)
-            devices.append(sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:63]) if acceptable(gpu, role)))
-        ranked = sorted(blocked.items(), key=lambda item: (-item[1], item[0]))
-        return Fit(np.array(allowed, dtype=np.bool_), np.array(devices, dtype=np.int64), tuple(ranked))
+        masks: dict[tuple[tuple[str, int], ...], int] = {}
+        for node in self._inventory.nodes:
+            rules.append(self._rule(node, role, service, ever))
+            gpus = node.machine.gpus[:MAX_DEVICES]
+            kinds = tuple([(gpu.model, gpu.memory_bytes) for gpu in gpus])
+            mask = masks.get(kinds)
+            if mask is None:
+                mask = masks[kinds] = sum(
+                    1 << bit
+                    for bit, gpu in enumerate(gpus)
+                    if acceptable(gpu, role) and (not model or gpu.model == model)
+                )
+            devices.append(mask)
+        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), np.array(devices, dtype=np.int64), rules)
 
 
-def slots(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts]) -> IntColumn:
-    """Return how many pods of `role` each node could take on top of what is on it. Shape (nodes,)."""
-    shape = role.pod
-    room = np.where(fit.allowed, MANY, 0).astype(np.int64)
+def slots(
+    role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts], healthy: IntColumn | None = None
+) -> IntColumn:
+    """Return how many pods of `role` each node could take on top of what is on it. Shape (nodes,).
+
+    `healthy` masks devices that may carry shares; None means all of them.
+    """
+    return _slots(role, fit, 0, columns, ports, healthy, np.arange(len(columns.pods)))
+
+
+def slots_on(role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
+    """Return how many pods of `role`, whose shares are of `group`, each of `rows` could take now. Shape (rows,)."""
+    return _slots(role, fit, group, overlay.columns, overlay.ports, overlay.inventory.healthy_mask, rows)
+
+
+def _slots(
+    role: Role,
+    fit: Fit,
+    group: int,
+    columns: Columns,
+    ports: Mapping[int, HostPorts],
+    healthy: IntColumn | None,
+    rows: IntColumn,
+) -> IntColumn:
+    shape, asked = role.pod, role.pod.requests
+    room = np.where(fit.allowed[rows], MANY, 0).astype(np.int64)
     if role.gpus:
-        free = np.bitwise_count(columns.free_mask & fit.devices).astype(np.int64)
+        free = np.bitwise_count(columns.free_mask[rows] & fit.devices[rows]).astype(np.int64)
         room = np.minimum(room, free // role.gpus)
-    for amount, column in _wanted(shape, columns):
+    elif role.share is not None:
+        on_device = shares_on(
+            role.share, group, columns, rows, fit.devices[rows] & (-1 if healthy is None else healthy[rows])
+        )
+        room = np.minimum(room, on_device.sum(axis=1))
+    for amount, column in (
+        (asked.cpu_milli, columns.cpu_milli),
+        (asked.memory_bytes, columns.memory_bytes),
+        (asked.ephemeral_bytes, columns.ephemeral_bytes),
+        (max(1, asked.pods), columns.pods),
+    ):
         if amount > 0:
-            room = np.minimum(room, np.maximum(column, 0) // amount)
+            room = np.minimum(room, column[rows] // amount)
+    for name, amount in asked.extended:  # one that lives above the nodes is capped there too, by `caps_above`
+        column_of = columns.extended.get(name)
+        if amount > 0:
+            room = np.minimum(room, column_of[rows] // amount) if column_of is not None else np.zeros_like(room)
     if shape.host_ports:
         room = np.minimum(room, 1)
-        for row, taken in ports.items():
-            if room[row] and ports_clash(shape.host_ports, taken):
-                room[row] = 0
-    return room
+        for at, row in enumerate(rows.tolist()):
+            if room[at] > 0 and ports_clash(shape.host_ports, ports.get(row, frozenset())):
+                room[at] = 0
+    return np.maximum(room, 0)
+
+
+def shares_on(share: Share, group: int, columns: Columns, rows: IntColumn, devices: IntColumn) -> IntColumn:
+    """Return how many shares each device takes: one that is idle, or shared by the same group. Shape (rows, devices).
+
+    `devices` are the bits of those that may carry one. A group of 0 is one that nobody has had a share of yet.
+    """
+    bits = np.arange(columns.milli.shape[1])
+    idle = ((columns.free_mask[rows, None] >> bits) & 1).astype(np.bool_)
+    beside = (columns.group[rows] == group) if group else np.zeros_like(idle)
+    may = ((devices[:, None] >> bits) & 1).astype(np.bool_) & (idle | beside)
+    room = columns.milli[rows] // share.milli
+    if share.memory_bytes:
+        room = np.minimum(room, columns.vram[rows] // share.memory_bytes)
+    return np.where(may, np.maximum(room, 0), 0)
 
 
 def ports_clash(wanted: Sequence[tuple[str, str, int]], taken: HostPorts) -> bool:
@@ -212,13 +338,14 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
     """Say in words what keeps a role's pods off the nodes now, most frequent rule first."""
     counts: dict[str, int] = dict(fit.blocked)
     open_rows = fit.allowed
-    named = {
-        f"without {role.gpus} free GPUs of that kind": (
-            np.bitwise_count(columns.free_mask & fit.devices).astype(np.int64) >= role.gpus
-            if role.gpus
-            else np.ones_like(open_rows)
-        )
-    }
+    named: dict[str, BoolColumn] = {}
+    if role.gpus:
+        free = np.bitwise_count(columns.free_mask & fit.devices).astype(np.int64)
+        named[f"without {role.gpus} free GPUs of that kind"] = free >= role.gpus
+    elif role.share is not None:
+        rows = np.arange(len(open_rows))
+        left = shares_on(role.share, 0, columns, rows, fit.devices).sum(axis=1)
+        named[f"without an idle GPU of that kind or {role.share.milli / 10:g} % of a shared one"] = left > 0
     words = ["CPU", "memory", "ephemeral storage", "pod slots", *(name for name, _ in role.pod.requests.extended)]
     for word, (amount, column) in zip(words, _wanted(role.pod, columns), strict=True):
         named[f"without enough {word}"] = column >= amount
@@ -244,6 +371,8 @@ def request_key(gang: Gang) -> tuple[object, ...]:
         gang.service_class,
         gang.roles,
         gang.topology,
+        gang.mixed_models,
+        gang.isolation,
     )
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlead.model.effects import Phase
-from fairlead.model.gang import Gang, Placement, PodShape, Role
+from fairlead.model.gang import Gang, Placement
 from fairlead.ordering.standing import Standing
-from fairlead.placement.feasible import MANY, Feasibility, Fit, ports_clash, slots
-from fairlead.placement.pack_gang import domain_sums, levels_to_try, place_in
-from fairlead.world.fleet import Level
-from fairlead.world.overlay import Overlay, shapes_of
+from fairlead.placement.feasible import slots_on
+from fairlead.placement.search import Placer, levels_to_try
+from fairlead.world.fleet import IntColumn, Level
+from fairlead.world.overlay import uses_of
 from fairlead.world.snapshot import Running, World
 
 RESTART_COST_MS = 60_000
@@ -49,8 +49,7 @@ def lost_work(victim: Running, now_ms: int) -> int:
 def find_room(
     gang: Gang,
     world: World,
-    overlay: Overlay,
-    feasibility: Feasibility,
+    placer: Placer,
     standing: Standing,
     spared: frozenset[str],
 ) -> Room | None:
@@ -61,18 +60,18 @@ def find_room(
     candidates = _candidates(gang, world, standing, spared)
     if not candidates:
         return None
-    fits = [feasibility.fit(role, gang.service_class) for role in gang.roles]
+    overlay = placer.overlay
     mark = overlay.checkpoint()
     overlay.release(candidates)
-    rooms = [slots(r, f, overlay.columns, overlay.ports) for r, f in zip(gang.roles, fits, strict=True)]
+    rooms = [placer.classes.of(gang, role).room.copy() for role in gang.roles]
     overlay.roll_back(mark)
-    on_row = _by_row(candidates, overlay)
+    on_row = _by_row(candidates, placer)
     best: Room | None = None
-    for level in levels_to_try(gang, overlay.inventory):
-        enough = feasibility.inside(level, gang).copy()
+    search = _Search(gang, world, placer, standing, on_row)
+    for level in levels_to_try(gang, placer.inventory):
+        enough = placer.feasibility.inside(level, gang).copy()
         for role, room in zip(gang.roles, rooms, strict=True):
-            enough &= domain_sums(np.minimum(room, MANY // 4096), level) >= role.replicas
-        search = _Search(gang, world, overlay, feasibility, standing, fits, on_row)
+            enough &= domain_sums(room, level) >= role.fewest
         for domain in _cheap_first(np.flatnonzero(enough).tolist(), level, on_row, search):
             offer = search.in_domain(level, domain)
             if offer is not None and (best is None or _price(offer) < _price(best)):
@@ -80,9 +79,17 @@ def find_room(
     return best
 
 
+def domain_sums(column: IntColumn, level: Level) -> IntColumn:
+    """Sum a column over the domains of a level. Shape (domains,)."""
+    inside = level.domain_of >= 0
+    sums = np.zeros(len(level.names), dtype=np.int64)
+    np.add.at(sums, level.domain_of[inside], column[inside])
+    return sums
+
+
 def _candidates(gang: Gang, world: World, standing: Standing, spared: frozenset[str]) -> list[Running]:
     """Return attempts that `gang` has a right to, each taken alone."""
-    reclaims = standing.within_entitlement(gang.queue, gang.gpu_milli)
+    reclaims = gang.gpu_milli > 0 and standing.within_entitlement(gang.queue, gang.gpu_milli)
     found: list[Running] = []
     for victim in world.running:
         spec = victim.spec
@@ -100,11 +107,11 @@ def _candidates(gang: Gang, world: World, standing: Standing, spared: frozenset[
     return found
 
 
-def _by_row(candidates: Sequence[Running], overlay: Overlay) -> dict[int, list[Running]]:
+def _by_row(candidates: Sequence[Running], placer: Placer) -> dict[int, list[Running]]:
     on_row: dict[int, dict[str, Running]] = {}
     for victim in candidates:
         for rank in victim.holding:
-            row = overlay.inventory.row.get(victim.placement.members[rank].node)
+            row = placer.inventory.row.get(victim.placement.members[rank].node)
             if row is not None:
                 on_row.setdefault(row, {})[victim.gang] = victim
     return {row: [victims[name] for name in sorted(victims)] for row, victims in on_row.items()}
@@ -131,20 +138,18 @@ class _Search:
         self,
         gang: Gang,
         world: World,
-        overlay: Overlay,
-        feasibility: Feasibility,
+        placer: Placer,
         standing: Standing,
-        fits: Sequence[Fit],
         on_row: Mapping[int, Sequence[Running]],
     ) -> None:
         self.gang = gang
-        self.overlay = overlay
-        self.feasibility = feasibility
+        self.placer = placer
+        self.overlay = placer.overlay
         self.standing = standing
         self.on_row = on_row
         self.now_ms = world.now_ms
         self.main = max(range(len(gang.roles)), key=lambda i: (gang.roles[i].gpus, gang.roles[i].replicas))
-        self.fits = fits
+        self.kinds = [placer.classes.of(gang, role) for role in gang.roles]
 
     def row_price(self, row: int, victims: Sequence[Running]) -> int:
         """GPU-ms lost if one pod of the main role is to fit on this row."""
@@ -169,7 +174,7 @@ class _Search:
         offers: list[tuple[int, int, int, list[Running]]] = []
         have = 0
         for row in rows:
-            have += min(role.replicas, row_slots(role, self.fits[self.main], row, self.overlay))
+            have += min(role.replicas, self._slots(row))
             for price, gain, victims in self._row_steps(row, self.on_row.get(row, ())):
                 offers.append((price // gain, row, gain, victims))
         chosen: list[Running] = []
@@ -182,9 +187,8 @@ class _Search:
 
     def _row_steps(self, row: int, victims: Sequence[Running]) -> list[tuple[int, int, list[Running]]]:
         """Stop victims on one row, cheapest first: each time another pod fits, (price, pods gained, victims so far)."""
-        role, fit = self.gang.roles[self.main], self.fits[self.main]
         mark = self.overlay.checkpoint()
-        before = row_slots(role, fit, row, self.overlay)
+        before = self._slots(row)
         steps: list[tuple[int, int, list[Running]]] = []
         batch: list[Running] = []
         price = 0
@@ -192,7 +196,7 @@ class _Search:
             self._release_on(row, victim)
             batch.append(victim)
             price += self._price_on(row, victim)
-            now = row_slots(role, fit, row, self.overlay)
+            now = self._slots(row)
             if now > before:
                 steps.append((price, now - before, batch))
                 before, batch, price = now, [], 0
@@ -203,14 +207,15 @@ class _Search:
         """A victim's price, shared among its rows: one that must go anyway costs little on the next row."""
         return lost_work(victim, self.now_ms) // max(1, len({m.node for m in victim.placement.members}))
 
+    def _slots(self, row: int) -> int:
+        """Return the pods of the main role that one row could take now."""
+        kind = self.kinds[self.main]
+        return int(slots_on(kind.role, kind.fit, kind.group, self.overlay, np.array([row]))[0])
+
     def _release_on(self, row: int, victim: Running) -> None:
-        shapes = shapes_of(victim.spec) if victim.spec is not None else {}
-        node = self.overlay.inventory.nodes[row].name
-        for rank in sorted(victim.holding):
-            member = victim.placement.members[rank]
-            if member.node == node:
-                mask = self.overlay.inventory.mask(row, member.devices)
-                self.overlay.give(row, mask, shapes.get(member.role, PodShape()))
+        for at, use in uses_of(victim, self.overlay.inventory):
+            if at == row:
+                self.overlay.give(self.overlay.taking(row, use))
 
     def _rightful(self, victims: Sequence[Running]) -> list[Running]:
         """Keep, in this order, those that may be taken together: every right is checked as usage falls."""
@@ -237,7 +242,7 @@ class _Search:
             return None
         mark = self.overlay.checkpoint()
         self.overlay.release(victims)
-        placement = place_in(self.gang, self.overlay, self.feasibility, level, domain)
+        placement = self.placer.place_in(self.gang, level, domain).placement
         self.overlay.roll_back(mark)
         return placement
 
@@ -257,32 +262,6 @@ class _Search:
                 if spared is not None:
                     kept, placement = fewer, spared
         return Room(placement, tuple(kept), sum(lost_work(v, self.now_ms) for v in kept))
-
-
-def row_slots(role: Role, fit: Fit, row: int, overlay: Overlay) -> int:
-    """Pods of `role` that one row could take now: `slots` for a single row, in plain integers."""
-    if not fit.allowed[row]:
-        return 0
-    columns, asked = overlay.columns, role.pod.requests
-    room = MANY
-    if role.gpus:
-        room = (int(columns.free_mask[row]) & int(fit.devices[row])).bit_count() // role.gpus
-    amounts = [
-        (asked.cpu_milli, int(columns.cpu_milli[row])),
-        (asked.memory_bytes, int(columns.memory_bytes[row])),
-        (asked.ephemeral_bytes, int(columns.ephemeral_bytes[row])),
-        (max(1, asked.pods), int(columns.pods[row])),
-    ]
-    for name, amount in asked.extended:
-        column = columns.extended.get(name)
-        amounts.append((amount, int(column[row]) if column is not None else 0))
-    for amount, free in amounts:
-        if amount > 0:
-            room = min(room, max(0, free) // amount)
-    if role.pod.host_ports:
-        taken = overlay.ports.get(row, frozenset())
-        room = 0 if ports_clash(role.pod.host_ports, taken) else min(room, 1)
-    return room
 
 
 def _price(room: Room) -> tuple[int, int]:

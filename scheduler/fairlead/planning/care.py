@@ -61,11 +61,11 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
     if not _is_due(attempt, world):
         return None
     if attempt.phase is Phase.STARTING:
-        up = len(attempt.running | attempt.succeeded)
+        up, members = len(attempt.running | attempt.succeeded), len(attempt.placement.members)
         limit = duration_text(spec.start_deadline_ms)
         if not again:
-            return _exhausted(attempt, f"{up} of {spec.members} members were running after {limit}"), False
-        return refuse(Reason.START_DEADLINE, running=up, members=spec.members, limit=limit), True
+            return _exhausted(attempt, f"{up} of {members} members were running after {limit}"), False
+        return refuse(Reason.START_DEADLINE, running=up, members=members, limit=limit), True
     if attempt.phase is Phase.RUNNING:
         return refuse(Reason.OVERRUN), spec.overrun is Overrun.REQUEUE
     return refuse(Reason.PLACE_CONFLICT, detail="no answer within the deadline"), True

@@ -14,43 +14,43 @@ from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
+from fairlead.model.gang_rules import why_invalid
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.ordering.backlog import Walk, inside_queue
 from fairlead.ordering.fair_share import QueueTree
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, row_is_free
-from fairlead.placement.pack_gang import place, unknown_level, why_never, why_not_now
 from fairlead.placement.preempt import find_room
+from fairlead.placement.refusals import unknown_level, why_never, why_not_now
+from fairlead.placement.search import Answer, Placer
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
 from fairlead.planning.plan import Plan
 from fairlead.units import gpus_of
-from fairlead.world.overlay import Overlay, shapes_of
+from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
+from fairlead.world.use import use_of
 
 
 @dataclass(slots=True)
 class Memo:
     """What one cycle may keep for the next; only values that the same World would yield again."""
 
-    inventory_version: int = -1
     pools: tuple[Pool, ...] = ()
-    feasibility: Feasibility | None = None
+    placer: Placer | None = None
     queues: Mapping[str, Queue] | None = None
     tree: QueueTree | None = None
 
-    def feasibility_for(self, world: World) -> Feasibility:
-        """Return fits for this world."""
+    def placer_for(self, world: World) -> Placer:
+        """Return a placer over this world; what it computed about rows that are as before is kept."""
         pools = tuple(world.pools[name] for name in sorted(world.pools))
-        if self.feasibility is None or (self.inventory_version, self.pools) != (world.inventory.version, pools):
-            self.feasibility = Feasibility(world.inventory, world.pools)
-            self.inventory_version, self.pools = world.inventory.version, pools
-        return self.feasibility
-
-    def overlay_for(self, world: World) -> Overlay:
-        """Return columns for what-ifs in which nothing but the world itself is taken."""
-        return Overlay(world)
+        placer = self.placer
+        if placer is None or self.pools != pools or not placer.follow(world):
+            placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools))
+            self.placer, self.pools = placer, pools
+        placer.learn(world.mix)
+        return placer
 
     def tree_for(self, world: World) -> QueueTree:
         """Return the queue tree; a World shares its queues with those before it until one changes."""
@@ -76,8 +76,8 @@ class _Cycle:
     def __init__(self, world: World, memo: Memo, effects: list[Effect]) -> None:
         self.world = world
         self.effects = effects
-        self.feasibility = memo.feasibility_for(world)
-        self.overlay = memo.overlay_for(world)
+        self.placer = memo.placer_for(world)
+        self.overlay = self.placer.overlay
         self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
         pending = [
             (ask.example.queue, ask.gpu_milli)
@@ -92,7 +92,7 @@ class _Cycle:
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
 
     def run(self) -> tuple[bool, bool, int]:
-        """Walk; return whether the next slice has work, whether any gangs are left, and how many were tried."""
+        """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         self._nominated()
         for line in self.world.waiting.unheard:
             assert line.refusal is not None, line
@@ -142,8 +142,7 @@ class _Cycle:
     def _still_fits(self, gang: Gang, placement: Placement) -> bool:
         """Take a placement exactly as it was nominated, if every part of it is free now."""
         mark = self.overlay.checkpoint()
-        shapes = shapes_of(gang)
-        fits = {role.name: self.feasibility.fit(role, gang.service_class) for role in gang.roles}
+        fits = {role.name: self.placer.feasibility.fit(role, gang.service_class) for role in gang.roles}
         for member in placement.members:
             row = self.world.inventory.row.get(member.node)
             role = next(r for r in gang.roles if r.name == member.role)
@@ -152,7 +151,7 @@ class _Cycle:
             if row is None or not ready or not row_is_free(role, row, mask, len(member.devices), self.overlay):
                 self.overlay.roll_back(mark)
                 return False
-            self.overlay.take(row, mask, shapes[member.role])
+            self.overlay.take(self.overlay.taking(row, use_of(gang, member)))
         return True
 
     # --- the queues -------------------------------------------------------------------------------------------------
@@ -162,38 +161,38 @@ class _Cycle:
         gang = waiting.gang
         refusal = self._rules(gang)
         if refusal is None:
-            placement = self._place(gang)
-            if placement is not None:
-                self._take(waiting, placement)
+            answer = self._place(gang)
+            if answer.placement is not None:
+                self._take(waiting, answer.placement)
                 return True
             if self._make_room(waiting):
                 return True
-            refusal = self._why_not(gang)
+            refusal = self._why_not(gang, answer)
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
         return False
 
-    def _place(self, gang: Gang) -> Placement | None:
+    def _place(self, gang: Gang) -> Answer:
         """Find devices for as many replicas as the limits of its queues leave room for."""
         if self.standing.limit_hit(gang.queue, gang.fewest_gpu_milli) is not None:
-            return None
+            return Answer()
         allowed = _within(gang, self.standing.room_within_limits(gang.queue))
-        return place(allowed, self.overlay, self.feasibility)
+        return self.placer.place(allowed)
 
-    def _why_not(self, gang: Gang) -> Refusal:
-        never = why_never(gang, self.world.offered, self.world.inventory, self.feasibility)
+    def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
+        never = why_never(gang, self.world.offered, self.world.inventory, self.placer.feasibility)
         if never is not None:
             return never
         hit = self.standing.limit_hit(gang.queue, gang.fewest_gpu_milli)
         if hit is not None:
             numbers = {"used": gpus_of(hit.used_milli), "limit": gpus_of(hit.limit_milli)}
             return refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, need=gpus_of(gang.fewest_gpu_milli), **numbers)
-        return why_not_now(gang, self.overlay, self.feasibility)
+        return why_not_now(gang, self.placer, answer)
 
     def _rules(self, gang: Gang) -> Refusal | None:
         """Return what forbids the gang whatever is free."""
         if not self.world.rules.placement_on:
             return refuse(Reason.PLACEMENT_DISABLED)
-        refusal = admission(gang, self.world)
+        refusal = why_invalid(gang) or admission(gang, self.world)
         if refusal is not None:
             return refusal
         unknown = unknown_level(gang, self.world.inventory)
@@ -226,7 +225,7 @@ class _Cycle:
         gang = waiting.gang
         if not self.world.rules.preemption_on or self.stops_left <= 0:
             return False
-        room = find_room(gang, self.world, self.overlay, self.feasibility, self.standing, frozenset(self.spared))
+        room = find_room(gang, self.world, self.placer, self.standing, frozenset(self.spared))
         if room is None or not room.victims or len(room.victims) > self.stops_left:
             return False
         self.stops_left -= len(room.victims)

@@ -29,18 +29,41 @@ class OnNodeDoc(TypedDict):
     pods: dict[str, str]
 
 
+class MemberDoc(TypedDict):
+    """One member. `share_milli` is the part of its one GPU in thousandths, 0 for whole ones; `mig_start` is the unit
+    where its instance begins, -1 for none; `cpus` is a CPU list, `devices` and `nics` are folded lists, "" for none.
+    """
+
+    rank: int
+    pod: str
+    node: str
+    devices: str
+    share_milli: int
+    mig_start: int
+    cpus: str
+    nics: str
+
+
 class AllocationDoc(TypedDict):
-    """Where a gang is. `pace_bytes_per_s` is its slowest link, 0 where no member has two devices."""
+    """Where a gang is. `pace_bytes_per_s` is its slowest link, 0 where no member has two devices.
+
+    `span` is how many domains of each level its members lie in; `members` are in rank order.
+    """
 
     level: str
     domain: str
     pace_bytes_per_s: int
+    span: dict[str, int]
     placed_ms: int | None
     nodes: list[OnNodeDoc]
+    members: list[MemberDoc]
 
 
 class GangDoc(TypedDict):
-    """One gang. `reason` is the token, `message` the sentence with its mend."""
+    """One gang. `reason` is the token, `message` the sentence with its mend.
+
+    `pace_bytes_per_s` and `span` are those of its allocation, null without one; lists have them too.
+    """
 
     namespace: str
     name: str
@@ -55,6 +78,8 @@ class GangDoc(TypedDict):
     reason: str | None
     message: str | None
     start: StartDoc | None
+    pace_bytes_per_s: int | None
+    span: dict[str, int] | None
     allocation: AllocationDoc | None
     tier: str | None
     victims: list[str]
@@ -139,6 +164,8 @@ def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocati
         reason=None if refusal is None else refusal.reason.token,
         message=None if refusal is None else refusal.message,
         start=None if view.position is None else StartDoc(p50_ms=None, p90_ms=None, basis="unknown"),
+        pace_bytes_per_s=None if placement is None else placement.pace_bytes_per_s,
+        span=None if placement is None else dict(placement.span),
         allocation=None if placement is None or not allocation else allocation_doc(placement, view.placed_ms),
         tier=None if view.tier is None else str(view.tier),
         victims=[f"{(names or {}).get(gang, gang)}#{attempt}" for gang, attempt in victims],
@@ -153,15 +180,31 @@ def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocati
 def allocation_doc(placement: Placement, placed_ms: int | None) -> AllocationDoc:
     """Return where a gang is, members in rank order, grouped by node."""
     nodes: dict[str, OnNodeDoc] = {}
+    members: list[MemberDoc] = []
     for member in placement.members:
+        pod, devices = f"{member.role}-{member.index}", fold(member.devices)
         on_node = nodes.setdefault(member.node, OnNodeDoc(node=member.node, pods={}))
-        on_node["pods"][f"{member.role}-{member.index}"] = fold(member.devices)
+        on_node["pods"][pod] = devices
+        members.append(
+            MemberDoc(
+                rank=member.rank,
+                pod=pod,
+                node=member.node,
+                devices=devices,
+                share_milli=member.share_milli,
+                mig_start=member.mig_start,
+                cpus=member.cpus,
+                nics=fold(member.nics),
+            )
+        )
     return AllocationDoc(
         level=placement.level,
         domain=placement.domain,
         pace_bytes_per_s=placement.pace_bytes_per_s,
+        span=dict(placement.span),
         placed_ms=placed_ms,
         nodes=list(nodes.values()),
+        members=members,
     )
 
 

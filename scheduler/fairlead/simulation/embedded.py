@@ -115,9 +115,10 @@ class Embedded:
             return gang
         if gang.queue != old.queue:
             raise UnreadableInput("spec.queue is immutable; create a new GangJob to use another queue")
-        shapes = [[(role.name, role.replicas, role.gpus) for role in one.roles] for one in (gang, old)]
+        shapes = [[(r.name, r.replicas, r.gpus, r.share, r.mig) for r in one.roles] for one in (gang, old)]
         if shapes[0] != shapes[1]:
-            raise UnreadableInput("spec.roles: names, replicas and devices.count are immutable; create a new GangJob")
+            fixed = "names, replicas and devices.count, share and mig"
+            raise UnreadableInput(f"spec.roles: {fixed} are immutable; create a new GangJob")
         return replace(gang, id=old.id, submitted_ms=old.submitted_ms)
 
     def _pool_facts(self, pool: Pool, now_ms: int) -> list[Event]:

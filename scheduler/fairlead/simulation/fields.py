@@ -131,7 +131,7 @@ class Fields:
         if not isinstance(value, list):
             self.fail(name, f"must be a list, not {_kind(value)}")
         for index, item in enumerate(value):
-            yield Fields(item, f"{self.path}.{name}[{index}]")
+            yield Fields(item, f"{self.path}.{name}[{index}]" if self.path else f"{name}[{index}]")
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all fields that are there."""

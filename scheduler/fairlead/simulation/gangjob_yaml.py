@@ -8,17 +8,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.events import Event, GangSeen, PoolSeen, QueueSeen
-from fairlead.model.gang import Gang, GangId, Overrun, Role, ServiceClass, TopologyRequest
+from fairlead.model.gang import (
+    Gang,
+    GangId,
+    Isolation,
+    Overrun,
+    PodShape,
+    Role,
+    ServiceClass,
+    Share,
+    ShareMode,
+    Slices,
+    TopologyRequest,
+)
+from fairlead.model.gang_rules import why_invalid, why_not_offered
+from fairlead.model.hardware import Resources
+from fairlead.model.needs import needs_of
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.simulation.behaviour import Run
 from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
+from fairlead.simulation.pool_yaml import pool_of, service_classes
+from fairlead.units import thousandths
 
 API_VERSION = "fairlead.dev/v1alpha1"
 RUN_ANNOTATION = "simulation.fairlead.dev/run"
@@ -26,11 +43,11 @@ FAILS_ANNOTATION = "simulation.fairlead.dev/fails"
 MAX_BYTES = 1 << 20
 _GANG_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _CLASSES = tuple(member.value for member in ServiceClass)
+_LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # whether a number makes sense is for the gang's own rules to say
 _UNSUPPORTED = {
     "checkpoint": "remove it and let the program save and resume by itself",
     "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
     "deadline": "remove it, or bound the run with spec.duration",
-    "isolation": "remove it; every GPU of a GangJob is a whole GPU held by it alone",
     "ttl": "remove it and delete the finished GangJob yourself",
 }
 _QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "maxJobs", "maxPending", "promise")
@@ -93,7 +110,8 @@ def read(
             case "Queue":
                 queues.append(_queue(document))
             case "Pool":
-                pools.append(_pool(document))
+                _of_group(document, API_VERSION)
+                pools.append(pool_of(document))
             case "PriorityClass":
                 pass
             case other:
@@ -128,24 +146,16 @@ def _gang(
         meta.fail("name", f"{name!r}: use lower-case letters, digits and '-', starting with a letter")
     for field_name, mend in _UNSUPPORTED.items():
         spec.unsupported(field_name, mend)
-    roles = tuple(_role(item, name) for item in spec.items("roles"))
-    if not 1 <= len(roles) <= 16:
+    topology, spread = _topology(spec)
+    roles = tuple(_role(item, name, spread) for item in spec.items("roles"))
+    if len(roles) > 16:
         spec.fail("roles", f"has {len(roles)} roles; 1 to 16 are possible")
-    names = [role.name for role in roles]
-    if len(set(names)) != len(names):
-        spec.fail("roles", "two roles have the same name; rename one")
-    if sum(role.replicas for role in roles) > 4_096:
-        spec.fail("roles", "replicas add up to more than 4096 in one gang; split the work over several GangJobs")
     priority_class = spec.text("priorityClassName", "")
     if priority_class and priority_class not in priorities:
         known = ", ".join(sorted(priorities)) or "none is defined"
         spec.fail("priorityClassName", f"there is no PriorityClass {priority_class!r}; use one of: {known}")
     service_class = ServiceClass(spec.choice("serviceClass", _CLASSES, "training"))
     success, failure = spec.inner("successPolicy"), spec.inner("failurePolicy")
-    success_roles = success.texts("roles") or ()
-    for role_name in success_roles:
-        if role_name not in names:
-            success.fail("roles", f"{role_name!r} is not a role of this gang; use one of: {', '.join(names)}")
     policy = spec.inner("preemption")
     default_policy = "Never" if service_class is ServiceClass.SERVING else "Allowed"
     gang = Gang(
@@ -157,7 +167,7 @@ def _gang(
         priority=priorities.get(priority_class, 0),
         priority_class=priority_class,
         service_class=service_class,
-        topology=_topology(spec),
+        topology=topology,
         submitted_ms=now_ms,
         suspended=spec.boolean("suspend", False),
         duration_ms=spec.duration_ms("duration"),
@@ -167,59 +177,96 @@ def _gang(
         max_restarts=failure.integer("maxRestarts", 3, low=0, high=1_000),
         restart_on_failure=failure.choice("onMemberFailure", ("restart", "fail"), "restart") == "restart",
         success_any=success.choice("operator", ("All", "Any"), "All") == "Any",
-        success_roles=success_roles,
+        success_roles=success.texts("roles") or (),
+        mixed_models=spec.boolean("mixedModels", False),
+        isolation=Isolation(spec.choice("isolation", tuple(Isolation), Isolation.SHARED)),
     )
     for part in (spec, success, failure, policy, document):
         part.done()
+    if refusal := why_invalid(gang) or why_not_offered(gang):
+        raise UnreadableInput(refusal.message)
     return gang, _run(meta)
 
 
-def _role(item: Fields, gang_name: str) -> Role:
+def _role(item: Fields, gang_name: str, spread: str) -> Role:
+    """Read one role; `spread` is what the whole gang says, which the role's own word overrides."""
     name = item.text("name", pattern=DNS_LABEL)
     if len(name) > 20:
         item.fail("name", f"{name!r} is longer than 20 characters")
     if len(gang_name) + len(name) > 57:
         item.fail("name", "metadata.name and spec.roles[].name may have 57 characters together: shorten one of them")
-    replicas = item.integer("replicas", low=1, high=4_096)
-    bounds = {end: item.integer(end, replicas, low=1, high=4_096) for end in ("minReplicas", "maxReplicas")}
-    if bounds["minReplicas"] > bounds["maxReplicas"]:
-        item.fail("minReplicas", f"{bounds['minReplicas']} is larger than maxReplicas; lower it or raise maxReplicas")
-    for end, value in bounds.items():
-        if value != replicas:
-            item.fail(end, f"differs from replicas, and elastic gangs are not supported yet; set it to {replicas}")
-    if item.boolean("nicPerGpu", False):
-        item.fail("nicPerGpu", "is not supported yet; remove it, near NICs are preferred without it")
+    replicas = item.integer("replicas", low=_LOWEST, high=_HIGHEST)
+    most = item.integer("maxReplicas", replicas, low=_LOWEST, high=_HIGHEST)
+    if most != replicas:
+        mend = "replicas is the most that are placed: set it to maxReplicas, and minReplicas to the fewest"
+        item.fail("maxReplicas", f"other than replicas is not supported; {mend}")
+    topology, own_spread = _topology(item)
+    if item.has("topology") and own_spread:
+        item.inner("topology").fail("spread", "stands beside topology in a role; use spec.roles[].spread")
     devices = item.inner("devices")
-    for kind in ("mig", "share"):
-        devices.unsupported(kind, "remove it and ask for whole GPUs with devices.count")
-    gpus = devices.integer("count", 0, low=0, high=32)
-    if not gpus and (devices.has("model") or devices.has("memory")):
-        devices.fail("count", "is 0, but model or memory describe GPUs; set it to at least 1")
     role = Role(
         name=name,
         replicas=replicas,
-        gpus=gpus,
+        gpus=devices.integer("count", 0, low=_LOWEST, high=_HIGHEST),
         gpu_model=devices.text("model", ""),
         gpu_memory_bytes=devices.quantity("memory"),
-        pod=read_template(item.inner("template")),
+        pod=_with_needs(item, read_template(item.inner("template"))),
+        share=_share(devices.inner("share")) if devices.has("share") else None,
+        mig=devices.text("mig", ""),
+        min_replicas=item.integer("minReplicas", 0, low=_LOWEST, high=_HIGHEST) or None,  # 0 asks for all
+        nics_per_gpu=int(item.boolean("nicPerGpu", False)),
+        topology=topology,
+        spread=item.text("spread", "", pattern=DNS_LABEL) if item.has("spread") else spread,
     )
+    devices.ignore("share")
     devices.done()
+    item.ignore("spread")
     item.done()
     return role
 
 
-def _topology(spec: Fields) -> TopologyRequest | None:
-    if not spec.has("topology"):
-        spec.raw("topology")
-        return None
-    topology = spec.inner("topology")
-    topology.unsupported("spread", "remove it, or spread with several GangJobs that each have a nodeSelector")
-    request = TopologyRequest(
-        within=topology.text("within", pattern=DNS_LABEL),
-        required=topology.choice("mode", ("required", "preferred"), "required") == "required",
+def _share(share: Fields) -> Share:
+    found = Share(
+        milli=thousandths(share.text("compute"), field=f"{share.path}.compute"),
+        memory_bytes=share.quantity("memory"),
+        mode=ShareMode(share.choice("mode", tuple(ShareMode), ShareMode.TIME_SLICE)),
     )
+    share.done()
+    return found
+
+
+def _with_needs(item: Fields, pod: PodShape) -> PodShape:
+    """Add what each pod of a role takes of resources above its node; no container can ask for these."""
+    needs = item.inner("needs")
+    found: dict[str, str | int] = {name: str(needs.raw(name)) for name in needs.names()}
+    more = Resources(extended=needs_of(found, field=needs.path))
+    return replace(pod, requests=pod.requests.plus(more))
+
+
+def _topology(parent: Fields) -> tuple[TopologyRequest | None, str]:
+    """Return how close together members are to be, None where nothing says so, and the level to spread over."""
+    if not parent.has("topology"):
+        parent.raw("topology")
+        return None, ""
+    topology = parent.inner("topology")
+    slices: list[Slices] = []
+    for item in topology.items("slices"):
+        size = item.integer("size", low=_LOWEST, high=_HIGHEST)
+        slices.append(Slices(within=item.text("within", pattern=DNS_LABEL), size=size))
+        item.done()
+    request = TopologyRequest(
+        within=topology.text("within", "cluster", pattern=DNS_LABEL),
+        required=topology.choice("mode", ("required", "preferred"), "required") == "required",
+        slices=tuple(slices),
+    )
+    spread = topology.text("spread", "", pattern=DNS_LABEL) if topology.has("spread") else ""
+    topology.ignore("spread")
     topology.done()
-    return request
+    if request.within != "cluster" or slices:
+        return request, spread
+    if not spread:
+        parent.fail("topology", "asks for nothing; name a level in within, or remove it")
+    return None, spread
 
 
 def _run(meta: Fields) -> Run | None:
@@ -261,38 +308,9 @@ def _queue(document: Fields) -> Queue:
         weight=weight,
         namespaces=namespaces.texts("names") or (),
         priority_classes=spec.texts("priorityClasses"),
-        service_classes=None if classes is None else _service_classes(spec, classes),
+        service_classes=None if classes is None else service_classes(spec, classes),
     )
     namespaces.done()
     spec.done()
     document.done()
     return queue
-
-
-def _pool(document: Fields) -> Pool:
-    _of_group(document, API_VERSION)
-    document.ignore("status")
-    spec = document.inner("spec")
-    spec.choice("mode", ("dra",), "dra")
-    selector = spec.labels("nodeSelector")
-    if not selector:
-        spec.fail("nodeSelector", "is required and may not be empty")
-    classes = spec.texts("serviceClasses")
-    pool = Pool(
-        name=document.inner("metadata").text("name", pattern=DNS_LABEL),
-        node_selector=selector,
-        service_classes=None if classes is None else _service_classes(spec, classes),
-        taint=spec.boolean("taint", True),
-        driver=spec.text("driver", "gpu.nvidia.com"),
-        device_class=spec.text("deviceClassName", "gpu.nvidia.com"),
-    )
-    spec.done()
-    document.done()
-    return pool
-
-
-def _service_classes(spec: Fields, names: tuple[str, ...]) -> tuple[ServiceClass, ...]:
-    for name in names:
-        if name not in _CLASSES:
-            spec.fail("serviceClasses", f"{name!r} is not one of: {', '.join(_CLASSES)}")
-    return tuple(ServiceClass(name) for name in names)

@@ -128,6 +128,16 @@ class ShapeTable:
             self._best[mask, count, required] = found
         return found
 
+    def alike(self, mask: int, count: int, required: int = 0) -> tuple[_Ints, _Ints]:
+        """Return the sets that tie with `best` in pace and NICs, best first, and their NUMA ranks (equal is as near).
+
+        Beyond `COLUMNS_UP_TO` GPUs it is the best one alone; nothing where `best` finds nothing. Not remembered.
+        """
+        best, _ = self.best(mask, count, required)
+        if self._columns is None or not best:
+            return np.array([best] if best else [], dtype=np.int64), np.zeros(1 if best else 0, dtype=np.int64)
+        return self._columns.alike(mask & ((1 << self.gpus) - 1), count, required)
+
     def pace(self, mask: int) -> int:
         """Return bytes/s of the slowest pair inside `mask`, 0 below two devices or where a pair is unknown."""
         if self._columns is not None:
@@ -230,17 +240,18 @@ class _Columns:
         rank.add(level)
         rank.add(_sums(near))
         rank.add(_sharing(shape.nic_rank, near, size))
+        paths = rank.dense()
         rank.add(_span(shape.numa))
         rank.add(_pairwise(shape.distance, np.maximum, start=0))
         self._pace = np.where(size < 2, 0, pace)
         ranks = rank.dense()
         self._switches = _span(shape.switch)  # 0 to n, so a remainder's rank times n + 1 weighs more
         self._left = _left_behind(shape, size, level, len(values)) * (n + 1)
-        self._subsets: list[tuple[_Ints, _Ints]] = []
+        self._subsets: list[tuple[_Ints, _Ints, _Ints]] = []
         for count in range(n + 1):
             subsets = np.flatnonzero(size == count).astype(np.int64)
             subsets = subsets[np.argsort(ranks[subsets], kind="stable")]
-            self._subsets.append((subsets, ranks[subsets]))
+            self._subsets.append((subsets, ranks[subsets], paths[subsets]))
 
     def pace(self, mask: int) -> int:
         """Return bytes/s of the slowest pair of a subset."""
@@ -248,13 +259,23 @@ class _Columns:
 
     def choose(self, free: int, count: int, required: int) -> int:
         """Return the best subset of `free` with `count` bits, `required` among them; there is one."""
-        subsets, ranks = self._subsets[count]
-        inside = np.flatnonzero((subsets & free) == subsets)
-        if required:
-            inside = inside[(subsets[inside] & required) == required]
+        masks, ranks, _ = self._inside(free, count, required)
         # Sorted by rank, then mask: the equals of the first stand side by side.
-        equals = subsets[inside[: np.searchsorted(ranks[inside], ranks[inside[0]], side="right")]]
+        equals = masks[: np.searchsorted(ranks, ranks[0], side="right")]
         return int(equals[np.argmin(self._left[free ^ equals] + self._switches[equals])])
+
+    def alike(self, free: int, count: int, required: int) -> tuple[_Ints, _Ints]:
+        """Return (subsets, ranks) that `choose` weighs beyond pace and NICs, in its order."""
+        masks, ranks, paths = self._inside(free, count, required)
+        end = np.searchsorted(paths, paths[0], side="right")  # ranks begin with what paths are made of
+        masks, ranks = masks[:end], ranks[:end]
+        order = np.lexsort((masks, self._left[free ^ masks] + self._switches[masks], ranks))
+        return masks[order], ranks[order]
+
+    def _inside(self, free: int, count: int, required: int) -> tuple[_Ints, _Ints, _Ints]:
+        subsets, ranks, paths = self._subsets[count]
+        inside = np.flatnonzero(((subsets & free) == subsets) & ((subsets & required) == required))
+        return subsets[inside], ranks[inside], paths[inside]
 
 
 def _left_behind(shape: Shape, size: _Ints, level: _Ints, levels: int) -> _Ints:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fairlead.model.gang import Share
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.topology.tables import ShapeTable
+from fairlead.world.use import Use
 
 IntColumn = NDArray[np.int64]
 BoolColumn = NDArray[np.bool_]
@@ -66,40 +68,70 @@ class Inventory:
         bits = self.device_bits[row]
         return sum(1 << bits[name] for name in devices if name in bits)
 
+    def nic_mask(self, row: int, names: Sequence[str]) -> int:
+        """Return the bits of NICs, in the order of the machine's; one that is no longer there has none."""
+        return sum(1 << bit for bit, nic in enumerate(self.nodes[row].machine.nics) if nic.id in names) if names else 0
+
     def devices(self, row: int, mask: int) -> tuple[str, ...]:
         """Return the names of the bits in `mask`, in device order."""
         return tuple(gpu.device for bit, gpu in enumerate(self.nodes[row].machine.gpus) if mask >> bit & 1)
 
 
+WHOLE = 1_000
+"""Thousandths of a device."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Columns:
-    """What is free now, shape (nodes,) each; extended resources by name. A World's columns are read-only."""
+    """What is free now. A World's columns are read-only.
+
+    free_mask      shape (nodes,): healthy devices with nothing on them, as bits
+    milli, vram    shape (nodes, devices): thousandths and bytes of memory that shares left on each device, well or not;
+                   who takes a whole device changes `free_mask` alone
+    group          shape (nodes, devices): whose shares lie on a device, as numbers of `groups`; 0 nobody's
+    the others     shape (nodes,); extended resources by name. One that lives above the nodes (rack power, an uplink)
+                   has its domain's whole amount on every node: a domain has left that less what its nodes took
+    cpus, nics     row -> bits of the CPUs and NICs that members hold; rows without any are left out
+    groups         name of a share group -> its number; grows and is shared by all copies
+    """
 
     free_mask: IntColumn
     cpu_milli: IntColumn
     memory_bytes: IntColumn
     ephemeral_bytes: IntColumn
     pods: IntColumn
+    milli: IntColumn
+    vram: IntColumn
+    group: IntColumn
     extended: dict[str, IntColumn] = field(default_factory=dict[str, IntColumn])
+    cpus: dict[int, int] = field(default_factory=dict[int, int])
+    nics: dict[int, int] = field(default_factory=dict[int, int])
+    groups: dict[str, int] = field(default_factory=dict[str, int])
 
     def copy(self) -> Columns:
         """Return writable copies of all columns."""
         return Columns(
-            free_mask=self.free_mask.copy(),
-            cpu_milli=self.cpu_milli.copy(),
-            memory_bytes=self.memory_bytes.copy(),
-            ephemeral_bytes=self.ephemeral_bytes.copy(),
-            pods=self.pods.copy(),
+            **{name: getattr(self, name).copy() for name in (*ROW_COLUMNS, *DEVICE_COLUMNS)},
             extended={name: column.copy() for name, column in self.extended.items()},
+            cpus=dict(self.cpus),
+            nics=dict(self.nics),
+            groups=self.groups,
         )
+
+    def arrays(self) -> list[IntColumn]:
+        """Return all columns over nodes, those of extended resources in order of their names."""
+        fixed: list[IntColumn] = [getattr(self, name) for name in (*ROW_COLUMNS, *DEVICE_COLUMNS)]
+        return fixed + [self.extended[name] for name in sorted(self.extended)]
 
     def freeze(self) -> Columns:
         """Make every column read-only; an edit then raises ValueError."""
-        for column in (self.free_mask, self.cpu_milli, self.memory_bytes, self.ephemeral_bytes, self.pods):
-            column.flags.writeable = False
-        for column in self.extended.values():
+        for column in self.arrays():
             column.flags.writeable = False
         return self
+
+    def group_number(self, name: str) -> int:
+        """Return the number of a share group, a new one at its first mention; 0 for ""."""
+        return self.groups.setdefault(name, len(self.groups) + 1) if name else 0
 
     def take(self, row: int, amount: Resources, times: int = 1) -> None:
         """Subtract times × amount on one row; a negative `times` gives back."""
@@ -110,3 +142,34 @@ class Columns:
         for name, count in amount.extended:
             if name in self.extended:
                 self.extended[name][row] -= times * count
+
+    def take_share(self, row: int, bit: int, share: Share, group: str, times: int = 1) -> None:
+        """Lay a share on one device; a negative `times` takes it off again, and the last one frees the device."""
+        self.milli[row, bit] -= times * share.milli
+        self.vram[row, bit] -= times * share.memory_bytes
+        idle = int(self.milli[row, bit]) >= WHOLE
+        self.group[row, bit] = 0 if idle else self.group_number(group)
+
+    def take_use(self, row: int, use: Use, inventory: Inventory) -> None:
+        """Lay a hold on a row as state knows it; devices that are no longer there are left out."""
+        mask = inventory.mask(row, use.devices)
+        if use.share is not None and mask:
+            self.take_share(row, mask.bit_length() - 1, use.share, use.group)
+        self.free_mask[row] &= ~mask
+        self.take(row, use.shape.requests)
+        cpus, nics = use.cpu_bits, inventory.nic_mask(row, use.nics)
+        if cpus:
+            self.cpus[row] = self.cpus.get(row, 0) | cpus
+        if nics:
+            self.nics[row] = self.nics.get(row, 0) | nics
+
+    def reset_row(self, row: int, full: Columns) -> None:
+        """Make a row what it is in `full`, with nothing on it."""
+        for mine, theirs in zip(self.arrays(), full.arrays(), strict=True):
+            mine[row] = theirs[row]
+        self.cpus.pop(row, None)
+        self.nics.pop(row, None)
+
+
+ROW_COLUMNS = ("free_mask", "cpu_milli", "memory_bytes", "ephemeral_bytes", "pods")
+DEVICE_COLUMNS = ("milli", "vram", "group")

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fairlead.model.hardware import Node, NodeName
+from fairlead.model.hardware import Gpu, Node, NodeName
 from fairlead.topology.tables import TableCache
-from fairlead.world.fleet import KNOWN_LEVELS, MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
+from fairlead.world.fleet import KNOWN_LEVELS, MAX_DEVICES, WHOLE, BoolColumn, Columns, IntColumn, Inventory, Level
 
 SELDOM = 64
 """Changed nodes up to which rows are patched one by one; of more of them everything is built anew."""
@@ -70,17 +70,30 @@ def patch_inventory(
     )
 
 
-def free_columns(inventory: Inventory) -> Columns:
-    """Return what every node offers with nothing on it; devices that are unhealthy are not offered."""
+def free_columns(inventory: Inventory, above: Mapping[str, int] | None = None) -> Columns:
+    """Return what every node offers with nothing on it; devices that are unhealthy are not offered.
+
+    `above` are the amounts that live above nodes, by resource: every node may give all that its domain has.
+    """
     offered = [node.allocatable for node in inventory.nodes]
-    names = sorted({name for amount in offered for name, _ in amount.extended})
+    extended = [{**dict(amount.extended), **(above or {})} for amount in offered]
+    names = sorted({name for amounts in extended for name in amounts})
+    width = max((len(bits) for bits in inventory.device_bits), default=0)
+    vram = np.zeros((len(offered), width), dtype=np.int64)
+    for row, node in enumerate(inventory.nodes):
+        memory = [gpu.memory_bytes for gpu in node.machine.gpus[:MAX_DEVICES]]
+        vram[row, : len(memory)] = memory
+    there = (inventory.all_mask[:, None] >> np.arange(width)) & 1
     return Columns(
         free_mask=inventory.healthy_mask.copy(),
         cpu_milli=np.array([a.cpu_milli for a in offered], dtype=np.int64),
         memory_bytes=np.array([a.memory_bytes for a in offered], dtype=np.int64),
         ephemeral_bytes=np.array([a.ephemeral_bytes for a in offered], dtype=np.int64),
         pods=np.array([a.pods for a in offered], dtype=np.int64),
-        extended={name: np.array([dict(a.extended).get(name, 0) for a in offered], dtype=np.int64) for name in names},
+        milli=WHOLE * there,
+        vram=vram,
+        group=np.zeros_like(vram),
+        extended={name: np.array([e.get(name, 0) for e in extended], dtype=np.int64) for name in names},
     )
 
 
@@ -91,9 +104,13 @@ def _alike(before: Node, after: Node) -> bool:
         before.levels == after.levels
         and old.clique == new.clique
         and (old.links is new.links or old.links == new.links)
-        and [(gpu.id, gpu.device) for gpu in old.gpus] == [(gpu.id, gpu.device) for gpu in new.gpus]
+        and [_lasting(gpu) for gpu in old.gpus] == [_lasting(gpu) for gpu in new.gpus]
         and {name for name, _ in before.allocatable.extended} == {name for name, _ in after.allocatable.extended}
     )
+
+
+def _lasting(gpu: Gpu) -> tuple[object, ...]:
+    return gpu.id, gpu.device, gpu.model, gpu.memory_bytes
 
 
 def _bits(node: Node) -> Mapping[str, int]:

@@ -2,45 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from fairlead.model.gang import Gang, Placement, PodShape
-from fairlead.model.hardware import NodeName
-from fairlead.world.fleet import Columns, Inventory
+import numpy as np
+
+from fairlead.model.gang import Gang, Placement, PodShape, Share
+from fairlead.world.fleet import WHOLE, Columns, IntColumn, Inventory
 from fairlead.world.snapshot import HostPorts, Running, World
+from fairlead.world.use import Use, use_of
 
 Mark = int
-_Undo = tuple[int, int, PodShape, int, frozenset[tuple[str, str, int]] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """What `pods` equal pods take of one row: whole devices as bits, or a share of the device `bit`; CPUs, NICs."""
+
+    row: int
+    mask: int
+    pod: PodShape
+    pods: int = 1
+    share: Share | None = None
+    bit: int = -1
+    group: str = ""
+    cpus: int = 0
+    nics: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What equal pods with nothing but whole devices take of many rows, each row once. Shape (rows,) each."""
+
+    rows: IntColumn
+    masks: IntColumn
+    counts: IntColumn
+    pod: PodShape
 
 
 class Overlay:
-    """Writable columns over one World. Every change is undone exactly by `roll_back`."""
+    """Writable columns over one World. Every change is undone exactly by `roll_back`.
 
-    def __init__(self, world: World, columns: Columns | None = None) -> None:
-        """Start from the world's free columns, or from a copy of `columns`."""
+    `tick` counts changes; `touched` has shape (nodes,): the tick at which each row changed last.
+    """
+
+    def __init__(self, world: World) -> None:
+        """Start from the world's free columns."""
         self.inventory: Inventory = world.inventory
-        self.columns: Columns = (columns or world.free).copy()
-        self.ports: dict[int, HostPorts] = dict(world.ports) if columns is None else {}
-        self._undo: list[_Undo] = []
+        self.columns: Columns = world.free.copy()
+        self.ports: dict[int, HostPorts] = dict(world.ports)
+        self.tick = 0
+        self.touched: IntColumn = np.zeros(len(self.inventory.nodes), dtype=np.int64)
+        self._undo: list[tuple[Taking | Batch, int, HostPorts | None]] = []
 
-    def take(self, row: int, mask: int, shape: PodShape) -> None:
-        """One pod with the devices in `mask` goes to `row`."""
-        self.columns.free_mask[row] = int(self.columns.free_mask[row]) & ~mask
-        self.columns.take(row, shape.requests)
-        before = self.ports.get(row)
-        if shape.host_ports:
-            self.ports[row] = (before or frozenset()) | frozenset(shape.host_ports)
-        self._undo.append((row, mask, shape, 1, before))
+    def follow(self, world: World) -> None:
+        """Become what a new overlay over `world` would be; rows that differ count as changed.
 
-    def give(self, row: int, mask: int, shape: PodShape) -> None:
-        """One pod leaves `row`; only its healthy devices come back, and its host ports."""
-        back = mask & int(self.inventory.healthy_mask[row]) & ~int(self.columns.free_mask[row])
-        self.columns.free_mask[row] = int(self.columns.free_mask[row]) | back
-        self.columns.take(row, shape.requests, -1)
+        The world must have the same inventory and the same resources. What was taken can't be rolled back any more.
+        """
+        assert world.inventory is self.inventory, "an overlay follows only worlds of its own inventory"
+        mine, theirs = self.columns, world.free
+        differs = np.zeros(len(self.touched), dtype=np.bool_)
+        for column, other in zip(mine.arrays(), theirs.arrays(), strict=True):
+            unequal = column != other
+            differs |= unequal if unequal.ndim == 1 else unequal.any(axis=1)
+        for held, wanted in ((mine.cpus, theirs.cpus), (mine.nics, theirs.nics)):
+            differs[[row for row in held.keys() | wanted.keys() if held.get(row) != wanted.get(row)]] = True
+        if self.ports != world.ports:
+            ports = self.ports.keys() | world.ports.keys()
+            differs[[row for row in ports if self.ports.get(row) != world.ports.get(row)]] = True
+        rows = np.flatnonzero(differs)
+        if len(rows):
+            self.tick += 1
+            self.touched[rows] = self.tick
+            for column, other in zip(mine.arrays(), theirs.arrays(), strict=True):
+                column[rows] = other[rows]
+            self.ports = dict(world.ports)
+            mine.cpus, mine.nics = dict(theirs.cpus), dict(theirs.nics)
+        self._undo = []
+
+    def patch(self, inventory: Inventory) -> None:
+        """Take over an inventory in which only some rows say something else; those count as changed."""
+        self.inventory = inventory
+        self.tick += 1
+        self.touched[list(inventory.patched_rows)] = self.tick
+
+    def take(self, taking: Taking) -> None:
+        """Pods go to a row."""
+        before = self.ports.get(taking.row)
+        self._apply(taking, 1)
+        if taking.pod.host_ports:
+            self.ports[taking.row] = (before or frozenset()) | frozenset(taking.pod.host_ports)
+        self._undo.append((taking, 1, before))
+
+    def take_batch(self, batch: Batch) -> None:
+        """Pods without host ports go to many rows."""
+        self._apply_batch(batch, 1)
+        self._undo.append((batch, 1, None))
+
+    def give(self, taking: Taking) -> None:
+        """Pods leave a row; only its healthy devices come back, and its host ports."""
+        row = taking.row
+        back = taking.mask & int(self.inventory.healthy_mask[row]) & ~int(self.columns.free_mask[row])
+        given = taking if back == taking.mask else replace(taking, mask=back)
         before = self.ports.get(row)
-        if shape.host_ports and before:
-            self.ports[row] = before - frozenset(shape.host_ports)
-        self._undo.append((row, back, shape, -1, before))
+        self._apply(given, -1)
+        if taking.pod.host_ports and before:
+            self.ports[row] = before - frozenset(taking.pod.host_ports)
+        self._undo.append((given, -1, before))
 
     def checkpoint(self) -> Mark:
         """Return a mark to roll back to."""
@@ -49,36 +118,79 @@ class Overlay:
     def roll_back(self, mark: Mark) -> None:
         """Undo everything since `mark`."""
         while len(self._undo) > mark:
-            row, mask, shape, sign, before = self._undo.pop()
-            free = int(self.columns.free_mask[row])
-            self.columns.free_mask[row] = free | mask if sign > 0 else free & ~mask
-            self.columns.take(row, shape.requests, -sign)
-            if shape.host_ports:
-                self.ports.pop(row, None)
+            change, sign, before = self._undo.pop()
+            if isinstance(change, Batch):
+                self._apply_batch(change, -sign)
+                continue
+            self._apply(change, -sign)
+            if change.pod.host_ports:
+                self.ports.pop(change.row, None)
                 if before is not None:
-                    self.ports[row] = before
+                    self.ports[change.row] = before
 
     def take_placement(self, gang: Gang, placement: Placement) -> None:
         """Take everything a placement needs; members on nodes that are gone are skipped."""
-        shapes = shapes_of(gang)
         for member in placement.members:
             row = self.inventory.row.get(member.node)
             if row is not None:
-                mask = self.inventory.mask(row, member.devices) & int(self.columns.free_mask[row])
-                self.take(row, mask, shapes[member.role])
+                taking = self.taking(row, use_of(gang, member))
+                mask = taking.mask & int(self.columns.free_mask[row])
+                self.take(taking if mask == taking.mask else replace(taking, mask=mask))
 
     def release(self, attempts: Iterable[Running]) -> None:
         """Give back whatever these attempts still hold."""
         for attempt in attempts:
-            shapes = shapes_of(attempt.spec) if attempt.spec is not None else {}
-            for rank in sorted(attempt.holding):
-                member = attempt.placement.members[rank]
-                row = self.inventory.row.get(NodeName(member.node))
-                if row is not None:
-                    shape = shapes.get(member.role, PodShape())
-                    self.give(row, self.inventory.mask(row, member.devices), shape)
+            for row, use in uses_of(attempt, self.inventory):
+                self.give(self.taking(row, use))
+
+    def taking(self, row: int, use: Use) -> Taking:
+        """Return a use in this inventory's terms; devices that are no longer there are left out."""
+        mask = self.inventory.mask(row, use.devices)
+        if use.share is None:
+            return Taking(row, mask, use.shape, cpus=use.cpu_bits, nics=self.inventory.nic_mask(row, use.nics))
+        bit = mask.bit_length() - 1
+        return Taking(row, 0, use.shape, share=use.share if mask else None, bit=bit, group=use.group)
+
+    def _apply(self, taking: Taking, sign: int) -> None:
+        row, columns = taking.row, self.columns
+        self.tick += 1
+        self.touched[row] = self.tick
+        if taking.mask:
+            free = int(columns.free_mask[row])
+            columns.free_mask[row] = free & ~taking.mask if sign > 0 else free | taking.mask
+        elif taking.share is not None:
+            columns.take_share(row, taking.bit, taking.share, taking.group, sign)
+            well = int(self.inventory.healthy_mask[row]) >> taking.bit & 1
+            idle = well and int(columns.milli[row, taking.bit]) >= WHOLE
+            free = int(columns.free_mask[row])
+            columns.free_mask[row] = free | 1 << taking.bit if idle else free & ~(1 << taking.bit)
+        columns.take(row, taking.pod.requests, sign * taking.pods)
+        if taking.cpus:
+            columns.cpus[row] = columns.cpus.get(row, 0) ^ taking.cpus
+        if taking.nics:
+            columns.nics[row] = columns.nics.get(row, 0) ^ taking.nics
+
+    def _apply_batch(self, batch: Batch, sign: int) -> None:
+        self.tick += 1
+        self.touched[batch.rows] = self.tick
+        columns, asked = self.columns, batch.pod.requests
+        columns.free_mask[batch.rows] ^= batch.masks
+        counts = sign * batch.counts
+        for column, amount in (
+            (columns.cpu_milli, asked.cpu_milli),
+            (columns.memory_bytes, asked.memory_bytes),
+            (columns.ephemeral_bytes, asked.ephemeral_bytes),
+            (columns.pods, asked.pods),
+            *((columns.extended[name], amount) for name, amount in asked.extended if name in columns.extended),
+        ):
+            if amount:
+                column[batch.rows] -= counts * amount
 
 
-def shapes_of(gang: Gang) -> Mapping[str, PodShape]:
-    """Return the pod shape of each role."""
-    return {role.name: role.pod for role in gang.roles}
+def uses_of(attempt: Running, inventory: Inventory) -> Iterator[tuple[int, Use]]:
+    """Yield (row, use) of every member that still holds something on a node that is there."""
+    for rank in sorted(attempt.holding):
+        member = attempt.placement.members[rank]
+        row = inventory.row.get(member.node)
+        if row is not None:
+            yield row, use_of(attempt.spec, member)

@@ -14,6 +14,7 @@ from fairlead.model.tenancy import Pool, Queue
 from fairlead.topology.tables import TableCache
 from fairlead.world.attempts import AttemptIndex, Attempts
 from fairlead.world.backlog import Backlog, Lines
+from fairlead.world.demand import Mix
 from fairlead.world.fleet import Columns, IntColumn, Inventory
 from fairlead.world.gangs import Hold
 from fairlead.world.inventory import build_inventory, free_columns, patch_inventory
@@ -35,6 +36,7 @@ class World:
     running     every attempt that holds something
     queue_gpu_milli thousandths of a GPU charged to each queue
     unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
+    mix         what was asked for lately, for the score of what placements leave behind
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
 
@@ -57,6 +59,7 @@ class World:
     lost: frozenset[NodeName]
     unready: tuple[tuple[NodeName, int], ...]
     cut_version: int | None
+    mix: Mix
 
     @property
     def ripened_ms(self) -> int:
@@ -121,6 +124,7 @@ class Photographer:
             lost=frozenset(state.lost),
             unready=tuple((name, state.unready[name]) for name in sorted(unready)),
             cut_version=state.cut_version,
+            mix=state.arrivals.mix,
         )
 
     def _file(self, now_ms: int) -> None:
@@ -142,6 +146,9 @@ class Photographer:
     def _count_rows(self) -> tuple[Inventory, _Rows]:
         """Count the rows anew on which something has changed."""
         state, inventory = self._state, self._inventory
+        above = amounts_above(state.pools)
+        if self._rows is not None and self._rows.above != above:
+            self._rows = inventory = None
         if inventory is None or inventory.version != state.inventory_version:
             version, cache = state.inventory_version, self._cache
             patched = None
@@ -149,7 +156,7 @@ class Photographer:
                 patched = patch_inventory(inventory, state.nodes, state.changed_nodes, version, cache)
             if patched is None or self._rows is None:
                 inventory = build_inventory(state.nodes, version, cache)
-                self._rows = _Rows(inventory)
+                self._rows = _Rows(inventory, above)
                 state.dirty_nodes = set(state.nodes)
             else:
                 inventory = patched
@@ -169,9 +176,10 @@ class Photographer:
 class _Rows:
     """The columns that pictures copy."""
 
-    def __init__(self, inventory: Inventory) -> None:
-        """Nothing is on any row."""
-        self.offered = free_columns(inventory).freeze()
+    def __init__(self, inventory: Inventory, above: Mapping[str, int]) -> None:
+        """Nothing is on any row; `above` are the amounts that live above the nodes."""
+        self.offered = free_columns(inventory, above).freeze()
+        self.above = above
         self.free = self.offered.copy()
         self.part_free_milli = np.zeros(len(inventory.nodes), dtype=np.int64)
         self.changed_in = np.zeros(len(inventory.nodes), dtype=np.int64)
@@ -199,31 +207,37 @@ class _Rows:
             offered.ephemeral_bytes[row] = amount.ephemeral_bytes
             offered.pods[row] = amount.pods
             for name, column in offered.extended.items():
-                column[row] = dict(amount.extended).get(name, 0)
+                column[row] = self.above.get(name, dict(amount.extended).get(name, 0))
         self.offered, self._frozen = offered.freeze(), None
 
     def count(self, inventory: Inventory, row: int, state: ClusterState, picture: int) -> None:
         """Count one row anew from everything that is on it."""
         name, self._frozen = inventory.nodes[row].name, None
-        mask = int(self.offered.free_mask[row])
-        for column, full in zip(_amounts(self.free), _amounts(self.offered), strict=True):
-            column[row] = full[row]
+        self.free.reset_row(row, self.offered)
         holds = state.holds_on.get(name, {}).values()
         ports: set[tuple[str, str, int]] = set()
         for hold in holds:
-            mask &= ~inventory.mask(row, hold.use.devices)
-            self.free.take(row, hold.use.shape.requests)
+            self.free.take_use(row, hold.use, inventory)
             ports.update(hold.use.shape.host_ports)
         used = state.used.get(name)
         if used is not None:
             self.free.take(row, used.taken)
             ports.update(used.host_ports)
-        self.free.free_mask[row] = mask & ~inventory.mask(row, state.foreign.get(name, ()))
+        self.free.free_mask[row] &= ~inventory.mask(row, state.foreign.get(name, ()))
         self.part_free_milli[row] = _left_of_parts(list(holds))
         self.changed_in[row] = picture
         self.ports.pop(row, None)
         if ports:
             self.ports[row] = frozenset(ports)
+
+
+def amounts_above(pools: Mapping[str, Pool]) -> dict[str, int]:
+    """Return resource -> what one domain of its tightest level has at most, of resources that live above nodes."""
+    found: dict[str, int] = {}
+    for name in sorted(pools):
+        for budget in pools[name].budgets:
+            found[budget.resource] = min(found.get(budget.resource, budget.amount), budget.amount)
+    return found
 
 
 def _left_of_parts(holds: list[Hold]) -> int:
@@ -234,11 +248,6 @@ def _left_of_parts(holds: list[Hold]) -> int:
             for device in hold.use.devices:
                 taken[device] = taken.get(device, 0) + hold.use.gpu_milli
     return sum(max(0, 1000 - milli) for milli in taken.values())
-
-
-def _amounts(columns: Columns) -> list[IntColumn]:
-    extended = [columns.extended[name] for name in sorted(columns.extended)]
-    return [columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods, *extended]
 
 
 def _readonly(column: IntColumn) -> IntColumn:

@@ -14,6 +14,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
+from fairlead.world.demand import Arrivals, kinds_of
 from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
@@ -50,6 +51,7 @@ class ClusterState:
         self.tenants = Tenants()
         self.queues, self.pools = self.tenants.queues, self.tenants.pools
         self.gangs: dict[GangId, GangRecord] = {}
+        self.arrivals = Arrivals()
         self._holdings = Holdings(self._free_up)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
         self.queue_gpu_milli = self._holdings.queue_gpu_milli
@@ -148,6 +150,8 @@ class ClusterState:
                     return
                 self._touch(record)
                 if record.gang is None:
+                    for kind in kinds_of(gang):
+                        self.arrivals.count(kind)
                     record.gone = record.gone and bool(record.namespace)  # its attempt was found before its spec
                 else:  # another shape, or none for now: room made for the old one is of no use
                     self._change(record)

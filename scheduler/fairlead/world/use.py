@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fairlead.discovery.cpu_list import parse_list
 from fairlead.model.gang import Gang, Isolation, Member, PodShape, Role, Share
 
 
@@ -23,6 +24,11 @@ class Use:
     cpus: str = ""
     nics: tuple[str, ...] = ()
     gpu_milli: int = 0
+
+    @property
+    def cpu_bits(self) -> int:
+        """`cpus` as bits of an integer, 0 where it is no list."""
+        return sum(1 << cpu for cpu in parse_list(self.cpus) or ()) if self.cpus else 0
 
 
 def use_of(gang: Gang | None, member: Member) -> Use:

@@ -1,0 +1,147 @@
+"""Why a gang has no place: never in this cluster, not now with the best domain's numbers, or the search ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fairlead.model.gang import Gang, Role
+from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.placement.feasible import Feasibility, scarcest, slots
+from fairlead.placement.search import Answer, Placer, alternatives, named_levels, slices_of, takes_devices
+from fairlead.placement.tree import Chains, Tree, Wish
+from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
+
+
+def unknown_level(gang: Gang, inventory: Inventory) -> Refusal | None:
+    """Return a refusal where the gang names a level that no node is in, or levels that do not nest."""
+    if not inventory.nodes:
+        return None
+    names = named_levels(gang)
+    for name in sorted(names):
+        if name not in inventory.levels:
+            return refuse(Reason.UNKNOWN_LEVEL, level=name, known=", ".join(inventory.levels))
+    if len(names) > 1 and Chains(inventory).through(names) is None:
+        return refuse(Reason.LEVELS_DO_NOT_NEST, levels=", ".join(sorted(names)))
+    return None
+
+
+def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: Feasibility) -> Refusal | None:
+    """Return why no state of this cluster could hold the gang; None where some state might."""
+    level = _required_level(gang, inventory)
+    if isinstance(level, Refusal):
+        return level
+    everything = offered.copy()
+    everything.free_mask = inventory.all_mask.copy()
+    for role in gang.roles:
+        refusal = _role_never(role, gang, everything, feasibility)
+        if refusal is not None:
+            return refusal
+    best = max(
+        _held_in_all(gang, level, everything, inventory, feasibility, model) for model in _models(gang, feasibility)
+    )
+    fewest = sum(role.fewest for role in gang.roles)
+    if best < fewest or _most_devices(gang, level, inventory, feasibility) < sum(r.fewest * r.gpus for r in gang.roles):
+        return refuse(Reason.TOO_BIG, need=gang.gpus, level=level.name, best=min(best, fewest), members=gang.members)
+    return None
+
+
+def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
+    """Return why the gang has no room at present, with the best domain's numbers."""
+    level = _required_level(gang, placer.inventory)
+    if isinstance(level, Refusal):
+        return level
+    columns, ports = placer.overlay.columns, placer.overlay.ports
+    held = np.zeros(len(level.names), dtype=np.int64)
+    for model in _models(gang, placer.feasibility):
+        total = np.zeros(len(level.names), dtype=np.int64)
+        for role in gang.roles:
+            kind = placer.classes.of(gang, role, model if takes_devices(role) else "")
+            total += np.minimum(placer.classes.sums(kind, level), role.replicas)
+        held = np.maximum(held, total)
+    for role in gang.roles:
+        if not placer.classes.of(gang, role).room.any():
+            fit = placer.feasibility.fit(role, gang.service_class)
+            return refuse(Reason.NODES_FILTERED, role=role.name, detail=scarcest(role, fit, columns, ports))
+    if answer.ended_early:
+        return refuse(Reason.SEARCH_ENDED, steps=answer.steps, members=gang.members)
+    # Sums over roles and nodes say too much where roles want the same room; that it does not fit is known by now.
+    held = np.minimum(held, gang.members - 1)
+    top = int(held.argmax())
+    if level.name == "cluster":
+        return refuse(Reason.NOT_ENOUGH_FREE, members=gang.members, best=int(held[top]))
+    return refuse(
+        Reason.NO_DOMAIN_FITS, level=level.name, members=gang.members, domain=level.names[top], best=int(held[top])
+    )
+
+
+def _role_never(role: Role, gang: Gang, everything: Columns, feasibility: Feasibility) -> Refusal | None:
+    fit = feasibility.fit(role, gang.service_class, ever=True)
+    if not fit.allowed.any():
+        detail = "; ".join(f"{count} nodes {rule}" for rule, count in fit.blocked[:4]) or "there are no nodes"
+        return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=detail)
+    largest = int(np.bitwise_count(fit.devices[fit.allowed]).max())
+    needed = role.gpus or int(takes_devices(role))
+    if needed > largest:
+        what = " ".join(filter(None, [role.gpu_model, _memory_words(role)])) or "of any model"
+        return refuse(Reason.NO_SUCH_GPU, role=role.name, gpus=needed, what=what, best=largest)
+    if not slots(role, fit, everything, {}).any():
+        return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=scarcest(role, fit, everything, {}))
+    return None
+
+
+def _held_in_all(
+    gang: Gang, level: Level, everything: Columns, inventory: Inventory, feasibility: Feasibility, model: str
+) -> int:
+    """Return the pods that the best domain of a level holds with nothing on it, no role above what it needs."""
+    chain = Chains(inventory).through(named_levels(gang))
+    assert chain is not None, gang
+    total = np.zeros(len(level.names), dtype=np.int64)
+    for role in gang.roles:
+        fit = feasibility.fit(role, gang.service_class, ever=True, model=model if takes_devices(role) else "")
+        room = np.minimum(slots(role, fit, everything, {}), role.replicas)
+        wish = role.topology
+        whole = wish.within if wish is not None and wish.required and wish.within != "cluster" else ""
+        caps: Mapping[str, IntColumn] = feasibility.caps_above(role, everything)
+        tree = Tree(chain, chain.order, room, room, Wish(slices=slices_of(gang, role), whole=whole, caps=caps))
+        held = np.array([tree.capacity]) if level.name == "cluster" else tree.caps_of(level)
+        if held is None:
+            inside = level.domain_of >= 0
+            held = np.zeros(len(level.names), dtype=np.int64)
+            np.add.at(held, level.domain_of[inside], room[inside])
+        total += np.minimum(held, role.fewest)
+    return int(total.max()) if len(total) else 0
+
+
+def _most_devices(gang: Gang, level: Level, inventory: Inventory, feasibility: Feasibility) -> int:
+    """Return the devices that any role accepts in the best domain of a level."""
+    accepted = np.zeros(len(inventory.nodes), dtype=np.int64)
+    for role in gang.roles:
+        if role.gpus:
+            fit = feasibility.fit(role, gang.service_class, ever=True)
+            accepted |= np.where(fit.allowed, fit.devices, 0)
+    devices = np.zeros(len(level.names), dtype=np.int64)
+    inside = level.domain_of >= 0
+    np.add.at(
+        devices, level.domain_of[inside], np.bitwise_count(inventory.all_mask & accepted).astype(np.int64)[inside]
+    )
+    return int(devices.max()) if len(devices) else 0
+
+
+def _models(gang: Gang, feasibility: Feasibility) -> tuple[str, ...]:
+    return alternatives(gang, feasibility)
+
+
+def _required_level(gang: Gang, inventory: Inventory) -> Level | Refusal:
+    within = gang.topology.within if gang.topology is not None and gang.topology.required else "cluster"
+    unknown = unknown_level(gang, inventory)
+    if unknown is not None:
+        return unknown
+    if within not in inventory.levels or not inventory.levels[within].names:
+        return refuse(Reason.NO_NODE_MATCHES, role=gang.roles[0].name, detail="there are no nodes")
+    return inventory.levels[within]
+
+
+def _memory_words(role: Role) -> str:
+    return f"with {role.gpu_memory_bytes} bytes" if role.gpu_memory_bytes else ""

@@ -1,0 +1,116 @@
+"""What a placement leaves behind, over an overlay: columns of the fragmentation score, renewed where rows changed.
+
+Costs depend on what a pod asks of CPU and GPUs and on nothing else of it, so that all kinds of request that ask alike
+share one column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairlead.model.gang import Role
+from fairlead.placement.feasible import Fit, shares_on
+from fairlead.placement.fragments import NEVER, Fragments, NodeRows
+from fairlead.world.fleet import WHOLE, IntColumn, Inventory
+from fairlead.world.overlay import Overlay
+
+
+@dataclass(slots=True, eq=False)
+class _Column:
+    """Costs as of a tick: shape (nodes,), or (nodes, devices) for shares; `tick` -1 is before everything."""
+
+    cost: IntColumn
+    tick: int = -1
+
+
+class FragmentScore:
+    """The score of one mix over one overlay; made anew when the mix or the inventory is another."""
+
+    def __init__(self, fragments: Fragments, overlay: Overlay) -> None:
+        """Nothing is computed yet."""
+        self.fragments = fragments
+        self.version = fragments.version
+        self._overlay = overlay
+        self._model = model_ids(overlay.inventory, fragments.models)
+        self._columns: dict[tuple[int, int, int], _Column] = {}
+        self._before = _Column(np.zeros(len(overlay.touched), dtype=np.int64))
+
+    def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
+        """Return the cost of one pod on each of `rows`; meaningless where it does not fit. Shape (rows,)."""
+        cost = self._renewed(role)[rows]
+        if role.share is None:
+            return cost
+        devices = fit.devices[rows] & overlay.inventory.healthy_mask[rows]
+        room = shares_on(role.share, group, overlay.columns, rows, devices)
+        least: IntColumn = np.where(room > 0, cost, NEVER).min(axis=1, initial=NEVER)
+        return least
+
+    def device(self, role: Role, fit: Fit, group: int, overlay: Overlay, row: int, room: IntColumn) -> int:
+        """Return the device of a row that a share goes to, of those where `room`, shape (devices,), is not 0."""
+        return int(np.where(room > 0, self._renewed(role)[row], NEVER).argmin())
+
+    def rows(self, rows: IntColumn) -> NodeRows:
+        """Return rows as the score sees them."""
+        columns = self._overlay.columns
+        idle = ((columns.free_mask[rows, None] >> np.arange(columns.milli.shape[1])) & 1).astype(np.bool_)
+        shared = np.where(columns.group[rows] > 0, columns.milli[rows], 0)
+        return NodeRows(
+            model=self._model[rows],
+            cpu_milli=np.maximum(columns.cpu_milli[rows], 0),
+            free_milli=np.where(idle, WHOLE, shared),
+        )
+
+    def _renewed(self, role: Role) -> IntColumn:
+        share = 0 if role.share is None else role.share.milli
+        cpu = role.pod.requests.cpu_milli
+        key = (cpu, role.gpus, share)
+        column = self._columns.get(key)
+        if column is None:
+            shape = self._overlay.columns.milli.shape if share else (len(self._model),)
+            column = self._columns[key] = _Column(np.full(shape, NEVER, dtype=np.int64))
+        if column.tick == self._overlay.tick:
+            return column.cost
+        stale = self._stale(column)
+        if len(stale):
+            states, before = self.rows(stale), self._fragments_before(stale)
+            if share:
+                column.cost[stale] = self.fragments.share_cost(states, cpu_milli=cpu, gpu_milli=share, before=before)
+            else:
+                column.cost[stale] = self.fragments.whole_cost(states, cpu_milli=cpu, gpus=role.gpus, before=before)
+        column.tick = self._overlay.tick
+        return column.cost
+
+    def _fragments_before(self, rows: IntColumn) -> IntColumn:
+        """Return what the rows have as fragments now, which all columns share."""
+        stale = self._stale(self._before)
+        if len(stale):
+            self._before.cost[stale] = self.fragments.fragment(self.rows(stale))
+        self._before.tick = self._overlay.tick
+        return self._before.cost[rows]
+
+    def _stale(self, column: _Column) -> IntColumn:
+        if column.tick < 0:
+            return np.arange(len(self._model))
+        return np.flatnonzero(self._overlay.touched > column.tick)
+
+
+def model_ids(inventory: Inventory, models: tuple[str, ...]) -> IntColumn:
+    """Return the number of each node's GPU model, -1 where its GPUs are none or of several. Shape (nodes,)."""
+    number = {name: at for at, name in enumerate(models)}
+    found: list[int] = []
+    for node in inventory.nodes:
+        kinds = {gpu.model for gpu in node.machine.gpus}
+        found.append(number.get(next(iter(kinds)), -1) if len(kinds) == 1 else -1)
+    return np.array(found, dtype=np.int64)
+
+
+def capacity_by_model(inventory: Inventory) -> dict[str, int]:
+    """Return the thousandths of GPUs of each model that the nodes of all pools have, well or not."""
+    capacity: dict[str, int] = {}
+    for node in inventory.nodes:
+        if node.pool:
+            for gpu in node.machine.gpus:
+                capacity[gpu.model] = capacity.get(gpu.model, 0) + WHOLE
+    return capacity

@@ -1,0 +1,497 @@
+"""Where a gang goes: the tightest domain that holds all of it, few domains below that, then devices; all or nothing.
+
+Levels are tried tightest first up to the one that is required; in each, the domains that could hold every role, best
+pace first and then the least room left over. Inside a domain the roles are seated the scarcest first, then in other
+orders, and at last (small domains, several roles) every way there is. All of it is counted in steps: an answer is a
+placement, a *no* that is certain, or a search that ended too early to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, permutations
+
+import numpy as np
+
+from fairlead.model.gang import Gang, Placement, Role, TopologyRequest
+from fairlead.placement.columns import ClassColumns, PodClass
+from fairlead.placement.exact import seat_exactly
+from fairlead.placement.feasible import Feasibility
+from fairlead.placement.fragments import build
+from fairlead.placement.remainder import FragmentScore, capacity_by_model
+from fairlead.placement.score import NEVER, PACE_SHIFT, Score
+from fairlead.placement.seats import Seat, placement_of, take_seats
+from fairlead.placement.tree import Chain, Chains, Tree, Wish
+from fairlead.world.demand import Mix
+from fairlead.world.fleet import IntColumn, Inventory, Level
+from fairlead.world.overlay import Overlay
+from fairlead.world.snapshot import World
+
+DOMAINS_TRIED = 16
+"""Domains of one level that are tried for one gang."""
+STEPS = 96
+"""Attempts to seat a gang, over all levels, models and orders of roles."""
+ORDERS_TRIED = 6
+_LEFT_BITS = 44  # room left over in a domain is far below 2^44 GPUs
+EXACT_STEPS = 5_000
+"""Rows looked at in all by the exact search for one gang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A placement; or none, and then whether that is certain. The overlay has it taken, or is as it was."""
+
+    placement: Placement | None = None
+    ended_early: bool = False
+    steps: int = 0
+
+
+class Placer:
+    """Searches over one overlay with its class columns; kept from cycle to cycle while the inventory stays."""
+
+    def __init__(self, overlay: Overlay, feasibility: Feasibility, score: Score | None = None) -> None:
+        """Nothing is computed yet; nothing is learned of what is asked for, unless a `score` knows."""
+        self.overlay = overlay
+        self.inventory: Inventory = overlay.inventory
+        self.feasibility = feasibility
+        self._capacity = capacity_by_model(overlay.inventory)
+        self.score = score or Score(FragmentScore(build(Mix(), self._capacity), overlay))
+        self.classes = ClassColumns(overlay, feasibility, self.score)
+        self.chains = Chains(overlay.inventory)
+        self.lone = frozenset(
+            name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
+        )
+
+    def follow(self, world: World) -> bool:
+        """Go on with a later world; False where too much is different for what was computed to be of use."""
+        before, after = self.inventory, world.inventory
+        if after is not before:
+            if after.patched != before.version:
+                return False
+            self.inventory = after
+            self.feasibility.patch(after, after.patched_rows)
+            self.overlay.patch(after)
+        if self.overlay.columns.extended.keys() != world.free.extended.keys():
+            return False
+        self.overlay.follow(world)
+        return True
+
+    def learn(self, mix: Mix) -> None:
+        """Score by what is asked for lately; a mix that is known already changes nothing."""
+        if mix.version != self.score.version:
+            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay))
+
+    def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
+        """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""
+        if is_single(gang):
+            return self._place_single(gang)
+        search = Search(self, gang, steps)
+        return search.run()
+
+    def place_in(self, gang: Gang, level: Level, domain: int) -> Answer:
+        """Like `place`, but inside one domain and nowhere else."""
+        return Search(self, gang, STEPS).run_in(level, domain)
+
+    def _place_single(self, gang: Gang) -> Answer:
+        """One pod goes to the row that costs least."""
+        role = gang.roles[0]
+        kind = self.classes.of(gang, role)
+        cost = kind.cost
+        if not len(cost):
+            return Answer()
+        for wish in (gang.topology, role.topology):
+            if wish is not None and wish.required and wish.within not in ("cluster", "node"):
+                level = self.inventory.levels.get(wish.within)
+                if level is None:
+                    return Answer()
+                cost = np.where(level.domain_of >= 0, cost, NEVER)
+        row = int(cost.argmin())
+        if int(cost[row]) == NEVER:
+            return Answer()
+        mark = self.overlay.checkpoint()
+        seats = take_seats(0, gang, kind, ((row, 1),), self.overlay, self.classes.score)
+        if seats is None:
+            self.overlay.roll_back(mark)
+            return Answer(ended_early=True, steps=1)
+        node = self.inventory.levels["node"]
+        placement = placement_of(gang, seats, node, int(node.domain_of[row]), self.inventory)
+        return Answer(placement=placement, steps=1)
+
+
+def _rows_in(level: Level) -> int:
+    """Return how many nodes are in some domain of a level; as many as domains where each has one node."""
+    return int((level.domain_of >= 0).sum())
+
+
+def is_single(gang: Gang) -> bool:
+    """Whether the gang is one pod, so that no two pods have to fit together."""
+    return len(gang.roles) == 1 and gang.roles[0].replicas == 1
+
+
+def levels_to_try(gang: Gang, inventory: Inventory) -> list[Level]:
+    """Return the levels a gang may be placed in, tightest first; none where it requires one that nobody has."""
+    found: list[Level] = []
+    for level in inventory.levels.values():
+        found.append(level)
+        if gang.topology is not None and gang.topology.required and level.name == gang.topology.within:
+            return found
+    return [] if gang.topology is not None and gang.topology.required else found
+
+
+def named_levels(gang: Gang) -> frozenset[str]:
+    """Return the levels that the gang's wishes name below the cluster: those its chain must have."""
+    names: set[str] = set()
+    for wish in (gang.topology, *(role.topology for role in gang.roles)):
+        if wish is not None:
+            names |= {wish.within, *(part.within for part in wish.slices)}
+    names |= {role.spread for role in gang.roles}
+    return frozenset(names - {"", "cluster", "node"})
+
+
+def slices_of(gang: Gang, role: Role) -> dict[str, int]:
+    """Return level name -> slice size for a role's pods: its own, and the gang's where it is the only role."""
+    wishes = (gang.topology if len(gang.roles) == 1 else None, role.topology)
+    return {part.within: part.size for wish in wishes if wish is not None for part in wish.slices}
+
+
+@dataclass(slots=True)
+class _Part:
+    """One role of one attempt: how many pods, and what they wish for below the base domain."""
+
+    position: int
+    role: Role
+    count: int
+    own: TopologyRequest | None
+
+
+class Search:
+    """The search for one gang: candidates, attempts, and how many steps are left."""
+
+    def __init__(self, placer: Placer, gang: Gang, steps: int | None) -> None:
+        """Look at nothing yet."""
+        self._placer = placer
+        self._gang = gang
+        self._inventory = placer.inventory
+        self._overlay = placer.overlay
+        self._classes = placer.classes
+        self._chain: Chain | None = placer.chains.through(named_levels(gang))
+        self._left = steps
+        self._steps = 0
+        self._exact_steps = 0
+        self._unsure = False
+        self._models = alternatives(gang, placer.feasibility)
+        self._kinds: dict[tuple[int, str], PodClass] = {}
+        self._shaped = [self._is_shaped(role) for role in gang.roles]
+
+    def run(self) -> Answer:
+        """Try the whole gang; then, where roles have a minimum, as many of their replicas as there is room for."""
+        levels = levels_to_try(self._gang, self._inventory)
+        found = self._somewhere(levels, [role.replicas for role in self._gang.roles])
+        if found is None and any(role.fewest < role.replicas for role in self._gang.roles):
+            found = self._as_many_as_fit(levels)
+        if found is not None:
+            return Answer(placement=found, steps=self._steps)
+        return Answer(ended_early=self._unsure, steps=self._steps)
+
+    def run_in(self, level: Level, domain: int) -> Answer:
+        """Try the whole gang in one domain."""
+        counts = [role.replicas for role in self._gang.roles]
+        for model in self._models:
+            found = self._in_domain(level, domain, counts, model)
+            if found is not None:
+                return Answer(placement=found, steps=self._steps)
+        return Answer(ended_early=self._unsure, steps=self._steps)
+
+    # --- which domains --------------------------------------------------------------------------------------------
+
+    def _somewhere(self, levels: Sequence[Level], counts: Sequence[int]) -> Placement | None:
+        if self._chain is None:
+            return None
+        for level in levels:
+            candidates = sorted(
+                (slow, over, domain, at)
+                for at, model in enumerate(self._models)
+                for slow, over, domain in self._candidates(level, counts, model)
+            )
+            for _, _, domain, at in candidates[:DOMAINS_TRIED]:
+                found = self._in_domain(level, domain, counts, self._models[at])
+                if found is not None:
+                    return found
+            if len(candidates) > DOMAINS_TRIED:
+                self._unsure = True
+        return None
+
+    def _candidates(self, level: Level, counts: Sequence[int], model: str) -> list[tuple[int, int, int]]:
+        """Return (pace, left over, domain) of domains that could hold every role: the best, one more than are tried."""
+        gang = self._gang
+        enough = self._placer.feasibility.inside(level, gang)
+        left: IntColumn | int = 0
+        pace: IntColumn | int = 0
+        for position, (role, count) in enumerate(zip(gang.roles, counts, strict=True)):
+            if not count:
+                continue
+            kind = self._kind_at(position, model)
+            if kind.total < count or (level.name in self._placer.lone and kind.most < count):
+                return []
+            held = self._held(position, kind, level)
+            if int(held.max()) < count:
+                return []
+            enough = enough & (held >= count)
+            left = left + (held - count) * weight_of(role)
+            if role.gpus > 1:
+                pace = np.maximum(pace, self._pace(kind, level))
+        found = np.flatnonzero(enough)
+        if not len(found):
+            return []
+        over = left[found] if isinstance(left, np.ndarray) else np.zeros_like(found)
+        slow = pace[found] if isinstance(pace, np.ndarray) and len(pace) > 1 else np.full_like(found, np.max(pace))
+        if len(found) > DOMAINS_TRIED:
+            key = (slow << _LEFT_BITS) + over
+            best = np.sort(np.argpartition(key, DOMAINS_TRIED)[: DOMAINS_TRIED + 1])
+            if int(key[best].max()) > int(key.min()):  # ties at the edge end at the lower number
+                edge = int(np.sort(key[best])[DOMAINS_TRIED])
+                best = np.concatenate((np.flatnonzero(key < edge), np.flatnonzero(key == edge)))[: DOMAINS_TRIED + 1]
+            else:
+                best = np.arange(DOMAINS_TRIED + 1)
+            found, over, slow = found[best], over[best], slow[best]
+        return list(zip(slow.tolist(), over.tolist(), found.tolist(), strict=True))
+
+    def _pace(self, kind: PodClass, level: Level) -> IntColumn:
+        """Return how slow a pod's devices would be: on the node itself, else at best anywhere (shape (1,))."""
+        if level.name == "node":
+            slow = np.empty(len(level.names), dtype=np.int64)
+            slow[level.domain_of] = kind.cost >> PACE_SHIFT
+            return slow
+        return np.array([int(kind.cost.min()) >> PACE_SHIFT])
+
+    def _held(self, position: int, kind: PodClass, level: Level) -> IntColumn:
+        """Return how many pods of a role each domain of a level holds; never too few. Shape (domains,)."""
+        role = self._gang.roles[position]
+        if not self._shaped[position]:
+            return self._classes.sums(kind, level)
+        assert self._chain is not None, self._gang
+        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None, level))
+        if level.name == "cluster":
+            return np.array([tree.capacity], dtype=np.int64)
+        held = tree.caps_of(level)
+        return self._classes.sums(kind, level) if held is None else held
+
+    # --- inside one domain ------------------------------------------------------------------------------------------
+
+    def _in_domain(self, level: Level, domain: int, counts: Sequence[int], model: str) -> Placement | None:
+        """Seat all roles on the rows of one domain, or leave the overlay as it was."""
+        parts = [
+            _Part(position, role, count, role.topology)
+            for position, (role, count) in enumerate(zip(self._gang.roles, counts, strict=True))
+            if count
+        ]
+        rows = self._rows(level, domain)
+        for order in self._orders(parts, rows, model):
+            if not self._may_step():
+                return None
+            seats = self._seat(order, rows, level, model)
+            if seats is not None:
+                return placement_of(self._gang, seats, level, domain, self._inventory)
+        seats = self._seat_exactly(parts, rows, level, model) if len(parts) > 1 else None
+        return None if seats is None else placement_of(self._gang, seats, level, domain, self._inventory)
+
+    def _seat_exactly(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
+        """Look at every way to seat several roles, where they are plain enough for that and steps are left."""
+        kinds = [self._kind_at(part.position, model) for part in parts]
+        plain = not any(
+            part.role.share or part.role.mig or part.role.spread or part.role.pod.host_ports for part in parts
+        )
+        plain = plain and not any(
+            self._placer.feasibility.caps_above(part.role, self._overlay.columns) for part in parts
+        )
+        if not plain or (self._left is not None and self._exact_steps >= EXACT_STEPS):
+            self._unsure = True
+            return None
+        named = [self._inventory.levels[name].domain_of for name in sorted(named_levels(self._gang))]
+        limit = None if self._left is None else EXACT_STEPS - self._exact_steps
+        found, steps = seat_exactly(
+            kinds,
+            [part.count for part in parts],
+            rows.tolist(),
+            self._overlay,
+            limit,
+            lambda row: tuple(int(column[row]) for column in named),
+            lambda spots: all(self._keeps_wishes(part.role, spots[at]) for at, part in enumerate(parts)),
+        )
+        self._exact_steps += steps
+        if found is None or found == "ended":
+            self._unsure = self._unsure or found == "ended"
+            return None
+        mark = self._overlay.checkpoint()
+        seats: list[Seat] = []
+        narrow_first = sorted(range(len(parts)), key=lambda i: int(np.bitwise_count(kinds[i].fit.devices[rows]).sum()))
+        for at in narrow_first:  # who accepts fewer devices chooses first, so that they are still there
+            position, spots = parts[at].position, found[at]
+            if any(int(self._kind_at(position, model).room[row]) < number for row, number in spots):
+                self._overlay.roll_back(mark)
+                self._unsure = True
+                return None
+            taken = take_seats(position, self._gang, kinds[at], spots, self._overlay, self._classes.score)
+            assert taken is not None, (self._gang, spots)
+            seats += taken
+        return seats
+
+    def _keeps_wishes(self, role: Role, spots: Sequence[tuple[int, int]]) -> bool:
+        """Whether pods of a role at these places keep what it requires: one domain, whole slices."""
+        whole = role.topology.within if role.topology is not None and role.topology.required else ""
+        sizes = {**({whole: 1} if whole not in ("cluster", "") else {}), **slices_of(self._gang, role)}
+        for name, size in sizes.items():
+            held: dict[int, int] = {}
+            for row, number in spots:
+                domain = int(self._inventory.levels[name].domain_of[row])
+                held[domain] = held.get(domain, 0) + number
+            if -1 in held or (name == whole and len(held) > 1):
+                return False
+            if any(number % size for number in held.values()):
+                return False
+        return True
+
+    def _rows(self, level: Level, domain: int) -> IntColumn:
+        assert self._chain is not None, self._gang
+        return self._chain.rows(level, domain)
+
+    def _orders(self, parts: list[_Part], rows: IntColumn, model: str) -> Iterator[list[_Part]]:
+        """Yield orders of the roles: the one with the least room to spare first, then others."""
+        if len(parts) == 1:
+            yield parts
+            return
+        spare: dict[int, tuple[int, int, int]] = {}
+        for part in parts:
+            room = int(self._kind_at(part.position, model).room[rows].sum())
+            spare[part.position] = (1000 * room // part.count, -part.role.gpus, part.position)
+        ranked = sorted(parts, key=lambda part: spare[part.position])
+        yield from (list(order) for order in islice(permutations(ranked), ORDERS_TRIED))
+
+    def _seat(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
+        mark = self._overlay.checkpoint()
+        seats: list[Seat] = []
+        for part in parts:
+            kind = self._kind_at(part.position, model)
+            spots = self._spots(part, kind, rows, level)
+            taken = None
+            if spots is not None:
+                taken = take_seats(part.position, self._gang, kind, spots, self._overlay, self._classes.score)
+            if taken is None:
+                self._overlay.roll_back(mark)
+                return None
+            seats += taken
+        return seats
+
+    def _spots(self, part: _Part, kind: PodClass, rows: IntColumn, level: Level) -> list[tuple[int, int]] | None:
+        """Return (row, pods) for a role; a domain that is only preferred for it is given up where it must be."""
+        assert self._chain is not None, self._gang
+        wish = self._wish(part.role, part.own, level)
+        spots = Tree(self._chain, rows, kind.room, kind.cost, wish).place(part.count)
+        if spots is None and wish.whole and part.own is not None and not part.own.required:
+            split = replace(wish, whole="", even=wish.even or part.own.within, few=not wish.even)
+            spots = Tree(self._chain, rows, kind.room, kind.cost, split).place(part.count)
+        return spots
+
+    def _wish(self, role: Role, own: TopologyRequest | None, base: Level) -> Wish:
+        """Return a role's wish below a base domain; without `own` only what is required counts."""
+        near = own if own is not None else role.topology
+        whole = near.within if near is not None and (near.required or own is not None) else ""
+        even, few = role.spread, False
+        wish = self._gang.topology
+        if not even and not whole and wish is not None and not wish.required and self._is_wider(base, wish.within):
+            even, few = wish.within, True
+        return Wish(
+            slices=slices_of(self._gang, role),
+            whole="" if whole == "cluster" else whole,
+            even="" if even == "cluster" else even,
+            few=few,
+            caps=self._placer.feasibility.caps_above(role, self._overlay.columns),
+        )
+
+    def _is_wider(self, base: Level, name: str) -> bool:
+        names = list(self._inventory.levels)
+        return name in names and names.index(base.name) > names.index(name)
+
+    # --- fewer replicas ---------------------------------------------------------------------------------------------
+
+    def _as_many_as_fit(self, levels: Sequence[Level]) -> Placement | None:
+        """Find room for the fewest, then by halving for as many of each elastic role as fit with that."""
+        counts = [role.fewest for role in self._gang.roles]
+        units = [max(slices_of(self._gang, role).values(), default=1) for role in self._gang.roles]
+        if not any(counts):
+            return None
+        best = self._try_counts(levels, counts)
+        if best is None:
+            return None
+        for position, role in enumerate(self._gang.roles):
+            low, high = counts[position] // units[position], role.replicas // units[position]
+            while low < high:
+                middle = (low + high + 1) // 2
+                more = [*counts[:position], middle * units[position], *counts[position + 1 :]]
+                found = self._try_counts(levels, more)
+                if found is None:
+                    high = middle - 1
+                else:
+                    low, counts = middle, more
+        return self._somewhere(levels, counts)
+
+    def _try_counts(self, levels: Sequence[Level], counts: Sequence[int]) -> Placement | None:
+        mark = self._overlay.checkpoint()
+        found = self._somewhere(levels, counts)
+        self._overlay.roll_back(mark)
+        return found
+
+    # --- small things -----------------------------------------------------------------------------------------------
+
+    def _kind_at(self, position: int, model: str) -> PodClass:
+        """Return a role's columns as they are now."""
+        kind = self._kinds.get((position, model))
+        if kind is None:
+            role = self._gang.roles[position]
+            kind = self._classes.of(self._gang, role, model if takes_devices(role) else "")
+            self._kinds[position, model] = kind
+        else:
+            self._classes.refresh(kind)
+        return kind
+
+    def _is_shaped(self, role: Role) -> bool:
+        """Whether more than the sum of its nodes' room decides how many pods of a role a domain holds."""
+        whole = role.topology is not None and role.topology.required and role.topology.within != "cluster"
+        above = self._placer.feasibility.budgets.keys() & {name for name, _ in role.pod.requests.extended}
+        return whole or bool(slices_of(self._gang, role)) or bool(above)
+
+    def _may_step(self) -> bool:
+        self._steps += 1
+        if self._left is None:
+            return True
+        self._left -= 1
+        if self._left < 0:
+            self._unsure = True
+        return self._left >= 0
+
+
+def takes_devices(role: Role) -> bool:
+    """Whether the role's pods get GPUs or parts of them."""
+    return bool(role.gpus or role.share is not None or role.mig)
+
+
+def weight_of(role: Role) -> int:
+    """Return what one place of a role is worth beside those of other roles: its GPUs, or 1."""
+    return max(1, role.gpus)
+
+
+def alternatives(gang: Gang, feasibility: Feasibility) -> tuple[str, ...]:
+    """Return the GPU models to try, each for all members that accept it; "" where it does not matter.
+
+    The slowest member sets the pace, so a gang gets one model unless it says that mixed ones will do. Roles that name
+    different models keep to their own.
+    """
+    roles = [role for role in gang.roles if takes_devices(role)]
+    if gang.mixed_models or sum(role.replicas for role in roles) < 2:
+        return ("",)
+    accepted = [feasibility.models(role, gang.service_class) for role in roles]
+    shared = set(accepted[0]).intersection(*accepted[1:])
+    if all(len(models) == 1 for models in accepted) or not shared:
+        return ("",)
+    return tuple(sorted(shared))

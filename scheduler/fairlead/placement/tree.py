@@ -1,0 +1,272 @@
+"""How many pods every domain holds, and a number of them shared out over domains: few domains, wide levels first.
+
+The nodes of a base domain lie in tree order, so that every domain below it is a run of neighbours. Capacities go up the
+tree (a slice level rounds down to whole slices, a level that must hold all of a role gives its best domain, an amount
+that lives at a level caps it); the number to place goes down it: into the one child that just holds it, else into the
+largest children first and the rest into the one that just holds that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fairlead.world.fleet import IntColumn, Inventory, Level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """Levels that nest, widest first, the last one the node; and all rows in tree order.
+
+    `domain_of` per level: shape (nodes,); a row in no domain of a level counts as one of its own beside the others in
+    its parent, with a number from `len(level.names)` up.
+    """
+
+    levels: tuple[Level, ...]
+    domain_of: tuple[IntColumn, ...]
+    order: IntColumn
+    runs: dict[str, tuple[IntColumn, IntColumn]] = field(default_factory=dict[str, tuple[IntColumn, IntColumn]])
+
+    def rows(self, level: Level, domain: int) -> IntColumn:
+        """Return the rows of one domain of any level, in tree order."""
+        if level.name == "cluster":
+            return self.order
+        run = self.runs.get(level.name)
+        if run is None:
+            domains = level.domain_of[self.order]
+            inside = self.order[domains >= 0]
+            sorted_rows = inside[np.argsort(level.domain_of[inside], kind="stable")]
+            starts = np.searchsorted(level.domain_of[sorted_rows], np.arange(len(level.names) + 1))
+            run = self.runs[level.name] = (sorted_rows, starts)
+        return run[0][run[1][domain] : run[1][domain + 1]]
+
+
+class Chains:
+    """The chains of one inventory, by the levels that must be in them."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        """Nothing is computed yet."""
+        self._inventory = inventory
+        self._known: dict[frozenset[str], Chain | None] = {}
+
+    def through(self, names: frozenset[str]) -> Chain | None:
+        """Return a chain that has all of `names` and whatever else nests; None where they do not nest."""
+        if names not in self._known:
+            self._known[names] = self._build(names)
+        return self._known[names]
+
+    def _build(self, names: frozenset[str]) -> Chain | None:
+        levels = [lv for name, lv in self._inventory.levels.items() if name not in ("cluster", "node")]
+        levels.sort(key=lambda lv: (len(lv.names), lv.name not in names))
+        chosen: list[Level] = []
+        for level in sorted(levels, key=lambda lv: lv.name not in names):
+            if all(_nests(level, other) or _nests(other, level) for other in chosen):
+                chosen.append(level)
+            elif level.name in names:
+                return None
+        wide_first: list[Level] = []
+        for level in chosen:
+            at = sum(1 for other in wide_first if _nests(level, other))
+            wide_first.insert(at, level)
+        domains: list[IntColumn] = []
+        parent = np.zeros(len(self._inventory.nodes), dtype=np.int64)
+        for level in wide_first:
+            column = np.where(level.domain_of >= 0, level.domain_of, len(level.names) + parent)
+            domains.append(column)
+            parent = column
+        rows = np.arange(len(self._inventory.nodes))
+        order = np.lexsort((rows, *reversed(domains)))
+        node = self._inventory.levels.get("node")
+        if node is not None:
+            wide_first.append(node)
+            domains.append(rows)
+        return Chain(tuple(wide_first), tuple(domains), order)
+
+
+def _nests(inner: Level, outer: Level) -> bool:
+    """Whether every domain of `inner` lies whole in one domain of `outer`."""
+    inside = inner.domain_of >= 0
+    outside = outer.domain_of[inside]
+    low = np.full(len(inner.names), np.iinfo(np.int64).max)
+    high = np.full(len(inner.names), -1, dtype=np.int64)
+    np.minimum.at(low, inner.domain_of[inside], outside)
+    np.maximum.at(high, inner.domain_of[inside], outside)
+    return bool((low == high).all() and (low >= 0).all())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How pods of one role may lie below a base domain.
+
+    `slices` are level name -> size. `whole` is a level one domain of which must hold all of them, "" for none.
+    `even` is a level over whose domains they are spread as evenly as can be; `few` says whether over as few as hold
+    them (a gang that does not fit into one) or over all (replicas that must not fail together). `caps` are amounts that
+    live at a level: level name -> shape (domains,) of pods that are left there.
+    """
+
+    slices: Mapping[str, int]
+    whole: str = ""
+    even: str = ""
+    few: bool = False
+    caps: Mapping[str, IntColumn]
+
+
+class Tree:
+    """The rows of one base domain with what each takes, ready to be asked how many fit and where."""
+
+    def __init__(self, chain: Chain, rows: IntColumn, room: IntColumn, cost: IntColumn, wish: Wish) -> None:
+        """`rows` in tree order; `room` and `cost` have shape (nodes,)."""
+        self._chain = chain
+        self._rows = rows
+        self._cost = cost[rows]
+        self._wish = wish
+        self._whole_at = next((at for at, level in enumerate(chain.levels) if level.name == wish.whole), -1)
+        self._starts: list[IntColumn] = []
+        self._caps: list[IntColumn] = []
+        self._climb(room[rows])
+
+    def _climb(self, caps: IntColumn) -> None:
+        """Compute where the domains of each level start in `rows`, and what each holds, from the nodes up."""
+        chain, wish = self._chain, self._wish
+        starts = np.arange(len(self._rows))
+        for at in range(len(chain.levels) - 1, -1, -1):
+            level = chain.levels[at]
+            if at < len(chain.levels) - 1:
+                column = chain.domain_of[at][self._rows]
+                edge = np.flatnonzero(np.concatenate(([True], column[1:] != column[:-1]))) if len(column) else column
+                child = np.searchsorted(starts, edge)
+                caps = (np.maximum if at < self._whole_at else np.add).reduceat(caps, child) if len(child) else caps
+                starts = edge
+            if level.name in wish.caps and len(starts):
+                domains = chain.domain_of[at][self._rows[starts]]
+                left = wish.caps[level.name]
+                known = domains < len(left)
+                caps = np.where(known, np.minimum(caps, left[np.where(known, domains, 0)]), caps)
+            size = wish.slices.get(level.name, 1)
+            if size > 1 or level.name in (wish.whole, wish.even):
+                domains = chain.domain_of[at][self._rows[starts]]
+                caps = np.where(domains < len(level.names), caps // size * size, 0)
+            self._starts.insert(0, starts)
+            self._caps.insert(0, caps)
+
+    @property
+    def capacity(self) -> int:
+        """Return how many pods the base domain holds."""
+        if not self._caps or not len(self._rows):
+            return 0
+        top = self._caps[0]
+        total = int(top.max()) if self._whole_at >= 0 else int(top.sum())
+        cluster = self._wish.caps.get("cluster")
+        total = total if cluster is None else min(total, int(cluster[0]))
+        unit = self._unit(0)
+        return total // unit * unit
+
+    def caps_of(self, level: Level) -> IntColumn | None:
+        """Return what each domain of a level holds of those in the base, None where the chain does not have it."""
+        at = next((at for at, known in enumerate(self._chain.levels) if known.name == level.name), -1)
+        if at < 0:
+            return None
+        held = np.zeros(len(level.names), dtype=np.int64)
+        domains = self._chain.domain_of[at][self._rows[self._starts[at]]]
+        known = domains < len(level.names)
+        unit = self._unit(at)
+        held[domains[known]] = self._caps[at][known] // unit * unit
+        return held
+
+    def _unit(self, at: int) -> int:
+        """Return of what number the pods that go into one domain of the level `at` are a multiple."""
+        return max((self._wish.slices.get(level.name, 1) for level in self._chain.levels[at:]), default=1)
+
+    def place(self, count: int) -> list[tuple[int, int]] | None:
+        """Return (row, pods) for `count` pods in tree order, None where they do not fit."""
+        if count > self.capacity or count % self._unit(0):
+            return None
+        found: list[tuple[int, int]] = []
+        self._down(0, 0, len(self._caps[0]), count, found)
+        return found
+
+    def _down(self, at: int, first: int, last: int, count: int, found: list[tuple[int, int]]) -> None:
+        """Share `count` out over the children `first`..`last` at level `at`."""
+        levels, starts, caps = self._chain.levels, self._starts[at], self._caps[at]
+        mine = caps[first:last]
+        name = levels[at].name
+        if name == self._wish.even:
+            parts = even(mine, count, self._unit(at), few=self._wish.few)
+        elif at == len(levels) - 1:
+            parts = few(mine, count, self._cost[first:last])
+        else:
+            parts = few(mine, count, None)
+        for child, number in parts:
+            child += first
+            if at == len(levels) - 1:
+                found.append((int(self._rows[child]), number))
+                continue
+            below = self._starts[at + 1]
+            begin = int(np.searchsorted(below, starts[child]))
+            end = int(np.searchsorted(below, starts[child + 1])) if child + 1 < len(starts) else len(below)
+            self._down(at + 1, begin, end, number, found)
+
+
+def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, int]]:
+    """Return (child, pods): the one child that just holds them, else the largest first and the rest where it just fits.
+
+    Of children that hold equally many the one of lower `cost` comes first, then the lower number. That is the fewest
+    children there can be, since whatever is taken from a child is all that it holds.
+    """
+    parts: list[tuple[int, int]] = []
+    left = count
+    keys = (np.arange(len(caps)), cost, -caps) if cost is not None else (np.arange(len(caps)), -caps)
+    order = np.lexsort(keys)
+    falling = -caps[order]
+    at = 0
+    while left > 0:
+        holds = int(np.searchsorted(falling, -left, side="right"))  # the first that is too small
+        if holds > at:
+            tightest = max(at, int(np.searchsorted(falling, falling[holds - 1], side="left")))
+            parts.append((int(order[tightest]), left))
+            return sorted(parts)
+        parts.append((int(order[at]), -int(falling[at])))
+        left += int(falling[at])
+        at += 1
+    return sorted(parts)
+
+
+def even(caps: IntColumn, count: int, unit: int, *, few: bool) -> list[tuple[int, int]]:
+    """Return (child, pods) with the fullest child as empty as can be, in multiples of `unit`.
+
+    With `few`, over as few children as hold them, the tightest set of so many; else over all that hold any.
+    """
+    order = np.lexsort((np.arange(len(caps)), -caps))
+    usable = [int(i) for i in order.tolist() if caps[i] >= unit]
+    if few:
+        usable = _fewest([int(caps[i]) for i in usable], usable, count)
+    share = dict.fromkeys(usable, 0)
+    left = count // unit
+    room = {child: int(caps[child]) // unit for child in usable}
+    while left > 0:
+        open_ones = [child for child in usable if share[child] < room[child]]
+        lowest = min(share[child] for child in open_ones)
+        level = [child for child in open_ones if share[child] == lowest]
+        above = min([share[c] for c in open_ones if share[c] > lowest] + [room[c] for c in level])
+        step = min(above - lowest, left // len(level))
+        for child in level if step else level[:left]:
+            share[child] += step or 1
+            left -= step or 1
+    return sorted((child, number * unit) for child, number in share.items() if number)
+
+
+def _fewest(caps: Sequence[int], children: Sequence[int], count: int) -> list[int]:
+    """Return as few children as hold `count`, of those that can share it evenly the smallest; `caps` fall."""
+    number, held = 0, 0
+    while held < count:
+        held += caps[number]
+        number += 1
+    best = list(children[:number])
+    for at in range(1, len(children) - number + 1):
+        run = caps[at : at + number]
+        if sum(run) < count or run[-1] < count // number:
+            break
+        best = list(children[at : at + number])
+    return best

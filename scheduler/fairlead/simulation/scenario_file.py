@@ -1,0 +1,347 @@
+"""A scenario file: any world in YAML, read strictly into the facts that a watch would have shown of it.
+
+The fleet, queues and rules are read here, the jobs in `scenario_jobs`. Whatever is missing, wrong or unknown is refused
+with its full path. `docs/reference/scenario-file.md` lists every field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import yaml
+
+from fairlead.errors import UnreadableInput
+from fairlead.model.events import (
+    Event,
+    ForeignDevices,
+    GangGone,
+    GangSeen,
+    NodeSeen,
+    NodeUsed,
+    PoolSeen,
+    QueueSeen,
+    Recovered,
+)
+from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
+from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
+from fairlead.model.rules import Rules
+from fairlead.model.tenancy import Pool, Queue
+from fairlead.simulation.fields import Fields
+from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
+from fairlead.topology import fleet_machines, fleets
+
+MAX_BYTES = 64 << 20
+MAX_NODES = 100_000
+MAX_GPUS = 63
+START_MS = 1_800_000_000_000
+"""When a scenario begins, UTC ms. No decision depends on the date."""
+SHAPES = {
+    "dgx-a100": (fleet_machines.dgx_a100, fleets.A100),
+    "hgx-h100": (fleet_machines.hgx_h100, fleets.H100),
+    "gb200": (fleet_machines.gb200_tray, fleets.GB200),
+    "pcie-l40s": (fleet_machines.pcie_l40s, fleets.L40S),
+}
+PLAIN = Resources(cpu_milli=128_000, memory_bytes=1 << 40, ephemeral_bytes=1 << 40, pods=110)
+"""What a node without a shape offers unless it says otherwise."""
+_CLASSES = tuple(member.value for member in ServiceClass)
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningJob:
+    """A gang that holds a placement since it was submitted. `deleted`: its end has been asked for."""
+
+    gang: Gang
+    placement: Placement
+    tier: Tier
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A world before its first decision. `used` and `foreign` are what others hold on nodes."""
+
+    nodes: tuple[Node, ...] = ()
+    used: Mapping[NodeName, Resources] = field(default_factory=dict[NodeName, Resources])
+    foreign: Mapping[NodeName, tuple[str, ...]] = field(default_factory=dict[NodeName, tuple[str, ...]])
+    pools: tuple[Pool, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    running: tuple[RunningJob, ...] = ()
+    waiting: tuple[Gang, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+
+    def facts(self) -> Iterator[Event]:
+        """Yield what a watch would have shown of this world by `START_MS`, in the order of dependence."""
+        for pool in self.pools:
+            yield PoolSeen(pool=pool, at_ms=START_MS)
+        for node in self.nodes:
+            yield NodeSeen(node=node, at_ms=START_MS)
+        for name, taken in self.used.items():
+            yield NodeUsed(name=name, taken=taken, at_ms=START_MS)
+        for name, devices in self.foreign.items():
+            yield ForeignDevices(name=name, devices=devices, at_ms=START_MS)
+        for queue in self.queues:
+            yield QueueSeen(queue=queue, at_ms=START_MS)
+        for job in self.running:
+            ranks = tuple(range(len(job.placement.members)))
+            yield GangSeen(gang=job.gang, at_ms=job.gang.submitted_ms)
+            yield Recovered(
+                gang=job.gang.id,
+                attempt=1,
+                placement=job.placement,
+                tier=job.tier,
+                since_ms=job.gang.submitted_ms,
+                bound=True,
+                holding=ranks,
+                running=ranks,
+                at_ms=job.gang.submitted_ms,
+            )
+            if job.deleted:
+                yield GangGone(gang=job.gang.id, at_ms=START_MS)
+        for gang in self.waiting:
+            yield GangSeen(gang=gang, at_ms=START_MS)
+
+
+def read(text: str) -> Scenario:
+    """Read a scenario from YAML or JSON text.
+
+    Raises
+    ------
+    UnreadableInput
+        The text is no YAML, or a field is unknown, missing or wrong; the message names it and the mend.
+    """
+    if len(text.encode()) > MAX_BYTES:
+        raise UnreadableInput(f"the text is larger than {MAX_BYTES} bytes: make the world smaller")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        value: object = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise UnreadableInput(f"not YAML: {problem}") from problem
+    return read_document(value)
+
+
+def read_document(value: object) -> Scenario:
+    """Read a scenario from a document of mappings, lists and plain values. Raises `UnreadableInput` like `read`."""
+    if value is None:
+        raise UnreadableInput("the file is empty; write fleet, queues and waiting, see docs/reference/scenario-file.md")
+    document = Fields(value, "")
+    fleet = document.inner("fleet")
+    pools = _pools(fleet)
+    declared = fleet.texts("levels") or ()
+    nodes: list[Node] = []
+    used: dict[NodeName, Resources] = {}
+    foreign: dict[NodeName, tuple[str, ...]] = {}
+    for item in fleet.items("nodes"):
+        for node, taken, devices in _nodes(item, pools, MAX_NODES - len(nodes)):
+            if node.name in used:
+                item.fail("name", f"there are two nodes {node.name!r}; rename one")
+            nodes.append(node)
+            used[node.name] = taken
+            if devices:
+                foreign[node.name] = devices
+    queues = tuple(_queue(item) for item in document.items("queues"))
+    _queues_hang_together(document, queues)
+    fleet.done()
+    levels = Levels({*declared, *(level for node in nodes for level, _ in node.levels)})
+    held = Devices({str(node.name): node for node in nodes}, foreign)
+    running: list[RunningJob] = []
+    for item in document.items("running"):
+        gang, placement, tier, deleted = read_running(item, levels, held, START_MS)
+        running.append(RunningJob(gang=gang, placement=placement, tier=tier, deleted=deleted))
+    waiting = tuple(read_waiting(item, levels, START_MS, at) for at, item in enumerate(document.items("waiting")))
+    _names_differ(document, [*(job.gang for job in running), *waiting])
+    rules = _rules(document.inner("rules"))
+    document.done()
+    return Scenario(
+        nodes=tuple(nodes),
+        used={name: taken for name, taken in used.items() if taken != Resources()},
+        foreign=foreign,
+        pools=tuple(pools.values()),
+        queues=queues,
+        running=tuple(running),
+        waiting=waiting,
+        rules=rules,
+    )
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+def _pools(fleet: Fields) -> dict[str, Pool]:
+    pools: dict[str, Pool] = {}
+    for item in fleet.items("pools"):
+        classes = _service_classes(item)
+        name = item.text("name", pattern=NAME)
+        if name in pools:
+            item.fail("name", f"there are two pools {name!r}; rename one")
+        pools[name] = Pool(name=name, node_selector=(), service_classes=classes)
+        item.done()
+    return pools or {"fleet": Pool(name="fleet", node_selector=())}
+
+
+def _nodes(item: Fields, pools: Mapping[str, Pool], left: int) -> list[tuple[Node, Resources, tuple[str, ...]]]:
+    """Read one entry of fleet.nodes: a node, or `count` equal ones named ``name-1`` and so on."""
+    name = item.text("name", pattern=NAME)
+    count = item.integer("count", 0, low=1, high=MAX_NODES) if item.has("count") else 0
+    if max(1, count) > left:
+        item.fail("count", f"the fleet would have more than {MAX_NODES} nodes; make it smaller")
+    pool = item.text("pool", next(iter(pools)))
+    if pool and pool not in pools:
+        item.fail("pool", f"there is no pool {pool!r}; use one of: {', '.join(pools)}")
+    machine, offered = _machine(item)
+    not_ready = item.duration_ms("notReadyFor")
+    node = Node(
+        name=NodeName(name),
+        machine=machine,
+        pool=pool,
+        labels=item.labels("labels"),
+        taints=tuple(_taint(taint) for taint in item.items("taints")),
+        allocatable=amounts(item, offered, low=0),
+        levels=tuple(sorted(_levels(item).items())),
+        unschedulable=item.boolean("cordoned", False),
+        not_ready_since_ms=None if not_ready is None else START_MS - not_ready,
+    )
+    inner = item.inner("used")
+    taken = replace(amounts(inner, Resources(), low=0), pods=inner.integer("pods", 0, low=0, high=1_000_000))
+    inner.done()
+    devices = item.texts("foreign") or ()
+    for device in devices:
+        if all(gpu.device != device for gpu in machine.gpus):
+            item.fail("foreign", f"the node has no device {device!r}")
+    item.done()
+    names = [f"{name}-{at + 1}" for at in range(count)] if count else [name]
+    return [(_called(node, each), taken, devices) for each in names]
+
+
+def _called(node: Node, name: str) -> Node:
+    labels = {"kubernetes.io/hostname": name, **dict(node.labels)}
+    machine = fleet_machines.identified(node.machine, name) if node.machine.gpus else node.machine
+    return replace(node, name=NodeName(name), device_pool=name, machine=machine, labels=tuple(sorted(labels.items())))
+
+
+def _machine(item: Fields) -> tuple[Machine, Resources]:
+    """Return the machine of a node and what it offers unless the file says otherwise."""
+    shape = item.choice("shape", tuple(SHAPES), "") if item.has("shape") else ""
+    if shape:
+        for name in ("gpus", "model", "gpuMemory"):
+            if item.has(name):
+                item.fail(name, f"shape {shape} says it already; remove one of them")
+        build, kind = SHAPES[shape]
+        machine, offered = build(), kind.allocatable
+    else:
+        machine, offered = _plain(item), PLAIN
+    sick = set(whole(item, "unhealthy", low=0, high=max(0, len(machine.gpus) - 1)))
+    mig = item.boolean("mig", False)
+    if mig and not machine.gpus:
+        item.fail("mig", "the node has no GPUs to cut")
+    clique = item.text("clique", machine.clique)
+    gpus = tuple(replace(gpu, healthy=gpu.healthy and gpu.index not in sick, mig_enabled=mig) for gpu in machine.gpus)
+    return replace(machine, gpus=gpus, clique=clique), offered
+
+
+def _plain(item: Fields) -> Machine:
+    """GPUs of which nothing is known but their number, model and memory."""
+    count = item.integer("gpus", 0, low=0, high=MAX_GPUS)
+    model = item.text("model", "H100")
+    memory = item.quantity("gpuMemory", 80 << 30)
+    if memory <= 0:
+        item.fail("gpuMemory", f"{memory} bytes is no memory; write for example 80Gi")
+    return Machine(
+        gpus=tuple(
+            Gpu(id=f"GPU{at}", index=at, device=f"gpu-{at}", model=model, memory_bytes=memory) for at in range(count)
+        )
+    )
+
+
+def _taint(item: Fields) -> Taint:
+    taint = Taint(
+        key=item.text("key"), value=item.text("value", ""), effect=item.choice("effect", _EFFECTS, "NoSchedule")
+    )
+    item.done()
+    return taint
+
+
+def _levels(item: Fields) -> dict[str, str]:
+    levels = dict(item.labels("levels"))
+    inner = item.inner("levels")
+    for name, domain in levels.items():
+        if name in ("node", "cluster", "island"):
+            inner.fail(name, "is a level that every fleet has by itself; remove it")
+        if not domain:
+            inner.fail(name, "is empty; name the domain, or remove the level")
+    return levels
+
+
+# --- queues and rules -------------------------------------------------------------------------------------------------
+
+
+def _queue(item: Fields) -> Queue:
+    name = item.text("name", pattern=NAME)
+    guaranteed = item.integer("guaranteed", 0, low=0, high=10_000_000)
+    limit = item.integer("limit", low=0, high=10_000_000) if item.has("limit") else None
+    if limit is not None and limit < guaranteed:
+        item.fail("limit", f"{limit} is below guaranteed {guaranteed}; raise limit or lower guaranteed")
+    namespaces = item.texts("namespaces")
+    queue = Queue(
+        name=name,
+        parent=item.text("parent", ""),
+        guaranteed_gpus=guaranteed,
+        limit_gpus=limit,
+        weight=item.integer("weight", 1, low=1, high=1_000_000),
+        namespaces=(name,) if namespaces is None else namespaces,
+        priority_classes=item.texts("priorityClasses"),
+        service_classes=_service_classes(item),
+    )
+    item.ignore("limit")
+    item.done()
+    return queue
+
+
+def _queues_hang_together(document: Fields, queues: tuple[Queue, ...]) -> None:
+    parents = {queue.name: queue.parent for queue in queues}
+    if len(parents) != len(queues):
+        document.fail("queues", "two queues have the same name; rename one")
+    for name, parent in parents.items():
+        if parent and parent not in parents:
+            document.fail("queues", f"the parent {parent!r} of {name!r} is not among them; add it")
+        above, seen = parent, {name}
+        while above:
+            if above in seen:
+                document.fail("queues", f"{name!r} is above itself; mend its parent")
+            seen.add(above)
+            above = parents[above]
+
+
+def _service_classes(item: Fields) -> tuple[ServiceClass, ...] | None:
+    names = item.texts("serviceClasses")
+    if names is None:
+        return None
+    for name in names:
+        if name not in _CLASSES:
+            item.fail("serviceClasses", f"{name!r} is not one of: {', '.join(_CLASSES)}")
+    return tuple(ServiceClass(name) for name in names)
+
+
+def _names_differ(document: Fields, gangs: list[Gang]) -> None:
+    seen: set[str] = set()
+    for gang in gangs:
+        if gang.id in seen:
+            document.fail("waiting", f"there are two jobs {gang.id!r}; rename one")
+        seen.add(gang.id)
+
+
+def _rules(item: Fields) -> Rules:
+    plain = Rules()
+    rules = Rules(
+        placement_on=item.boolean("placement", True),
+        preemption_on=item.boolean("preemption", True),
+        stops_per_cycle=item.integer("stopsPerCycle", plain.stops_per_cycle, low=0, high=1_000_000),
+        gangs_per_slice=item.integer("gangsPerSlice", plain.gangs_per_slice, low=1, high=1_000_000),
+        placing_pods=item.integer("placingPods", plain.placing_pods, low=1, high=1_000_000),
+        min_run_ms=item.duration_ms("minRun", plain.min_run_ms) or 0,
+        nomination_ms=item.duration_ms("nomination", plain.nomination_ms) or plain.nomination_ms,
+        node_lost_after_ms=item.duration_ms("nodeLostAfter", plain.node_lost_after_ms) or plain.node_lost_after_ms,
+    )
+    item.done()
+    return rules

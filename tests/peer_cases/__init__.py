@@ -1,0 +1,1 @@
+"""Other schedulers' own decision cases, turned into worlds of ours and compared."""

@@ -1,0 +1,135 @@
+"""What comes of one case, and the parts that all converters share: amounts, pods' requests, the run itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairlead.errors import UnreadableInput
+from fairlead.simulation.scenario_file import read_document
+from fairlead.simulation.scenario_run import Outcome, run
+from fairlead.units import quantity, quantity_milli
+
+Case = dict[str, Any]
+GPU = "nvidia.com/gpu"
+MOST_GPUS = 63  # a node has no more of ours; larger amounts are plain resources
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`state` is law, taste, not_modelled or later; `rule` the one that made it so; `why` what a law case broke.
+
+    `waived` are taste rules that left a difference uncompared in a case that passed otherwise.
+    """
+
+    name: str
+    state: str
+    rule: str = ""
+    why: tuple[str, ...] = ()
+    waived: tuple[str, ...] = ()
+    stable: bool = True
+
+
+def unwritable(name: str, problem: UnreadableInput) -> Verdict:
+    """A world that our own reader refuses is a fault of the converter, and counts as a broken law."""
+    return Verdict(name, "law", why=(f"the world could not be written: {problem}",))
+
+
+@dataclass
+class Comparison:
+    """Collects what differs: broken laws, and differences that a rule of taste covers."""
+
+    broken: list[str] = field(default_factory=list)
+    waived: list[str] = field(default_factory=list)
+
+    def law(self, holds: bool, text: str) -> None:
+        """A law that must hold."""
+        if not holds:
+            self.broken.append(text)
+
+    def taste(self, equal: bool, rule: str) -> None:
+        """A difference that is no law."""
+        if not equal:
+            self.waived.append(rule)
+
+    def verdict(self, name: str, outcome: Outcome) -> Verdict:
+        """Close the case; a world that does not stay still has broken a law of its own."""
+        self.law(outcome.stable, f"not stable: {'; '.join(outcome.violations) or 'it moved after it had settled'}")
+        return Verdict(name=name, state="law", why=tuple(self.broken), waived=tuple(self.waived), stable=outcome.stable)
+
+
+def decide(document: Mapping[str, object]) -> Outcome:
+    """Run a scenario document through the engine."""
+    return run(read_document(document), 200)
+
+
+def amounts(listed: Mapping[str, Any]) -> Counter[str]:
+    """Turn a Kubernetes resource list into whole numbers: cpu in thousandths of a core, all else in units."""
+    return Counter(
+        {name: quantity_milli(str(value)) if name == "cpu" else quantity(str(value)) for name, value in listed.items()}
+    )
+
+
+def offer(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
+    """Write what a node offers; what the case does not name, the node does not have."""
+    return _split(amount, whole_gpus) | {"pods": min(amount.get("pods", 0), 1_000_000)}
+
+
+def request(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
+    """Write what a pod asks for."""
+    return _split({name: value for name, value in amount.items() if value and name != "pods"}, whole_gpus)
+
+
+def gpus_are_whole(offers: Iterable[Mapping[str, int]]) -> bool:
+    """Whether `nvidia.com/gpu` of these nodes can be devices of ours."""
+    return all(amount.get(GPU, 0) <= MOST_GPUS for amount in offers)
+
+
+def _split(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
+    known = {"cpu", "memory", "ephemeral-storage", "pods"} | ({GPU} if whole_gpus else set())
+    words: dict[str, object] = {
+        "cpu": f"{amount.get('cpu', 0)}m",
+        "memory": amount.get("memory", 0),
+        "ephemeralStorage": amount.get("ephemeral-storage", 0),
+        "extended": {name: value for name, value in sorted(amount.items()) if name not in known},
+    }
+    if whole_gpus:
+        words["gpus"] = amount.get(GPU, 0)
+    return words
+
+
+def fits(amount: Mapping[str, int], free: Mapping[str, int]) -> int:
+    """Return how many pods that ask for `amount` (and one pod each) a node with `free` could take."""
+    asked = {**amount, "pods": 1}
+    return min(max(0, free.get(name, 0)) // value for name, value in asked.items() if value > 0)
+
+
+def tolerations(listed: Iterable[Mapping[str, Any]] | None) -> list[dict[str, object]]:
+    """Write a pod's tolerations."""
+    return [
+        {name: toleration[name] for name in ("key", "operator", "value", "effect") if toleration.get(name)}
+        for toleration in listed or ()
+    ]
+
+
+def taints(listed: Iterable[Mapping[str, Any]] | None) -> list[dict[str, object]]:
+    """Write a node's taints."""
+    return [{name: taint[name] for name in ("key", "value", "effect") if taint.get(name)} for taint in listed or ()]
+
+
+def required_affinity(affinity: Mapping[str, Any] | None) -> list[dict[str, object]] | None:
+    """Write the required node affinity, given a pod's ``nodeAffinity``; None where there is none."""
+    required = (affinity or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    if not required:
+        return None
+    return [
+        {
+            "all": [
+                {"key": one["key"], "operator": one["operator"], "values": one.get("values") or []}
+                for one in [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
+            ]
+        }
+        for term in required["nodeSelectorTerms"]
+    ]
