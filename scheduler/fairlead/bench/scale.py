@@ -24,7 +24,7 @@ from fairlead.model.effects import Place, Refuse, Stop
 from fairlead.model.gang import GangId
 from fairlead.model.rules import Rules
 from fairlead.ordering.backlog import Walk
-from fairlead.placement.search import Placer
+from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
 from fairlead.service import engine as engines
 from fairlead.service.engine import Cycle, Engine
