@@ -1,20 +1,16 @@
-"""The fragmentation score against a slow one in exact fractions, and what must hold of any score; the learned mix."""
+"""The fragmentation score against a slow one in exact fractions, and what must hold of any score."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from decimal import Decimal, getcontext
 from fractions import Fraction
 
-import builders as b
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.model.gang import Share
-from fairlead.placement.device_prices import GRID, device_worth, grid_steps
 from fairlead.placement.fragments import (
     NEVER,
     WEIGHTS_SUM,
@@ -23,7 +19,7 @@ from fairlead.placement.fragments import (
     domain_cost,
     largest_gang,
 )
-from fairlead.world.demand import FIRST_RENEWAL, KINDS_MAX, WINDOW, Arrivals, Kind, Mix, kinds_of, models_of
+from fairlead.world.demand import Kind, Mix
 
 getcontext().prec = 40
 CAPACITY = {"A100-80GB": 64_000, "H100": 32_000, "T4": 4_000}
@@ -269,54 +265,6 @@ def test_tables_do_not_let_themselves_be_changed():
         tables.weights[0] = 1
 
 
-# --- prices of what is left on a device ---
-
-
-def shares_of_a_device(worth):
-    return [round(value / 10_000) for value in worth]
-
-
-def test_halves_are_worth_half_and_less_than_half_nothing():
-    worth = shares_of_a_device(device_worth({500: 70, 1000: 30}))
-    assert worth[49] == 0
-    assert worth[50] == worth[99] == 50
-    assert worth[100] == 100
-
-
-def test_what_nobody_is_small_enough_for_is_worth_nothing():
-    worth = shares_of_a_device(device_worth({810: 50, 470: 50}))
-    assert worth[46] == 0
-    assert worth[47] == pytest.approx(50, abs=3), "two of them fill a device"
-    assert worth[81] > 90
-
-
-def test_a_remainder_is_worth_what_the_small_pods_for_it_are_rare_by():
-    many = shares_of_a_device(device_worth({810: 50, 190: 400}))
-    few = shares_of_a_device(device_worth({810: 50, 190: 5}))
-    assert few[19] < 3, "more is left than small pods will come"
-    assert many[19] == pytest.approx(20, abs=2), "every remainder will be filled"
-
-
-@pytest.mark.parametrize("parts", range(2, 11))
-def test_so_many_equal_parts_fit_on_the_grid_as_on_a_device(parts):
-    milli = 1000 // parts
-    assert GRID // grid_steps(milli) == 1000 // milli
-    worth = device_worth({milli: 10, 1000: 1})
-    assert worth[GRID // parts] == pytest.approx(1_000_000 / parts, rel=0.02)
-
-
-@given(st.dictionaries(st.integers(1, 1000), st.integers(1, 10_000), max_size=30))
-def test_worth_never_falls_and_a_whole_device_is_worth_one(pods):
-    worth = device_worth(pods)
-    assert list(worth) == sorted(worth)
-    assert worth[0] == 0
-    assert worth[GRID] in (0, 1_000_000)
-
-
-def test_whole_devices_alone_have_no_prices():
-    assert set(device_worth({1000: 5})) == set(device_worth({})) == {0}
-
-
 # --- gangs and domains ---
 
 
@@ -371,71 +319,3 @@ def test_the_largest_gang_is_that_of_the_roomiest_domain():
     assert largest_gang(np.array([1, 2, 4, 8]), np.array([0, 0, 1, -1])) == 4
     assert largest_gang(np.array([1, 2, 2, 8]), np.array([0, 0, 0, 1])) == 8
     assert largest_gang(np.array([8]), np.array([-1])) == 0
-
-
-# --- the mix ---
-
-
-def test_the_mix_is_renewed_after_8_16_32_arrivals():
-    arrivals = Arrivals()
-    renewed = [n for n in range(1, 200) if arrivals.count(Kind(n % 3, 1000, 1))]
-    assert renewed == [FIRST_RENEWAL, 16, 32, 64, 128]
-    assert arrivals.mix.version == 5
-    assert arrivals.mix.pods == (43, 43, 42)
-
-
-def test_old_arrivals_fade():
-    arrivals = Arrivals()
-    old, new = Kind(0, 500, 1), Kind(0, 1000, 1)
-    for _ in range(WINDOW):
-        arrivals.count(old)
-    kept = arrivals.mix
-    for _ in range(3 * WINDOW):
-        arrivals.count(new)
-    share = dict(zip(arrivals.mix.kinds, arrivals.mix.pods, strict=True)).get(old, 0) / sum(arrivals.mix.pods)
-    assert 0 < share < 0.02
-    assert kept.kinds == (old,), "a mix that was handed out does not change"
-
-
-def test_a_flood_of_kinds_keeps_the_frequent_ones_and_bounded_memory():
-    arrivals = Arrivals()
-    for n in range(10_000):
-        arrivals.count(Kind(n, 1000, 1))
-        arrivals.count(Kind(1, 500, 1))
-    assert arrivals.mix.kinds[0] == Kind(1, 500, 1)
-    assert len(arrivals.mix.kinds) <= KINDS_MAX
-    assert len(arrivals._pods) <= 2 * KINDS_MAX
-
-
-@given(st.lists(kinds, max_size=60))
-def test_the_same_arrivals_make_the_same_mix(sequence):
-    first, second = Arrivals(), Arrivals()
-    for kind in sequence:
-        first.count(kind)
-        second.count(kind)
-    assert first.mix == second.mix
-
-
-def test_a_gang_counts_as_its_roles():
-    gang = b.gang("job", "4x8 within=rack model=H100|a100")
-    (kind,) = kinds_of(gang)
-    assert (kind.gpu_milli, kind.gpus, kind.models, kind.replicas, kind.within) == (
-        1000,
-        8,
-        ("a100", "h100"),
-        4,
-        "rack",
-    )
-
-
-def test_shares_count_by_their_part_and_mig_roles_not_at_all():
-    gang = b.gang("job", "1x1")
-    role = gang.roles[0]
-    share = replace(gang, roles=(replace(role, gpus=0, share=Share(milli=250)), replace(role, gpus=0, mig="1g.10gb")))
-    (kind,) = kinds_of(share)
-    assert (kind.gpu_milli, kind.gpus, kind.pod_milli) == (250, 1, 250)
-
-
-def test_models_are_alternatives_in_no_order():
-    assert models_of(" H100 |A100|h100") == ("a100", "h100")
-    assert models_of("") == ()
