@@ -22,10 +22,11 @@ from fairlead.model.gang import Gang, GangId
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
 from fairlead.placement.room_bounds import Bounds
+from fairlead.placement.room_offers import Offers
 from fairlead.placement.room_search import Room, RoomSearch
 from fairlead.placement.row_steps import Rights
 from fairlead.placement.victims import RESTART_COST_MS, Victims, lost_work
-from fairlead.placement.wishes import levels_to_try, named_levels
+from fairlead.placement.wishes import alternatives, is_single, levels_to_try, named_levels, takes_devices
 from fairlead.world.snapshot import World
 
 __all__ = ["RESTART_COST_MS", "Room", "RoomMemo", "find_room", "lost_work"]
@@ -69,14 +70,24 @@ def find_room(
     levels = levels_to_try(gang, placer.inventory)
     if not levels or placer.chains.through(named_levels(gang)) is None:
         return None
+    widest = levels[-1]
     yields = [victims.yield_of(queue, below) for queue, below in rights.groups]
-    found = []
-    for role in gang.roles:
-        bound = bounds.of(gang, role, yields)
-        if int(bound.sums_of(levels[-1]).max(initial=0)) < role.replicas:
-            return None  # the last level is the widest: what no domain of it holds, no narrower one does
-        found.append(bound)
-    return RoomSearch(gang, placer, standing, victims, rights, yields, found).best(levels, at_most)
+    found: list[Offers] = []
+    if is_single(gang):
+        levels = [level for level in levels if level.name == "node"] or levels
+    models = ["", *(model for model in alternatives(gang, placer.feasibility) if model)]
+    for model in models:
+        bound = [bounds.of(gang, role, yields, model if takes_devices(role) else "") for role in gang.roles]
+        if any(int(b.sums_of(widest).max(initial=0)) < r.replicas for b, r in zip(bound, gang.roles, strict=True)):
+            if not model:
+                return None  # what no domain of the widest level holds, no narrower one does
+            continue
+        if model or len(models) == 1:
+            found.append(Offers(gang, placer, victims, rights, yields, bound))
+            found[-1].look(levels)
+    offers = [offer for one in found for offer in one.offers]
+    everyones = [offer for one in found for offer in one.everyones]
+    return RoomSearch(gang, placer, standing, victims, rights, levels).best(offers, everyones, at_most)
 
 
 def rights_of(gang: Gang, victims: Victims, standing: Standing) -> Rights | None:

@@ -56,9 +56,9 @@ class Bounds:
         self._victims = victims
         self._bounds: dict[tuple[object, ...], Bound] = {}
 
-    def of(self, gang: Gang, role: Role, yields: Sequence[Yield]) -> Bound:
-        """Return the bound for pods of a role, if everybody in `yields` were gone."""
-        kind = self._placer.classes.of(gang, role)
+    def of(self, gang: Gang, role: Role, yields: Sequence[Yield], model: str = "") -> Bound:
+        """Return the bound for pods of a role, if everybody in `yields` were gone; `model` narrows its devices."""
+        kind = self._placer.classes.of(gang, role, model)
         key = (kind, *[group.serial for group in yields])
         known = self._bounds.pop(key, None)
         if known is None:

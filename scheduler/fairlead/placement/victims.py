@@ -22,6 +22,8 @@ from fairlead.world.snapshot import Running, World
 RESTART_COST_MS = 60_000
 """What losing an attempt costs beside the time since it started: images, start-up, warm caches."""
 NOT_STARTED = 1 << 60
+NOBODY = 1 << 40
+"""More devices than any attempt has."""
 YIELD_BYTES = 64 << 20
 """What the columns of all groups may take up in memory."""
 FIXED_AMOUNTS = 4  # CPU, memory, ephemeral storage, pods; extended resources follow by name
@@ -94,6 +96,7 @@ class Yield:
     mask, parts shape (nodes,): devices that would be free again; devices on which a share would go
     amounts     shape (4 + extended, nodes)
     youngest    shape (nodes,): start of the one on each row that has run for the shortest time, -1 where none is
+    smallest    shape (nodes,): devices, on all its nodes, of the smallest one that has any on the row; else NOBODY
     stamp       shape (nodes,): the tick of the Victims at which the row changed last
     """
 
@@ -106,6 +109,7 @@ class Yield:
         self.parts: IntColumn = np.zeros(nodes, dtype=np.int64)
         self.amounts: IntColumn = np.zeros((amounts, nodes), dtype=np.int64)
         self.youngest: IntColumn = np.full(nodes, -1, dtype=np.int64)
+        self.smallest: IntColumn = np.full(nodes, NOBODY, dtype=np.int64)
         self.stamp: IntColumn = np.zeros(nodes, dtype=np.int64)
         self.tick = 0
 
@@ -121,8 +125,9 @@ class Yield:
         self.mask[at] = self.parts[at] = 0
         self.amounts[:, at] = 0
         self.youngest[at] = -1
+        self.smallest[at] = NOBODY
         self.stamp[at] = self.tick = tick
-        found = [(v.started_ms, h) for row in rows for v, h in on_row[row].values() if self.is_of(v)]
+        found = [(v, h) for row in rows for v, h in on_row[row].values() if self.is_of(v)]
         if not found:
             return
         where = np.array([held.row for _, held in found], dtype=np.int64)
@@ -131,7 +136,9 @@ class Yield:
         amounts = np.array([held.amounts for _, held in found], dtype=np.int64).T
         for column, amount in zip(self.amounts, amounts, strict=True):
             np.add.at(column, where, amount)
-        np.maximum.at(self.youngest, where, np.array([started for started, _ in found], dtype=np.int64))
+        np.maximum.at(self.youngest, where, np.array([v.started_ms for v, _ in found], dtype=np.int64))
+        gpus = [v.gpus if held.mask or held.parts else NOBODY for v, held in found]
+        np.minimum.at(self.smallest, where, np.array(gpus, dtype=np.int64))
 
 
 class Victims:
