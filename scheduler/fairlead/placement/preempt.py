@@ -22,7 +22,7 @@ from fairlead.model.gang import Gang, GangId
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
 from fairlead.placement.room_bounds import Bounds
-from fairlead.placement.room_offers import Offers
+from fairlead.placement.room_offers import Offers, offers_of
 from fairlead.placement.room_search import Room, RoomSearch
 from fairlead.placement.row_steps import Rights
 from fairlead.placement.victims import RESTART_COST_MS, Victims, lost_work
@@ -84,9 +84,7 @@ def find_room(
             continue
         if model or len(models) == 1:
             found.append(Offers(gang, placer, victims, rights, yields, bound))
-            found[-1].look(levels)
-    offers = [offer for one in found for offer in one.offers]
-    everyones = [offer for one in found for offer in one.everyones]
+    offers, everyones = offers_of(found, levels)
     return RoomSearch(gang, placer, standing, victims, rights, levels).best(offers, everyones, at_most)
 
 

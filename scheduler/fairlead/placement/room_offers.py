@@ -20,8 +20,8 @@ from fairlead.world.fleet import BoolColumn, IntColumn, Level
 
 SINGLE_ROWS_TRIED = 48
 """Domains of one node whose victims are counted exactly for one gang and model, of each level."""
-WIDE_DOMAINS_TRIED = 8
-"""Domains of more nodes, of each level."""
+WIDE_DOMAINS_TRIED = 12
+"""Domains of more nodes, of all levels and models."""
 ROWS_WALKED = 256
 """Nodes whose victims are counted exactly for one gang and model, beside those that a gang of many pods needs."""
 DEAR = 1 << 42  # a price in ms that no attempt has, small enough to be multiplied by devices
@@ -31,7 +31,7 @@ DEAR = 1 << 42  # a price in ms that no attempt has, small enough to be multipli
 class Offer:
     """Victims in one domain that should do, and what they cost.
 
-    Without victims it is a domain to be tried with everybody gone, and an estimate. `position` is that of the level
+    Without victims it is a domain to be tried with everybody gone, and `price` an estimate. `position` is that of the level
     among those looked at; `demands` are those of the gang's roles.
     """
 
@@ -40,6 +40,16 @@ class Offer:
     domain: int
     demands: tuple[Demand, ...]
     victims: tuple[Victim, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Priced:
+    """Rows by price. Shape (rows,) each: pods that fit now and that more would fit, and what one of those costs."""
+
+    rows: IntColumn
+    now: IntColumn
+    gain: IntColumn
+    pod: IntColumn
 
 
 class Offers:
@@ -70,11 +80,13 @@ class Offers:
         self._main = max(range(len(gang.roles)), key=lambda i: (gang.roles[i].gpus, gang.roles[i].replicas))
         self._yields = yields
         self._walks_left = ROWS_WALKED + sum(2 * role.replicas for role in gang.roles)
+        self._rows: _Priced | None = None
+        self.wide: list[tuple[int, int, int, IntColumn]] = []
         self.offers: list[Offer] = []
         self.everyones: list[Offer] = []
 
     def look(self, levels: Sequence[Level]) -> None:
-        """Fill `offers`, and `everyones` with domains to be tried with everybody gone where no offer holds."""
+        """Fill `offers` with domains of one node, and `wide` with others: (estimate, level, domain, rows to walk)."""
         for position, level in enumerate(levels):
             enough = self._placer.feasibility.inside(level, self._gang)
             for role, bound in zip(self._gang.roles, self._bounds, strict=True):
@@ -133,34 +145,44 @@ class Offers:
             found = self._offer(position, level, int(domains[at]), [int(rows[at])], int(least[at]))
             cheapest = cheapest if found is None else min(cheapest, found)
 
+    def _priced(self) -> _Priced:
+        """Return the rows with any room, the cheapest for one more pod of the main role first."""
+        if self._rows is None:
+            bound, role = self._bounds[self._main], self._gang.roles[self._main]
+            rows = np.flatnonzero(bound.room)
+            now = np.minimum(bound.kind.room[rows], bound.room[rows])
+            gain = bound.room[rows] - now
+            short = np.maximum(0, role.gpus * bound.room[rows] - self._free(rows))
+            pod = short * self._price_of_device(rows) // np.maximum(1, gain)
+            order = np.argsort(pod, kind="stable")
+            self._rows = _Priced(rows[order], np.minimum(now, role.replicas)[order], gain[order], pod[order])
+        return self._rows
+
     def _wide(self, position: int, level: Level, enough: BoolColumn) -> None:
-        """Walk the domains in which the pods of the main role are cheapest at about, and there the cheapest nodes."""
-        bound, role = self._bounds[self._main], self._gang.roles[self._main]
-        inside = np.flatnonzero((level.domain_of >= 0) & (bound.room > 0))
-        inside = inside[enough[level.domain_of[inside]]]
-        domain = level.domain_of[inside]
-        now = np.minimum(bound.kind.room[inside], bound.room[inside])
-        gain = bound.room[inside] - now
-        missing = np.full(len(level.names), role.replicas, dtype=np.int64)
-        np.subtract.at(missing, domain, np.minimum(now, role.replicas))
-        short = np.maximum(0, role.gpus * bound.room[inside] - self._free(inside))
-        pod = short * self._price_of_device(inside) // np.maximum(1, gain)
-        order = np.lexsort((pod, domain))
-        inside, domain, gain, pod = inside[order], domain[order], gain[order], pod[order]
-        so_far = np.cumsum(gain) - gain
+        """Rank the domains of a level by what the pods of the main role cost on their cheapest nodes, at about."""
+        priced, wanted = self._priced(), self._gang.roles[self._main].replicas
+        domain = level.domain_of[priced.rows]
+        at = np.flatnonzero((domain >= 0) & enough[domain])
+        at = at[np.argsort(domain[at], kind="stable")]
+        domain, gain = domain[at], priced.gain[at]
         starts = np.flatnonzero(np.concatenate(([True], domain[1:] != domain[:-1])))
-        so_far -= np.repeat(so_far[starts], np.diff(np.append(starts, len(domain))))
-        taken = np.clip(missing[domain] - so_far, 0, gain)
-        prices = np.add.reduceat(taken * pod, starts)
         ends = np.append(starts[1:], len(domain))
-        for at in np.argsort(prices, kind="stable")[:WIDE_DOMAINS_TRIED].tolist():
-            if self._walks_left <= 0:
-                return
-            which = int(domain[starts[at]])
-            wanted = max(0, int(missing[which]))
-            rows = inside[starts[at] : ends[at]][so_far[starts[at] : ends[at]] < wanted + wanted // 4 + 16]
+        missing = wanted - np.add.reduceat(priced.now[at], starts)
+        so_far = np.cumsum(gain) - gain
+        so_far -= np.repeat(so_far[starts], ends - starts)
+        taken = np.clip(np.repeat(missing, ends - starts) - so_far, 0, gain)
+        prices = np.add.reduceat(taken * priced.pod[at], starts)
+        for which in np.argsort(prices, kind="stable")[:WIDE_DOMAINS_TRIED].tolist():
+            first, last = int(starts[which]), int(ends[which])
+            more = max(0, int(missing[which]))
+            rows = priced.rows[at[first:last]][so_far[first:last] < more + more // 4 + 16]
+            self.wide.append((int(prices[which]), position, int(domain[first]), rows))
+
+    def walk(self, level: Level, position: int, domain: int, rows: IntColumn, estimate: int) -> None:
+        """Count the victims on the cheapest rows of a wide domain exactly."""
+        if self._walks_left > 0:
             self._walks_left -= len(rows)
-            self._offer(position, level, which, rows.tolist(), int(prices[at]))
+            self._offer(position, level, domain, rows.tolist(), estimate)
 
     def _offer(self, position: int, level: Level, domain: int, rows: Sequence[int], estimate: int) -> int | None:
         """Choose victims on some rows of a domain; returns their price, None where that does not do."""
@@ -195,3 +217,15 @@ class Offers:
             if have >= wanted:
                 break
         return chosen
+
+
+def offers_of(found: Sequence[Offers], levels: Sequence[Level]) -> tuple[list[Offer], list[Offer]]:
+    """Return what domains offer for any of some models; and domains to be tried with everybody gone if none holds."""
+    wide: list[tuple[int, int, int, int, IntColumn]] = []
+    for at, offers in enumerate(found):
+        offers.look(levels)
+        wide += [(price, position, domain, at, rows) for price, position, domain, rows in offers.wide]
+    wide.sort(key=lambda item: item[:4])
+    for price, position, domain, at, rows in wide[:WIDE_DOMAINS_TRIED]:
+        found[at].walk(levels[position], position, domain, rows, price)
+    return [o for one in found for o in one.offers], [o for one in found for o in one.everyones]

@@ -118,7 +118,7 @@ class RoomSearch:
         self._tries_left -= 1
         mark = self._overlay.checkpoint()
         release(self._overlay, victims, self._victims.extended)
-        if len(self._gang.roles) == 1:
+        if len(victims) > 1 and len(self._gang.roles) == 1:
             kind = self._placer.classes.of(self._gang, self._gang.roles[0])
             self._room_after = int(kind.room[self._rows(level, domain)].sum())
         placement = self._placer.place_in(self._gang, level, domain).placement
