@@ -31,8 +31,8 @@ DEAR = 1 << 42  # a price in ms that no attempt has, small enough to be multipli
 class Offer:
     """Victims in one domain that should do, and what they cost.
 
-    Without victims it is a domain to be tried with everybody gone, and `price` an estimate. `position` is that of the level
-    among those looked at; `demands` are those of the gang's roles.
+    Without victims it is a domain to be tried with everybody gone, and `price` an estimate. `position` is that of the
+    level among those looked at; `demands` are those of the gang's roles.
     """
 
     price: int
@@ -104,13 +104,15 @@ class Offers:
         youngest = self._yields[0].youngest[rows]
         for group in self._yields[1:]:
             youngest = np.maximum(youngest, group.youngest[rows])
-        price: IntColumn = np.where(youngest < 0, DEAR, np.maximum(0, self._now_ms - youngest) + RESTART_COST_MS)
-        return price
+        since: IntColumn = np.maximum(0, self._now_ms - youngest) + RESTART_COST_MS
+        since[youngest < 0] = DEAR
+        return since
 
     def _free(self, rows: IntColumn) -> IntColumn:
         """Count the devices on each row that the main role could have now."""
         devices = self._bounds[self._main].kind.fit.devices[rows]
-        return np.bitwise_count(self._overlay.columns.free_mask[rows] & devices).astype(np.int64)
+        free: IntColumn = np.bitwise_count(self._overlay.columns.free_mask[rows] & devices).astype(np.int64)
+        return free
 
     def _smallest(self, rows: IntColumn) -> IntColumn:
         """Return the devices of the smallest attempt on each row that has any there."""

@@ -149,8 +149,15 @@ class RowSteps:
         """Leave out whoever is not needed for one more pod, the dearest first; or take one who alone will do."""
         if len(batch) == 1:
             return batch
-        demand = self._demand
+        demand, each = self._demand, self._demand.role.gpus
+        least = each * (before + 1)
+        everything = free
+        for _, held in batch:
+            everything |= held.mask
+        slack = (everything & devices).bit_count() - least
         for spared in reversed(batch):
+            if each and (spared[1].mask & devices).bit_count() > slack:
+                continue
             fewer = [holder for holder in batch if holder is not spared]
             mask, sums = free, amounts
             for _, held in fewer:
@@ -158,10 +165,13 @@ class RowSteps:
                 sums = [a + b for a, b in zip(sums, held.amounts, strict=True)]
             if demand.slots(devices, mask, sums) > before:
                 batch = fewer
+                slack -= (spared[1].mask & devices).bit_count()
         if len(batch) == 1:
             return batch
         price = sum(victim.price_on_a_row(self._now_ms) for victim, _ in batch)
         for victim, held in waiting:
+            if ((free | held.mask) & devices).bit_count() < least:
+                continue
             if victim.price_on_a_row(self._now_ms) >= price:
                 break
             sums = [a + b for a, b in zip(amounts, held.amounts, strict=True)]

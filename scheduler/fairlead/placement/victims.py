@@ -153,6 +153,7 @@ class Victims:
         self.on_row: list[dict[GangId, tuple[Victim, Held]]] = []
         self.milli: dict[str, dict[int, list[int]]] = {}
         self._everyone: dict[GangId, Victim] = {}
+        self._of_queue: dict[str, dict[GangId, Victim]] = {}
         self._unripe: list[tuple[int, GangId]] = []
         self._yields: dict[tuple[str, int | None], Yield] = {}
         self._world: World | None = None
@@ -192,7 +193,8 @@ class Victims:
                 del self._yields[next(iter(self._yields))]  # the one that was asked for the longest time ago
             self._serial += 1
             known = Yield(queue, below, nodes, amounts, self._serial)
-            rows = {held.row for victim in self._everyone.values() if known.is_of(victim) for held in victim.held}
+            victims = self._of_queue.get(queue, {}).values()
+            rows = {held.row for victim in victims if known.is_of(victim) for held in victim.held}
             known.count(sorted(rows), self.on_row, self.tick)
         self._yields[key] = known
         return known
@@ -205,7 +207,7 @@ class Victims:
     def _start_over(self, inventory: Inventory, extended: tuple[str, ...]) -> None:
         self.extended = extended
         self.on_row = [{} for _ in inventory.nodes]
-        self.milli, self._everyone, self._yields, self._unripe = {}, {}, {}, []
+        self.milli, self._everyone, self._of_queue, self._yields, self._unripe = {}, {}, {}, {}, []
         self._spared = frozenset()
 
     def _file_all(self, changed: set[GangId], world: World) -> None:
@@ -216,6 +218,7 @@ class Victims:
             before = self._everyone.pop(gang, None)
             if before is not None:
                 self._count(before, -1)
+                del self._of_queue[before.queue][gang]
                 for held in before.held:
                     del self.on_row[held.row][gang]
                 rows.setdefault(before.queue, set()).update(held.row for held in before.held)
@@ -227,6 +230,7 @@ class Victims:
                 continue
             after = self._everyone[gang] = self._victim(attempt)
             self._count(after, 1)
+            self._of_queue.setdefault(after.queue, {})[gang] = after
             for held in after.held:
                 self.on_row[held.row][gang] = (after, held)
             rows.setdefault(after.queue, set()).update(held.row for held in after.held)
