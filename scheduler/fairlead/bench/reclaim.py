@@ -29,7 +29,8 @@ from fairlead.topology import fleet_machines
 GPUS_PER_NODE = 8
 NODES_PER_RACK = 8
 NO_CAP = 1 << 40
-"""Stops a cycle: more than any fleet has jobs."""
+"""Stops a cycle, and pods on their way: more than any fleet has."""
+PODS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def run(nodes: int, *, runs: int = 3) -> Row:
 
 def _once(nodes: int, *, started: bool) -> tuple[float, int]:
     """Return how long one decision took, and how many must go; `started` says that the engine has just been."""
-    engine = Engine(Rules(stops_per_cycle=NO_CAP))
+    engine = Engine(Rules(stops_per_cycle=NO_CAP, placing_pods=NO_CAP))
     fleet = list(_nodes(nodes))
     engine.take(_tenants(GPUS_PER_NODE * nodes))
     engine.take(ev.NodeSeen(node=node, at_ms=T0) for node in fleet)
@@ -78,8 +79,8 @@ def _once(nodes: int, *, started: bool) -> tuple[float, int]:
     engine.take(_jobs(fleet))
     engine.cycle(T0)
     if not started:
-        engine.take([ev.GangSeen(gang=_gang("owner", "vain", nodes + 1, GPUS_PER_NODE), at_ms=T0)])
-        assert not engine.cycle(T0).effects, "a gang larger than the fleet has no room anywhere"
+        engine.take([ev.GangSeen(gang=_gang("owner", "vain", 1, 2 * GPUS_PER_NODE), at_ms=T0)])
+        assert not engine.cycle(T0).effects, "a pod larger than any node has no room anywhere"
         engine.take([ev.GangGone(gang=GangId("vain"), at_ms=T0)])
     gang = _gang("owner", "asker", nodes // 2, GPUS_PER_NODE)
     gc.collect()
@@ -100,14 +101,21 @@ def _once(nodes: int, *, started: bool) -> tuple[float, int]:
 
 
 def _place_everywhere(engine: Engine, nodes: int) -> None:
-    """Let the engine place one gang on all of the empty fleet, and fail to bind it."""
-    engine.take([ev.GangSeen(gang=_gang("owner", "first", nodes, GPUS_PER_NODE), at_ms=T0)])
+    """Let the engine place gangs on all of the empty fleet, and fail to bind them."""
+    sizes = [min(PODS_AT_ONCE, nodes - first) for first in range(0, nodes, PODS_AT_ONCE)]
+    gangs = [_gang("owner", f"first{at}", size, GPUS_PER_NODE) for at, size in enumerate(sizes)]
+    engine.take(ev.GangSeen(gang=gang, at_ms=T0) for gang in gangs)
     effects = engine.cycle(T0).effects
-    assert [type(effect) for effect in effects] == [Place], effects[:3]
-    failed = ev.PlaceFailed(
-        gang=GangId("first"), attempt=1, cause=refuse(Reason.PLACEMENT_DISABLED), released=tuple(range(nodes)), at_ms=T0
-    )
-    engine.take([failed, ev.GangGone(gang=GangId("first"), at_ms=T0)])
+    assert [type(effect) for effect in effects] == [Place] * len(gangs), effects[:3]
+    for gang in gangs:
+        failed = ev.PlaceFailed(
+            gang=gang.id,
+            attempt=1,
+            cause=refuse(Reason.PLACEMENT_DISABLED),
+            released=tuple(range(gang.members)),
+            at_ms=T0,
+        )
+        engine.take([failed, ev.GangGone(gang=gang.id, at_ms=T0)])
 
 
 def _nodes(count: int) -> Iterator[Node]:
