@@ -222,6 +222,6 @@ def test_the_benchmark_of_reclaim_decides_what_it_says() -> None:
     answer = CliRunner().invoke(app, ["bench", "reclaim", "--nodes", "4", "--runs", "1", "--json"])
     assert answer.exit_code == 0
     assert '"blast_radius": "off"' in answer.output
-    for wrong in (["--nodes", "1"], ["--nodes", "x"], ["--runs", "0"]):
+    for wrong in (["--nodes", "1"], ["--nodes", "x"], ["--nodes", "8194"], ["--runs", "0"]):
         refused = CliRunner().invoke(app, ["bench", "reclaim", *wrong]).exception
         assert isinstance(refused, UnreadableInput), wrong

@@ -9,6 +9,7 @@ import typer
 
 from fairlead.cli.bench_scale import sizes_of
 from fairlead.errors import UnreadableInput
+from fairlead.model.gang_rules import MEMBERS_MAX
 
 
 def reclaim(
@@ -20,6 +21,8 @@ def reclaim(
     sizes = sizes_of(nodes)
     if min(sizes) < 2:
         raise UnreadableInput("--nodes: half of one node is no node; write numbers from 2")
+    if max(sizes) > 2 * MEMBERS_MAX:
+        raise UnreadableInput(f"--nodes: half of {max(sizes)} pods are no gang; write numbers up to {2 * MEMBERS_MAX}")
     if runs < 1:
         raise UnreadableInput(f"--runs: {runs} runs have no median; write a positive number")
     from dataclasses import asdict

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fairlead.placement.victims import Held, Victim
+from fairlead.placement.victims import Held, Victim, takings_on
 from fairlead.world.overlay import Lot, Overlay
 
 ONE_BY_ONE = 4
@@ -16,14 +16,14 @@ FIXED = ("cpu_milli", "memory_bytes", "ephemeral_bytes", "pods")
 
 def release(overlay: Overlay, victims: Sequence[Victim], extended: Sequence[str]) -> None:
     """Give back whatever victims hold; `extended` names what follows the fixed amounts of a `Held`."""
-    held = [held for victim in victims for held in victim.held]
-    plain = [one for one in held if one.plain]
+    plain = [held for victim in victims for held in victim.held if held.plain]
     if len(plain) <= ONE_BY_ONE:
         plain = []
-    for one in held:
-        if not plain or not one.plain:
-            for taking in one.takings:
-                overlay.give(taking)
+    for victim in victims:
+        for held in victim.held:
+            if not plain or not held.plain:
+                for taking in takings_on(victim, held.row, overlay.inventory):
+                    overlay.give(taking)
     if plain:
         overlay.give_lot(_lot(overlay, plain, extended))
 

@@ -10,7 +10,7 @@ import numpy as np
 from fairlead.model.gang import Gang, Role
 from fairlead.placement.columns import PodClass
 from fairlead.placement.feasible import MANY, Feasibility, slots_on
-from fairlead.placement.victims import Held, Victim, Victims
+from fairlead.placement.victims import Held, Victim, Victims, takings_on
 from fairlead.world.fleet import Columns
 from fairlead.world.overlay import Overlay
 
@@ -185,8 +185,8 @@ class RowSteps:
         before = self._slots(row)
         steps: list[Step] = []
         batch: list[Victim] = []
-        for victim, held in holders:
-            for taking in held.takings:
+        for victim, _ in holders:
+            for taking in takings_on(victim, row, self._overlay.inventory):
                 self._overlay.give(taking)
             batch.append(victim)
             now = self._slots(row)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlead.model.effects import Phase
-from fairlead.model.gang import GangId
+from fairlead.model.gang import Gang, GangId, Member
 from fairlead.world.attempts import AttemptLog
 from fairlead.world.fleet import IntColumn, Inventory
 from fairlead.world.overlay import Taking, taking_of, uses_of
 from fairlead.world.snapshot import Running, World
+from fairlead.world.use import use_of
 
 RESTART_COST_MS = 60_000
 """What losing an attempt costs beside the time since it started: images, start-up, warm caches."""
@@ -45,7 +46,6 @@ class Held:
     cpus: int
     nics: int
     plain: bool
-    takings: tuple[Taking, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,38 +251,51 @@ class Victims:
     def _victim(self, attempt: Running) -> Victim:
         spec, started = attempt.spec, attempt.all_running_ms
         assert spec is not None, attempt
-        by_row: dict[int, list[Taking]] = {}
-        for row, use in uses_of(attempt, self.inventory):
-            by_row.setdefault(row, []).append(taking_of(self.inventory, row, use))
+        members, row_of = attempt.placement.members, self.inventory.row
+        by_row: dict[int, list[Member]] = {}
+        for rank in sorted(attempt.holding):
+            row = row_of.get(members[rank].node)
+            if row is not None:
+                by_row.setdefault(row, []).append(members[rank])
         return Victim(
             attempt=attempt,
             gang=attempt.gang,
             priority=spec.priority,
             gpus=attempt.gpus,
             started_ms=NOT_STARTED if started is None else started,
-            nodes=max(1, len({member.node for member in attempt.placement.members})),
-            held=tuple(self._held(row, takings) for row, takings in by_row.items()),
+            nodes=len({member.node for member in members}) or 1,
+            held=tuple([self._held(row, on_row, spec) for row, on_row in by_row.items()]),
         )
 
-    def _held(self, row: int, takings: list[Taking]) -> Held:
+    def _held(self, row: int, members: Sequence[Member], spec: Gang) -> Held:
         mask = parts = cpus = nics = 0
         amounts = [0] * (FIXED_AMOUNTS + len(self.extended))
-        plain = True
-        for taking in takings:
-            mask |= taking.mask
-            cpus ^= taking.cpus
-            nics ^= taking.nics
-            asked = taking.pod.requests
-            for at, amount in enumerate((asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, asked.pods)):
-                amounts[at] += amount
+        plain, inventory = True, self.inventory
+        for member in members:
+            use = use_of(spec, member)
+            devices, asked = inventory.mask(row, use.devices), use.shape.requests
+            if use.share is not None:
+                parts |= devices
+            else:
+                mask |= devices
+            if use.cpus or use.nics:
+                cpus ^= use.cpu_bits
+                nics ^= inventory.nic_mask(row, use.nics)
+            amounts[0] += asked.cpu_milli
+            amounts[1] += asked.memory_bytes
+            amounts[2] += asked.ephemeral_bytes
+            amounts[3] += asked.pods
             for name, amount in asked.extended:
                 if name in self.extended:
                     amounts[FIXED_AMOUNTS + self.extended.index(name)] += amount
-            if taking.share is not None:
-                parts |= 1 << taking.bit
-            plain = plain and taking.share is None and not taking.pod.host_ports
-        healthy = int(self.inventory.healthy_mask[row])
-        return Held(row, mask & healthy, parts & healthy, tuple(amounts), cpus, nics, plain, tuple(takings))
+            plain = plain and use.share is None and not use.shape.host_ports
+        healthy = int(inventory.healthy_mask[row])
+        return Held(row, mask & healthy, parts & healthy, tuple(amounts), cpus, nics, plain)
+
+
+def takings_on(victim: Victim, row: int, inventory: Inventory) -> list[Taking]:
+    """Return what a victim's members took of one row, one by one."""
+    return [taking_of(inventory, at, use) for at, use in uses_of(victim.attempt, inventory) if at == row]
 
 
 def _may_yield(attempt: Running) -> bool:
