@@ -171,7 +171,10 @@ class Search:
         if not self._shaped[position]:
             return self._classes.sums(kind, level)
         assert self._chain is not None, self._gang
-        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None, level))
+        wish = self._wish(role, None, level)
+        if wish.few:  # only preferred
+            wish = replace(wish, even="", few=False)
+        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, wish)
         if level.name == "cluster":
             return np.array([tree.capacity], dtype=np.int64)
         held = tree.caps_of(level)
@@ -290,12 +293,20 @@ class Search:
     def _spots(self, part: _Part, kind: PodClass, rows: IntColumn, level: Level) -> list[tuple[int, int]] | None:
         """Return (row, pods) for a role; a domain that is only preferred for it is given up where it must be."""
         assert self._chain is not None, self._gang
-        wish = self._wish(part.role, part.own, level)
-        spots = Tree(self._chain, rows, kind.room, kind.cost, wish).place(part.count)
-        if spots is None and wish.whole and part.own is not None and not part.own.required:
-            split = replace(wish, whole="", even=wish.even or part.own.within, few=not wish.even)
-            spots = Tree(self._chain, rows, kind.room, kind.cost, split).place(part.count)
-        return spots
+        for wish in self._softer(part, self._wish(part.role, part.own, level)):
+            spots = Tree(self._chain, rows, kind.room, kind.cost, wish).place(part.count)
+            if spots is not None:
+                return spots
+        return None
+
+    def _softer(self, part: _Part, wish: Wish) -> Iterator[Wish]:
+        """Yield a wish, then with what is only preferred given up: one domain first, then even parts over few."""
+        yield wish
+        if wish.whole and part.own is not None and not part.own.required:
+            wish = replace(wish, whole="", even=wish.even or part.own.within, few=not wish.even)
+            yield wish
+        if wish.few:  # nodes that are in no domain of the level are better than no place
+            yield replace(wish, even="", few=False)
 
     def _wish(self, role: Role, own: TopologyRequest | None, base: Level) -> Wish:
         """Return a role's wish below a base domain; without `own` only what is required counts."""
