@@ -15,7 +15,7 @@ from fairlead.placement.score import NEVER, Score
 from fairlead.placement.search import STEPS, Answer, Search
 from fairlead.placement.seats import placement_of, take_seats
 from fairlead.placement.tree import Chains
-from fairlead.placement.wishes import is_single
+from fairlead.placement.wishes import is_single, required_levels
 from fairlead.world.demand import Mix
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Overlay
@@ -76,12 +76,11 @@ class Placer:
         cost = kind.cost
         if not len(cost):
             return Answer()
-        for wish in (gang.topology, role.topology):
-            if wish is not None and wish.required and wish.within not in ("cluster", "node"):
-                level = self.inventory.levels.get(wish.within)
-                if level is None:
-                    return Answer()
-                cost = np.where(level.domain_of >= 0, cost, NEVER)
+        for name in required_levels(gang):
+            level = self.inventory.levels.get(name)
+            if level is None:
+                return Answer()
+            cost = np.where(level.domain_of >= 0, cost, NEVER)
         row = int(cost.argmin())
         if int(cost[row]) == NEVER:
             return Answer()

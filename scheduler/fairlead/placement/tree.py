@@ -145,7 +145,7 @@ class Tree:
                 known = domains < len(left)
                 caps = np.where(known, np.minimum(caps, left[np.where(known, domains, 0)]), caps)
             size = wish.slices.get(level.name, 1)
-            if size > 1 or level.name in (wish.whole, wish.even):
+            if level.name in wish.slices or level.name in (wish.whole, wish.even):
                 domains = chain.domain_of[at][self._rows[starts]]
                 caps = np.where(domains < len(level.names), caps // size * size, 0)
             self._starts.insert(0, starts)
