@@ -351,6 +351,9 @@ def _wanted(shape: PodShape, columns: Columns) -> list[tuple[int, IntColumn]]:
     return pairs
 
 
+NO_NODES = "no nodes at all"
+
+
 def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts]) -> str:
     """Say in words what keeps a role's pods off the nodes now, most frequent rule first."""
     counts: dict[str, int] = dict(fit.blocked)
@@ -375,7 +378,7 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
         if clashing:
             counts["with a host port taken"] = clashing
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or "no nodes at all"
+    return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or NO_NODES
 
 
 def row_is_free(role: Role, taking: Taking, overlay: Overlay) -> bool:
