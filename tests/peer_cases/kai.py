@@ -64,7 +64,7 @@ def _later(case: Case) -> str:
 
 def _not_modelled(case: Case, world: Kai) -> str:
     tasks = [task for job in case["jobs"] for task in job["tasks"]]
-    if case["usesDRA"] or any(task.get("claims") for task in tasks):
+    if any(task.get("claims") for task in tasks) and not _claims_are_held(case, world):
         return "DRA claims are not in the dump"
     if any(task["state"] == "StuckInReleasing" for task in tasks):
         return "a pod that does not end"
@@ -84,6 +84,18 @@ def _not_modelled(case: Case, world: Kai) -> str:
     if _quota_decides(case, world):
         return "a queue's quota of CPU or memory decides"
     return ""
+
+
+def _claims_are_held(case: Case, world: Kai) -> bool:
+    """Whether every claim of a task that waits is one that a running task has, so that it costs no more devices.
+
+    What such claims hold is not in the dump, so nothing else may ask for GPUs.
+    """
+    for job in case["jobs"]:
+        for task in job["tasks"]:
+            if task["state"] == "Pending" and any(claim not in world.claimed for claim in task.get("claims") or ()):
+                return False
+    return not any(job["gpusPerTask"] or job.get("gpuMemoryPerTask") for job in case["jobs"])
 
 
 def _quota_decides(case: Case, world: Kai) -> bool:

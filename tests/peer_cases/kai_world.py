@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
-from peer_cases.verdicts import Case
+from peer_cases.verdicts import Case, only_on
 
 GPU_MEMORY_MIB = 100
 """What KAI's fake nodes say of a GPU's memory; so are cores and bytes below."""
@@ -28,6 +28,14 @@ class Kai:
         self.levels: list[list[str]] = [list(topology["levels"]) for topology in topologies]
         self.gpus = sum(int(node.get("gpus") or 0) for node in self.nodes.values())
         self.nested = any(_is_nested(job) for job in case["jobs"])
+        self.claimed = {
+            claim: task["node"]
+            for job in case["jobs"]
+            for task in job["tasks"]
+            if task["state"] == "Running"
+            for claim in task.get("claims") or ()
+        }
+        """Claims that are allocated, and on which node."""
 
     def chain(self, queue: str) -> list[str]:
         """A queue and all above it."""
@@ -146,7 +154,7 @@ def _roles(job: Mapping[str, Any], tasks: Sequence[int]) -> dict[str, list[int]]
     kinds: dict[str, list[int]] = {}
     for at in tasks:
         task = job["tasks"][at]
-        kind = str((task.get("subGroup"), task.get("mig"), task.get("nodeAffinity")))
+        kind = str((task.get("subGroup"), task.get("mig"), task.get("nodeAffinity"), task.get("claims")))
         kinds.setdefault(kind, []).append(at)
     return {f"r{number}": ats for number, ats in enumerate(kinds.values())}
 
@@ -230,8 +238,7 @@ def _role(job: Mapping[str, Any], name: str, tasks: Sequence[int]) -> dict[str, 
     elif gpus:
         words["gpus"] = int(gpus)
     if first.get("nodeAffinity"):
-        named = {"key": "metadata.name", "operator": "In", "values": first["nodeAffinity"]}
-        words["affinity"] = [{"all": [named]}]
+        words["affinity"] = only_on(None, first["nodeAffinity"])
     return words
 
 
@@ -280,9 +287,12 @@ def _rest(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
             role["topology"] = {"within": wish["required"]}
         elif preferred and topology.get("required"):
             role["topology"] = {"within": preferred, "mode": "preferred"}
+        claims = [claim for at in tasks for claim in job["tasks"][at].get("claims") or ()]
+        if claims:
+            role["affinity"] = only_on(role.get("affinity"), sorted({world.claimed[claim] for claim in claims}))
         if held:
             nodes = [node for node in world.nodes if world.domain(topology["required"], node) in held]
-            role["affinity"] = [{"all": [{"key": "metadata.name", "operator": "In", "values": nodes}]}]
+            role["affinity"] = only_on(role.get("affinity"), nodes)
         roles.append(role)
     document = {**_job(job, world.rest(job["name"])), "roles": roles}
     if topology.get("required"):
