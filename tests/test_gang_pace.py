@@ -28,7 +28,7 @@ from fairlead.topology.fleet_machines import dgx_a100, gb200_tray
 from fairlead.topology.islands import islands
 from fairlead.topology.paths import effective, nvlinks, path_class
 from fairlead.topology.tables import TableCache
-from fairlead.world.fleet import build_inventory
+from fairlead.world.inventory import build_inventory
 
 PLAIN = builders.plain_machine
 

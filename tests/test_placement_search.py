@@ -16,9 +16,9 @@ from fairlead.model import events as ev
 from fairlead.model.gang import GangId, PodShape, Role, Slices, TopologyRequest
 from fairlead.model.hardware import NodeName, Resources
 from fairlead.placement.feasible import Feasibility
+from fairlead.placement.placer import Placer
 from fairlead.placement.refusals import unknown_level, why_never
 from fairlead.placement.score import Score
-from fairlead.placement.search import Placer
 from fairlead.world.overlay import Overlay
 
 MODELS = ("H100", "A100")

@@ -252,8 +252,9 @@ class Placement:
     """Exact devices for every member, in rank order.
 
     `level`/`domain` is the tightest domain that holds all members (``cluster``/"" when none does). `pace_bytes_per_s`
-    is the slowest link that any two devices of one member must cross, 0 where no member has two devices. `span` is how
-    many domains of each level the members lie in, by name of level: (("island", 1), ("node", 2)).
+    is the slowest known edge that any two whole devices of the gang must cross, on a node or between nodes, 0 where
+    there is none. `span` is how many domains of each level the members lie in, by name of level: (("island", 1),
+    ("node", 2)). `penalties` say in sentences what is worse than it could be.
     """
 
     members: tuple[Member, ...]
@@ -261,6 +262,7 @@ class Placement:
     domain: str = ""
     pace_bytes_per_s: int = 0
     span: tuple[tuple[str, int], ...] = ()
+    penalties: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:

@@ -24,7 +24,7 @@ from fairlead.model.gang import (
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
 from fairlead.world.fleet import MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
-from fairlead.world.overlay import Overlay
+from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.snapshot import HostPorts
 
 BLOCKING_EFFECTS = frozenset({"NoSchedule", "NoExecute"})
@@ -140,6 +140,11 @@ def budgets_of(pools: Mapping[str, Pool], inventory: Inventory) -> dict[str, tup
     return {resource: tuple(sorted(levels.items())) for resource, levels in found.items()}
 
 
+def _nics_up(node: Node) -> int:
+    """Return the bits of a node's NICs that are not down, the first 62 of them."""
+    return sum(1 << at for at, nic in enumerate(node.machine.nics[:62]) if nic.state != "down")
+
+
 class Feasibility:
     """Fits of roles over one inventory, each computed once and shared by all gangs that ask alike."""
 
@@ -149,6 +154,7 @@ class Feasibility:
         self._pools = pools
         self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
+        self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
 
@@ -202,6 +208,8 @@ class Feasibility:
     def patch(self, inventory: Inventory, rows: Sequence[int]) -> None:
         """Take over an inventory in which only some rows say something else, of the same devices."""
         self._inventory = inventory
+        for row in rows:
+            self.nics[row] = _nics_up(inventory.nodes[row])
         for fit, role, service, ever in self._fits.values():
             for row in rows:
                 rule = self._rule(inventory.nodes[row], role, service, ever)
@@ -296,6 +304,15 @@ def _slots(
     return np.maximum(room, 0)
 
 
+def nics_room(role: Role, nics: IntColumn, taken: Mapping[int, int], rows: IntColumn) -> IntColumn:
+    """Return how many pods of a role the NICs that are up and free on each of `rows` allow. Shape (rows,)."""
+    free = nics[rows].copy()
+    for at, row in enumerate(rows.tolist()):
+        if row in taken:
+            free[at] &= ~taken[row]
+    return np.bitwise_count(free).astype(np.int64) // (role.gpus * role.nics_per_gpu)
+
+
 def shares_on(share: Share, group: int, columns: Columns, rows: IntColumn, devices: IntColumn) -> IntColumn:
     """Return how many shares each device takes: one that is idle, or shared by the same group. Shape (rows, devices).
 
@@ -361,25 +378,18 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
     return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or "no nodes at all"
 
 
-def request_key(gang: Gang) -> tuple[object, ...]:
-    """Return what makes two gangs equal requests: same queue, priority, roles and wishes, whoever sent them."""
-    return (
-        gang.queue,
-        gang.priority,
-        gang.priority_class,
-        gang.namespace,
-        gang.service_class,
-        gang.roles,
-        gang.topology,
-        gang.mixed_models,
-        gang.isolation,
-    )
-
-
-def row_is_free(role: Role, row: int, mask: int, wanted: int, overlay: Overlay) -> bool:
+def row_is_free(role: Role, taking: Taking, overlay: Overlay) -> bool:
     """Whether exactly these devices, and all else that one pod of `role` needs, are free on a row."""
-    columns = overlay.columns
-    if mask.bit_count() != wanted or int(columns.free_mask[row]) & mask != mask:
+    columns, row = overlay.columns, taking.row
+    if taking.mask.bit_count() != role.gpus or int(columns.free_mask[row]) & taking.mask != taking.mask:
+        return False
+    if role.share is not None:
+        rows, devices = np.array([row]), np.array([1 << taking.bit if taking.bit >= 0 else 0])
+        devices &= overlay.inventory.healthy_mask[rows]
+        group = columns.group_number(taking.group)
+        if not shares_on(role.share, group, columns, rows, devices).any():
+            return False
+    if columns.cpus.get(row, 0) & taking.cpus or columns.nics.get(row, 0) & taking.nics:
         return False
     if any(amount > 0 and int(column[row]) < amount for amount, column in _wanted(role.pod, columns)):
         return False

@@ -63,9 +63,13 @@ class GangPaces:
         self._inventory, self._tables, self._rates = inventory, tables, dict(rates or {})
         self._levels = [level for level in inventory.levels.values() if level.name != "node"]
 
+    def patch(self, inventory: Inventory) -> None:
+        """Take over an inventory in which only some rows say something else; levels are the same."""
+        self._inventory = inventory
+
     def table(self, row: int) -> LocalTable:
         """Return the local table of the node in `row`."""
-        return self._tables.table(self._inventory.nodes[row].machine)
+        return self._tables.table(self._inventory.nodes[row].machine, self._inventory.tables[row])
 
     def of(self, seats: Sequence[tuple[int, int]]) -> GangPace:
         """Return pace and span of a gang's seats (row, device mask); those without devices do not count.

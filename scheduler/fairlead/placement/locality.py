@@ -202,12 +202,15 @@ class LocalTables:
         self._by_shape: dict[LocalShape, LocalTable] = {}
         self._by_machine: dict[int, tuple[Machine, LocalTable]] = {}
 
-    def table(self, machine: Machine) -> LocalTable:
-        """Return the table of the machine's shape, made at the first call for that shape."""
+    def table(self, machine: Machine, paths: ShapeTable | None = None) -> LocalTable:
+        """Return the table of the machine's shape, made at the first call for that shape.
+
+        `paths` is the machine's shape table where the caller has it.
+        """
         known = self._by_machine.get(id(machine))  # the tuple keeps the machine alive, so its id stays its own
         if known is not None:
             return known[1]
-        paths = self._shapes.table(machine)
+        paths = paths or self._shapes.table(machine)
         shape = local_shape(machine, paths.shape)
         table = self._by_shape.get(shape)
         if table is None:

@@ -9,8 +9,10 @@ import numpy as np
 from fairlead.model.gang import Gang, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.placement.feasible import Feasibility, scarcest, slots
-from fairlead.placement.search import Answer, Placer, alternatives, named_levels, slices_of, takes_devices
+from fairlead.placement.placer import Placer
+from fairlead.placement.search import Answer
 from fairlead.placement.tree import Chains, Tree, Wish
+from fairlead.placement.wishes import alternatives, named_levels, slices_of, takes_devices
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
 
 
