@@ -213,17 +213,18 @@ class Tree:
         levels, starts, caps = self._chain.levels, self._starts[at], self._caps[at]
         mine = caps[first:last]
         name = levels[at].name
-        leaf = at == len(levels) - 1
-        cost = self._cost[first:last] if leaf else None
+        end = int(starts[last]) if last < len(starts) else len(self._rows)
+        alone = end - int(starts[first]) == last - first  # each child is one node, whatever its level is called
+        cost = self._cost[starts[first:last]] if alone else None
         if name == self._wish.spread:
             parts = even(mine, count, self._unit(at), cost, over_all=True)
-        elif name in even_at:
+        elif name in even_at or (alone and "node" in even_at):
             parts = even(mine, count, self._unit(at), cost, over_all=False)
         else:
             parts = few(mine, count, cost)
         for child, number in parts:
             child += first
-            if leaf:
+            if at == len(levels) - 1:
                 found.append((int(self._rows[child]), number))
                 continue
             below = self._starts[at + 1]
