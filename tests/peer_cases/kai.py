@@ -11,7 +11,7 @@ from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
 from peer_cases.kai_world import Kai, convert
-from peer_cases.verdicts import Case, Comparison, Verdict, decide
+from peer_cases.verdicts import MOST_GPUS, Case, Comparison, Verdict, decide
 
 EVICTING = ("reclaim", "preempt", "consolidat")
 """Parts of the names of suites that are about evictions. A suite is a field of the case."""
@@ -72,6 +72,10 @@ def _not_modelled(case: Case, world: Kai) -> str:
         strange = {word for one in listed for word, value in one.items() if value and word not in words}
         if strange:
             return f"a field that we have no word for: {sorted(strange)[0]}"
+    if max([int(node.get("gpus") or 0) for node in case["nodes"].values()], default=0) > MOST_GPUS:
+        return "more GPUs on a node than a node of ours has"
+    if any(world.devices_held(name) > int(node.get("gpus") or 0) for name, node in case["nodes"].items()):
+        return "more runs on a node than it has"
     if world.nested:
         return "groups inside groups that share a domain, or so many of so many groups"
     for job in case["jobs"]:

@@ -54,6 +54,16 @@ class Kai:
             for task in job["tasks"]
         )
 
+    def devices_held(self, node: str) -> int:
+        """GPUs of a node that running tasks hold: whole ones, and one for every group of shares."""
+        whole, groups = 0, set[str]()
+        for job in self.case["jobs"]:
+            for task in job["tasks"]:
+                if task.get("node") == node:
+                    groups.update(task.get("gpuGroups") or ())
+                    whole += 0 if task.get("gpuGroups") else int(job["gpusPerTask"])
+        return whole + len(groups)
+
     @property
     def competing(self) -> bool:
         """Whether jobs of several queues wait for more GPUs than are free."""
@@ -165,11 +175,21 @@ def convert(world: Kai) -> dict[str, object]:
     running = [_running(job, world) for job in jobs if _held(job)]
     named = [job for job in running if any("devices" in member for member in _members(job))]
     return {
-        "fleet": {"nodes": [_node(name, world) for name in world.nodes]},
+        "fleet": {"levels": _levels_asked(world), "nodes": [_node(name, world) for name in world.nodes]},
         "queues": [_queue(queue, world) for queue in world.queues.values()],
         "running": [*named, *(job for job in running if job not in named)],
         "waiting": [_rest(job, world) for job in jobs if _waiting(job)],
     }
+
+
+def _levels_asked(world: Kai) -> list[str]:
+    """Levels of the topologies and of the jobs, so that asking for one that no node is in is the engine's to refuse."""
+    groups = [job.get("subGroups") or {} for job in world.case["jobs"]]
+    inner = [one for group in groups for one in group.get("subGroupSets") or ()]
+    sets = [one for group in (*groups, *inner) for one in group.get("podSets") or ()]
+    wishes = [one.get("topology") or {} for one in (*groups, *inner, *sets)]
+    asked = [wish.get(word) for wish in wishes for word in ("required", "preferred")]
+    return sorted({level for level in (*asked, *(level for levels in world.levels for level in levels)) if level})
 
 
 def _members(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -118,9 +118,9 @@ class Tree:
             count = int(part["domainCount"])
             columns = [_values(one, count) for one in part["valuesPerLevel"]]
             pods = part["podCounts"].get("individual") or [part["podCounts"].get("universal", 0)] * count
-            for at in range(count):
-                found[self.leaf([column[at] for column in columns])] += int(pods[at])
-        return found
+            for values, number in zip(zip(*columns, strict=False), pods, strict=False):
+                found[self.leaf(values)] += int(number)
+        return +found
 
     def used(self, counts: Mapping[tuple[str, ...], int]) -> tuple[int, ...]:
         """How many domains of each level hold pods, the widest level first."""
@@ -255,7 +255,8 @@ def _role_name(case: Case, at: int) -> str:
 
 
 def _world(case: Case, tree: Tree) -> dict[str, object]:
-    whole = gpus_are_whole(amounts(node["allocatable"]) for node in tree.nodes)
+    offered = [amounts(node["allocatable"]) for node in tree.nodes]
+    whole = gpus_are_whole([*offered, *(_asked(pod_set) for pod_set in case["podSets"])])
     groups = _groups(case)
     roles: list[dict[str, object]] = []
     job: dict[str, object] = {"name": WORKLOAD, "queue": "queue", "roles": roles}

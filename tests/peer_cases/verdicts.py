@@ -87,9 +87,9 @@ def request(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
     return _split({name: value for name, value in amount.items() if value and name != "pods"}, whole_gpus)
 
 
-def gpus_are_whole(offers: Iterable[Mapping[str, int]]) -> bool:
-    """Whether `nvidia.com/gpu` of these nodes can be devices of ours."""
-    return all(amount.get(GPU, 0) <= MOST_GPUS for amount in offers)
+def gpus_are_whole(listed: Iterable[Mapping[str, int]]) -> bool:
+    """Whether `nvidia.com/gpu` of these nodes and pods can be devices of ours."""
+    return all(amount.get(GPU, 0) <= MOST_GPUS for amount in listed)
 
 
 def _split(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
