@@ -161,8 +161,11 @@ def test_a_pool_says_how_its_gpus_are_shared_and_no_pool_at_all_allows_everythin
         ({"sharing": ["halves"]}, "fleet.pools[0].sharing: 'halves' is not one of"),
         ({"mig": "sometimes"}, "fleet.pools[0].mig"),
         ({"servingOnTimeSlices": True}, "fleet.pools[0].servingOnTimeSlices: means nothing unless"),
-        ({"budgets": [{"level": "rack", "resource": "watts", "amount": 1}] * 2}, "fleet.pools[0].budgets[1]"),
-        ({"budgets": [{"level": "rack", "resource": "watts", "amount": 1.5}]}, "fleet.pools[0].budgets[0]"),
+        (
+            {"budgets": [{"level": "rack", "resource": "example.com/watts", "amount": 1}] * 2},
+            "fleet.pools[0].budgets[1]",
+        ),
+        ({"budgets": [{"level": "rack", "resource": "example.com/watts", "amount": 1.5}]}, "fleet.pools[0].budgets[0]"),
     ):
         with pytest.raises(UnreadableInput, match=re.escape(says)):
             read_document(world(fleet={"pools": [{"name": "p", **words}], "nodes": [NODE]}))
