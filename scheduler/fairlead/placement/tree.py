@@ -264,7 +264,7 @@ def even(caps: IntColumn, count: int, unit: int, cost: IntColumn | None, *, over
     """
     order = _largest_first(caps, cost)
     order = order[: int(np.searchsorted(-caps[order], -unit, side="right"))]
-    usable = (order if over_all else _fewest(caps[order], order, count)).tolist()
+    usable = (order if over_all else _fewest(caps[order] // unit, order, count // unit)).tolist()
     share = dict.fromkeys(usable, 0)
     left = count // unit
     room = {child: int(caps[child]) // unit for child in usable}
