@@ -1,7 +1,8 @@
 """Kueue's topology-aware cases: one workload of pod sets on an otherwise idle tree.
 
 Law: fits or not, the required domain, slices whole inside their domains, and no more domains than Kueue uses, the
-widest level first. With the gate for balanced placement also an even split. Which of equal domains is taste.
+widest level first. With the gate for balanced placement also an even split. Which of equal domains is taste. Pods of an
+elastic workload that are assigned already run where they are, and the others wait.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from peer_cases.verdicts import (
     fits,
     gpus_are_whole,
     offer,
+    only_on,
     request,
     required_affinity,
     taints,
@@ -26,6 +28,7 @@ from peer_cases.verdicts import (
 )
 
 HOSTNAME = "kubernetes.io/hostname"
+WORKLOAD = "workload"
 OTHER_GATES = (
     "ElasticJobsViaWorkloadSlices",
     "ElasticJobsViaWorkloadSlicesWithTAS",
@@ -56,7 +59,7 @@ def judge(case: Case) -> Verdict:
     outcome = decide(_world(case, tree))
     comparison = Comparison()
     expected = [pod_set["wantAssignment"] for pod_set in case["podSets"]]
-    placed = outcome.placed[0].placement if outcome.placed else None
+    placed = next((one.placement for one in outcome.placed if one.gang == WORKLOAD), None)
     comparison.law(not outcome.victims, "something was stopped")
     if placed is None or not all(expected):
         left = outcome.waiting[0].refusal if outcome.waiting else None
@@ -66,12 +69,15 @@ def judge(case: Case) -> Verdict:
     for group in _groups(case):
         roles = {_role_name(case, at) for at in group}
         ours = Counter(tree.leaf_of[m.node] for m in placed.members if m.role in roles)
+        for at in group:
+            ours.update(tree.before[at])
         theirs = Counter[tuple[str, ...]]()
         for at in group:
             theirs.update({tree.leaf(d["Values"]): d["Count"] for d in expected[at]["Domains"]})
         _compare(case, tree, group, ours, theirs, comparison)
         for at in group:
             own = Counter(tree.leaf_of[m.node] for m in placed.members if m.role == _role_name(case, at))
+            own.update(tree.before[at])
             _slices_hold(case["podSets"][at], tree, own, comparison)
             if at == _largest(case, group) and tree.used(ours) == tree.used(theirs):
                 other = Counter({tree.leaf(d["Values"]): d["Count"] for d in expected[at]["Domains"]})
@@ -93,6 +99,7 @@ class Tree:
             if pod["phase"] in ("Succeeded", "Failed") or pod["node"] not in self.offers:
                 continue
             self.offers[pod["node"]].subtract(Counter({"pods": 1}) + _sum(pod["requests"]))
+        self.before = [self._assigned(pod_set.get("previousAssignment")) for pod_set in case["podSets"]]
 
     def level(self, key: str) -> str:
         """Our name of a level."""
@@ -103,6 +110,17 @@ class Tree:
         if len(values) == len(self.levels):
             return tuple(values)
         return next((path for path in self.leaf_of.values() if path[-1] == values[-1]), tuple(values))
+
+    def _assigned(self, previous: Mapping[str, Any] | None) -> Counter[tuple[str, ...]]:
+        """Pods per leaf of an assignment in Kueue's own short form: columns of values with what they have in common."""
+        found = Counter[tuple[str, ...]]()
+        for part in (previous or {}).get("slices") or ():
+            count = int(part["domainCount"])
+            columns = [_values(one, count) for one in part["valuesPerLevel"]]
+            pods = part["podCounts"].get("individual") or [part["podCounts"].get("universal", 0)] * count
+            for values, number in zip(zip(*columns, strict=False), pods, strict=False):
+                found[self.leaf(values)] += int(number)
+        return +found
 
     def used(self, counts: Mapping[tuple[str, ...], int]) -> tuple[int, ...]:
         """How many domains of each level hold pods, the widest level first."""
@@ -116,6 +134,13 @@ class Tree:
         for leaf, count in counts.items():
             found[leaf[: depth + 1]] += count
         return found
+
+
+def _values(column: Mapping[str, Any], count: int) -> list[str]:
+    each = column.get("individual")
+    if each is None:
+        return [str(column.get("universal") or "")] * count
+    return [f"{each.get('prefix') or ''}{root}{each.get('suffix') or ''}" for root in each["roots"]]
 
 
 def _sum(containers: Sequence[Mapping[str, Any]]) -> Counter[str]:
@@ -138,17 +163,26 @@ def _not_modelled(case: Case, tree: Tree) -> str:
         return "usage before the case is not in the dump"
     if case["hasWorkload"]:
         return "the workload whose node is replaced is not in the dump"
-    if any(pod_set["previousAssignment"] for pod_set in case["podSets"]):
-        return "elastic workload: pods beside a previous assignment"
+    if any(tree.before):
+        return _elastic(case, tree)
     if any((case["gates"] or {}).get(gate) for gate in OTHER_GATES):
         return "gate about workloads that are admitted already"
-    for pod_set in case["podSets"]:
-        if (pod_set["nodeAffinity"] or {}).get("preferredDuringSchedulingIgnoredDuringExecution"):
-            return "preferred node affinity"
     if not any(pod_set["count"] for pod_set in case["podSets"]):
         return "a workload without pods"
     if any(_adds_up(pod_set, tree) for pod_set in case["podSets"]):
         return "pods that fit no node, only the sum of a domain's nodes"
+    return ""
+
+
+def _elastic(case: Case, tree: Tree) -> str:
+    """Of elastic workloads only the growing ones place pods; a job of ours that has started does neither."""
+    missing = [pod_set["count"] - before.total() for pod_set, before in zip(case["podSets"], tree.before, strict=True)]
+    if min(missing) < 0 or not any(missing):
+        return "elastic workload that places nothing"
+    if not tree.host_leaf or any(leaf not in tree.leaf_of.values() for before in tree.before for leaf in before):
+        return "elastic workload whose pods' nodes are not in the dump"
+    if any(_slices(pod_set, tree) for pod_set in case["podSets"]):
+        return "elastic workload in slices"
     return ""
 
 
@@ -221,25 +255,18 @@ def _role_name(case: Case, at: int) -> str:
 
 
 def _world(case: Case, tree: Tree) -> dict[str, object]:
-    whole = gpus_are_whole(amounts(node["allocatable"]) for node in tree.nodes)
+    offered = [amounts(node["allocatable"]) for node in tree.nodes]
+    whole = gpus_are_whole([*offered, *(_asked(pod_set) for pod_set in case["podSets"])])
     groups = _groups(case)
     roles: list[dict[str, object]] = []
-    job: dict[str, object] = {"name": "workload", "queue": "queue", "roles": roles}
+    job: dict[str, object] = {"name": WORKLOAD, "queue": "queue", "roles": roles}
     for group in groups:
         largest = _largest(case, group)
         within, slices = _request(case["podSets"][largest], tree)
         for at in group:
-            pod_set = case["podSets"][at]
-            if not pod_set["count"]:
+            role = _role(case, tree, at, whole)
+            if not role["replicas"]:
                 continue
-            role = {
-                "name": _role_name(case, at),
-                "replicas": pod_set["count"],
-                **request(_asked(pod_set), whole),
-                "nodeSelector": {**(case["nodeLabels"] or {}), **(pod_set["nodeSelector"] or {})},
-                "tolerations": tolerations(pod_set["tolerations"]),
-                "affinity": required_affinity(pod_set["nodeAffinity"]),
-            }
             own = {} if len(groups) == 1 else dict(within)
             if slices and at == largest:
                 own["slices"] = slices
@@ -251,8 +278,42 @@ def _world(case: Case, tree: Tree) -> dict[str, object]:
     return {
         "fleet": {"levels": _levels_asked(case), "nodes": [_node(case, node, tree, whole) for node in tree.nodes]},
         "queues": [{"name": "queue"}],
+        "running": [_assigned(case, tree, whole)] if any(tree.before) else [],
         "waiting": [job],
     }
+
+
+def _role(case: Case, tree: Tree, at: int, whole: bool) -> dict[str, object]:
+    """The pods of a pod set that are not assigned yet: in the required domain of those that are."""
+    pod_set, before = case["podSets"][at], tree.before[at]
+    affinity = required_affinity(pod_set["nodeAffinity"])
+    required = (pod_set["topologyRequest"] or {}).get("required")
+    if before and required in tree.levels:
+        domains = tree.inside(before, required)
+        depth = tree.levels.index(required)
+        affinity = only_on(affinity, [node for node, leaf in tree.leaf_of.items() if leaf[: depth + 1] in domains])
+    return {
+        "name": _role_name(case, at),
+        "replicas": pod_set["count"] - before.total(),
+        **request(_asked(pod_set), whole),
+        "nodeSelector": {**(case["nodeLabels"] or {}), **(pod_set["nodeSelector"] or {})},
+        "tolerations": tolerations(pod_set["tolerations"]),
+        "affinity": affinity,
+    }
+
+
+def _assigned(case: Case, tree: Tree, whole: bool) -> dict[str, object]:
+    """What is assigned already, as a job that runs."""
+    node_at = {leaf: node for node, leaf in tree.leaf_of.items()}
+    roles = [
+        {**_role(case, tree, at, whole), "replicas": before.total()} for at, before in enumerate(tree.before) if before
+    ]
+    members = [
+        {"role": _role_name(case, at), "node": node_at[leaf], "count": count}
+        for at, before in enumerate(tree.before)
+        for leaf, count in before.items()
+    ]
+    return {"name": f"{WORKLOAD}.held", "queue": "queue", "roles": roles, "members": members}
 
 
 def _levels_asked(case: Case) -> list[str]:
@@ -326,6 +387,9 @@ def _compare(
     if not required and not wish.get("preferred"):
         comparison.taste(ours == theirs, "no level is asked for: any nodes")
         return
+    if _prefers_nodes(case, group):
+        comparison.taste(ours == theirs, "a peer's score: node affinity that is only preferred")
+        return
     ours_used, theirs_used = tree.used(ours), tree.used(theirs)
     comparison.law(
         ours_used <= theirs_used,
@@ -335,6 +399,13 @@ def _compare(
         comparison.taste(ours == theirs, "another of equal domains")
     else:
         comparison.taste(False, "another split over as few domains")
+
+
+def _prefers_nodes(case: Case, group: Sequence[int]) -> bool:
+    """Whether Kueue looks at preferred node affinity, which may cost it domains. Ours are required or not there."""
+    affinities = [case["podSets"][at]["nodeAffinity"] or {} for at in group]
+    wished = any(one.get("preferredDuringSchedulingIgnoredDuringExecution") for one in affinities)
+    return wished and bool((case["gates"] or {}).get("TASRespectNodeAffinityPreferred"))
 
 
 def _is_even(
