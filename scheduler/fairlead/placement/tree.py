@@ -126,6 +126,7 @@ class Tree:
         self._cost = cost[rows]
         self._wish = wish
         self._whole_at = next((at for at, level in enumerate(chain.levels) if level.name == wish.whole), -1)
+        self._spread_at = next((at for at, level in enumerate(chain.levels) if level.name == wish.spread), -1)
         self._starts: list[IntColumn] = []
         self._caps: list[IntColumn] = []
         self._climb(room[rows])
@@ -209,7 +210,7 @@ class Tree:
         self, at: int, run: tuple[int, int], count: int, even_at: frozenset[str], found: list[tuple[int, int]]
     ) -> None:
         """Share `count` out over the children `run` (first, one past the last) at level `at`."""
-        first, last = run
+        at, (first, last) = self._past_packing(at, run)
         levels, starts, caps = self._chain.levels, self._starts[at], self._caps[at]
         mine = caps[first:last]
         name = levels[at].name
@@ -231,6 +232,19 @@ class Tree:
             begin = int(np.searchsorted(below, starts[child]))
             end = int(np.searchsorted(below, starts[child + 1])) if child + 1 < len(starts) else len(below)
             self._down(at + 1, (begin, end), number, even_at, found)
+
+    def _past_packing(self, at: int, run: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+        """Go from domains above the level of a spread, where these ask for nothing, to all of that level in them.
+
+        Else the pods would be packed into the one block that just holds them before they are spread over its racks.
+        """
+        wish, between = self._wish, {level.name for level in self._chain.levels[at : max(at, self._spread_at)]}
+        if not between or not between.isdisjoint({wish.whole, *wish.slices, *wish.caps}):
+            return at, run
+        starts, below = self._starts[at], self._starts[self._spread_at]
+        begin = int(np.searchsorted(below, starts[run[0]]))
+        end = int(np.searchsorted(below, starts[run[1]])) if run[1] < len(starts) else len(below)
+        return self._spread_at, (begin, end)
 
 
 def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, int]]:
