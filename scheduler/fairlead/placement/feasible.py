@@ -92,9 +92,9 @@ def selected(node: Node, terms: SelectorTerms) -> bool:
 
 def acceptable(gpu: Gpu, role: Role) -> bool:
     """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
-    wanted = role.gpu_model.casefold()
+    wanted = [part.strip() for part in role.gpu_model.casefold().split("|")]
     have = gpu.model.casefold()
-    return (not wanted or any(part in have for part in wanted.split("|"))) and gpu.memory_bytes >= role.gpu_memory_bytes
+    return any(part in have for part in wanted) and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
 def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, Pool]) -> str:
@@ -177,6 +177,11 @@ class Feasibility:
             np.maximum.at(high, level.domain_of[inside], outer)
             known = self._inside[level.name, required] = (low == high) & (low >= 0)
         return known
+
+    def levels_above(self, gang: Gang) -> frozenset[str]:
+        """Return the levels below the cluster that amounts live at which some role needs."""
+        asked = {name for role in gang.roles for name, _ in role.pod.requests.extended} & self.budgets.keys()
+        return frozenset(level for name in asked for level, _ in self.budgets[name]) - {"cluster", "node"}
 
     def caps_above(self, role: Role, columns: Columns) -> dict[str, IntColumn]:
         """Return how many pods of a role amounts above the nodes allow: level name -> shape (domains,)."""
