@@ -315,11 +315,20 @@ def _fewest(falling: IntColumn, children: IntColumn, count: int) -> IntColumn:
 
     `falling` is what they hold, the most first; so neighbours are taken, and what a run of them holds falls too.
     """
-    held = np.concatenate(([0], np.cumsum(falling)))
-    number = int(np.searchsorted(held, count))
-    room = held[number:] - held[:-number]
-    enough = int(np.searchsorted(-room, -count, side="right"))
-    fair = int(np.searchsorted(-falling[number - 1 :], -(count // number), side="right"))
-    last = max(0, min(enough, fair) - 1)
+    number = int(np.searchsorted(np.cumsum(falling), count)) + 1
+    low, high = -(-count // number), int(falling[0])
+    while low < high:  # the least that the fullest of any so many children has: that of the largest
+        middle = (low + high) // 2
+        enough = int(np.minimum(falling[:number], middle).sum()) >= count
+        low, high = (low, middle) if enough else (middle + 1, high)
+    level = _runs(np.minimum(falling, low), number)  # what runs hold with nobody above that
+    last = int(np.searchsorted(-level, -count, side="right")) - 1
+    room = _runs(falling, number)
     first = int(np.searchsorted(-room, -room[last]))
     return children[first : first + number]
+
+
+def _runs(falling: IntColumn, number: int) -> IntColumn:
+    """Return the sums of all runs of `number` neighbours."""
+    sums = np.concatenate(([0], np.cumsum(falling)))
+    return sums[number:] - sums[:-number]

@@ -25,7 +25,7 @@ def levels_to_try(gang: Gang, inventory: Inventory) -> list[Level]:
     found: list[Level] = []
     for at, level in enumerate(inventory.levels.values()):
         wished = wish is not None and level.name == wish.within
-        if not apart or (at > max(apart) and (wished or level.name == "cluster")):
+        if not apart or level.name == "cluster" or (wished and (required or at > max(apart))):
             found.append(level)
         if required and wished:
             return found
