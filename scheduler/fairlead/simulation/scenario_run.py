@@ -188,6 +188,7 @@ def _placement(placed: Placed) -> dict[str, object]:
         "level": where.level,
         "domain": where.domain,
         "pace_bytes_per_s": where.pace_bytes_per_s,
+        "penalties": list(where.penalties),
         "members": [
             {
                 "role": member.role,
