@@ -18,7 +18,7 @@ from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
 from fairlead.service.http_api import build_app
 from fairlead.service.metrics import Metrics
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, LevelRoom, NodeView, PoolView, QueueView
 
 PLACED = Placement(
     members=tuple(
@@ -37,6 +37,7 @@ PLACED = Placement(
     domain="r1",
     pace_bytes_per_s=450 * 10**9,
     span=(("node", 2), ("rack", 1)),
+    penalties=("4 CPUs are not on the NUMA nodes of the GPUs",),
 )
 
 
@@ -75,6 +76,12 @@ class Fixed:
 
     def pool_views(self) -> Sequence[PoolView]:
         return [PoolView(name="p", nodes=1, gpus=8, free=6, held=2, foreign=0, down=0)]
+
+    def fragmentation(self) -> Fragmentation:
+        room = (LevelRoom(level="node", gpus=5, nodes=0), LevelRoom(level="cluster", gpus=6, nodes=0))
+        return Fragmentation(
+            free_gpus=6, shared_free_milli=250, stranded_milli=1250, largest=room, pending_although_free=1
+        )
 
 
 class Taken:
@@ -139,6 +146,7 @@ def test_gangs_are_listed_without_and_explained_with_their_devices():
         "domain": "r1",
         "pace_bytes_per_s": 450 * 10**9,
         "span": {"node": 2, "rack": 1},
+        "penalties": ["4 CPUs are not on the NUMA nodes of the GPUs"],
         "placed_ms": 5,
         "nodes": [{"node": f"n{i}", "pods": {f"worker-{i}": "gpu-[0-1]"}} for i in (0, 1)],
         "members": [

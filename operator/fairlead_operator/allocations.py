@@ -1,9 +1,10 @@
 """Where a gang is, as GangJob.status and the annotations of its pods say it: written small, read back exactly.
 
-A member is ``worker-0=gpu-[0-7]``, its devices along their ring, and then, each after a semicolon, what else was chosen for it: ``milli=250`` (the
-part of its one GPU), ``mig=4`` (the unit of the GPU's grid where its instance begins), ``cpus=0-47`` and
-``nics=mlx5_[0-7]``. In a status a CPU list stands once, in ``cpuSets``, and members name it by its place
-(``cpus=@0``): where cores are numbered in turn over the sockets, lists are long, and 4,096 of them fill an object.
+A member is ``worker-0=gpu-[0-7]``, its devices along their ring, and then, each after a semicolon, what else was chosen
+for it: ``milli=250`` (the part of its one GPU), ``mig=4`` (the unit of the GPU's grid where its instance begins),
+``cpus=0-47`` and ``nics=mlx5_[0-7]``. In a status a CPU list stands once, in ``cpuSets``, and members name it by its
+place (``cpus=@0``): where cores are numbered in turn over the sockets, lists are long, and 4,096 of them fill an
+object.
 """
 
 from __future__ import annotations

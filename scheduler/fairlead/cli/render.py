@@ -293,7 +293,7 @@ def fragmentation(doc: FragmentationDoc, *, out: TextIO | None = None) -> None:
     parts = [f"largest gang now: {', '.join(rooms) or 'none'}", f"stranded {gpus_of(doc['stranded_milli'])} GPUs"]
     waits = doc["pending_although_free"]
     if waits:
-        parts.append(f"{waits} {'gang waits' if waits == 1 else 'gangs wait'} although enough are free")
+        parts.append(f"{waits} {'gang waits' if waits == 1 else 'gangs wait'} although enough GPUs are free")
     out.write("; ".join(parts) + "\n")
 
 

@@ -19,11 +19,11 @@ from fairlead.planning.decide import Memo, decide
 from fairlead.planning.plan import Plan
 from fairlead.planning.verify import violations
 from fairlead.service import standing_views
-from fairlead.service.fragmentation import Fragmentation, FragmentationMeter
+from fairlead.service.fragmentation import FragmentationMeter
 from fairlead.service.ports import Performable
 from fairlead.world.snapshot import Photographer, World
 from fairlead.world.state import ClusterState
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 VIEWS_PER_CYCLE = 512
 """So that a backlog which comes all at once does not keep the next gang waiting while it is described."""

@@ -13,8 +13,7 @@ import msgspec
 
 from fairlead.errors import FairleadError, MissingExtra, NotFound
 from fairlead.service import view_json
-from fairlead.service.fragmentation import Fragmentation
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 try:
     from fastapi import FastAPI, Query, Request, Response

@@ -9,8 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 
 from fairlead.errors import MissingExtra
-from fairlead.service.fragmentation import Fragmentation
-from fairlead.world.views import GangView, PoolView
+from fairlead.world.views import Fragmentation, GangView, PoolView
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -25,21 +24,11 @@ _CYCLE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 _PLACE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)  # 30 s is the bound of promise P1
 
 
-class Metrics:
-    """The series of one process. A registry of its own, so that two may live in one test."""
+class RoomGauges:
+    """The series that say how broken up the free GPUs are."""
 
-    def __init__(self) -> None:
-        """Create every series at once: one that is absent until something happens cannot be alerted on."""
-        self.registry = CollectorRegistry()
-        r = self.registry
-        self.cycle_seconds = Histogram(
-            "fairlead_cycle_seconds", "Time of one scheduling cycle.", buckets=_CYCLE_BUCKETS, registry=r
-        )
-        self.pending_gangs = Gauge(
-            "fairlead_pending_gangs", "Gangs that wait, by reason token.", ["reason"], registry=r
-        )
-        self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
-        self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
         self.stranded_gpus = Gauge(
             "fairlead_stranded_gpus", "Free GPUs, and parts of GPUs, that no request of late could use.", registry=r
         )
@@ -63,6 +52,35 @@ class Metrics:
             "Gangs that wait although as many GPUs as they ask for are free somewhere.",
             registry=r,
         )
+
+    def observe(self, found: Fragmentation) -> None:
+        """Set them; levels that are there no more are not told."""
+        self.stranded_gpus.set(found.stranded_milli / 1000)
+        self.shared_free_gpus.set(found.shared_free_milli / 1000)
+        self.pending_although_free.set(found.pending_although_free)
+        self.largest_gang_gpus.clear()
+        self.largest_gang_nodes.clear()
+        for room in found.largest:
+            self.largest_gang_gpus.labels(level=room.level).set(room.gpus)
+            self.largest_gang_nodes.labels(level=room.level).set(room.nodes)
+
+
+class Metrics:
+    """The series of one process. A registry of its own, so that two may live in one test."""
+
+    def __init__(self) -> None:
+        """Create every series at once: one that is absent until something happens cannot be alerted on."""
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.cycle_seconds = Histogram(
+            "fairlead_cycle_seconds", "Time of one scheduling cycle.", buckets=_CYCLE_BUCKETS, registry=r
+        )
+        self.pending_gangs = Gauge(
+            "fairlead_pending_gangs", "Gangs that wait, by reason token.", ["reason"], registry=r
+        )
+        self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
+        self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
+        self.room = RoomGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
             "Time from the start of writing a placement to its last binding, or to its failure.",
@@ -131,14 +149,7 @@ class Metrics:
 
     def observe_fragmentation(self, found: Fragmentation) -> None:
         """Set the gauges that say how broken up the free GPUs are."""
-        self.stranded_gpus.set(found.stranded_milli / 1000)
-        self.shared_free_gpus.set(found.shared_free_milli / 1000)
-        self.pending_although_free.set(found.pending_although_free)
-        self.largest_gang_gpus.clear()
-        self.largest_gang_nodes.clear()
-        for room in found.largest:
-            self.largest_gang_gpus.labels(level=room.level).set(room.gpus)
-            self.largest_gang_nodes.labels(level=room.level).set(room.nodes)
+        self.room.observe(found)
 
     def write_failed(self, verb: str, code: int) -> None:
         """Count a write that was refused (`code` the HTTP status) or not answered (0)."""

@@ -11,8 +11,7 @@ from typing import TypedDict
 
 from fairlead.model.gang import Placement
 from fairlead.model.ranges import fold
-from fairlead.service.fragmentation import Fragmentation
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 
 class StartDoc(TypedDict):
