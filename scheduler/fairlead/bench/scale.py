@@ -163,6 +163,8 @@ class _Stage:
                 case _:
                     pass
         self._due += ENDS_PER_DECISION * len(running) * cycle.plan.looked
+        if not cycle.plan.looked and not cycle.more:  # everybody has an answer; time passes until somebody ends
+            self._due = max(self._due, 1.0)
         while self._due >= 1 and running:
             self._due -= 1
             at = self._random.randrange(len(running))

@@ -23,7 +23,8 @@ from fairlead.model.gang import (
 )
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
-from fairlead.world.fleet import MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
+from fairlead.placement.node_kinds import device_kinds, rules_of
+from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.snapshot import HostPorts
 
@@ -157,6 +158,7 @@ class Feasibility:
         self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._kinds = device_kinds(inventory.nodes)
 
     def inside(self, level: Level, gang: Gang) -> BoolColumn:
         """Return which domains of `level` lie whole in one domain of the level the gang requires. Shape (domains,).
@@ -225,29 +227,19 @@ class Feasibility:
         found = self._models.get(key)
         if found is None:
             found = self._models[key] = tuple(
-                sorted(
-                    {gpu.model for node in self._inventory.nodes for gpu in node.machine.gpus if acceptable(gpu, role)}
-                )
+                sorted({gpu.model for gpus in self._kinds[0] for gpu in gpus if acceptable(gpu, role)})
             )
         return found
 
     def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
-        rules: list[str] = []
-        devices: list[int] = []
-        masks: dict[tuple[tuple[str, int], ...], int] = {}
-        for node in self._inventory.nodes:
-            rules.append(self._rule(node, role, service, ever))
-            gpus = node.machine.gpus[:MAX_DEVICES]
-            kinds = tuple([(gpu.model, gpu.memory_bytes) for gpu in gpus])
-            mask = masks.get(kinds)
-            if mask is None:
-                mask = masks[kinds] = sum(
-                    1 << bit
-                    for bit, gpu in enumerate(gpus)
-                    if acceptable(gpu, role) and (not model or gpu.model == model)
-                )
-            devices.append(mask)
-        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), np.array(devices, dtype=np.int64), rules)
+        rules = rules_of(self._inventory.nodes, role.pod, lambda node: self._rule(node, role, service, ever))
+        kinds, kind_of = self._kinds
+        masks = [
+            sum(1 << bit for bit, gpu in enumerate(gpus) if acceptable(gpu, role) and model in ("", gpu.model))
+            for gpus in kinds
+        ]
+        devices = np.array(masks, dtype=np.int64)[kind_of]
+        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), devices, rules)
 
 
 def slots(

@@ -106,7 +106,9 @@ def _held_in_all(
         wish = role.topology
         whole = wish.within if wish is not None and wish.required and wish.within != "cluster" else ""
         caps: Mapping[str, IntColumn] = feasibility.caps_above(role, everything)
-        tree = Tree(chain, chain.order, room, room, Wish(slices=slices_of(gang, role), whole=whole, caps=caps))
+        spread = "" if role.spread == "cluster" else role.spread
+        wishes = Wish(slices=slices_of(gang, role), whole=whole, spread=spread, caps=caps)
+        tree = Tree(chain, chain.order, room, room, wishes)
         held = np.array([tree.capacity]) if level.name == "cluster" else tree.caps_of(level)
         if held is None:
             inside = level.domain_of >= 0
