@@ -171,7 +171,9 @@ def test_what_can_never_run_says_so(server: str, text: str, phase: str, reason: 
 
 def test_queues_nodes_pools_and_usage_are_shown(server: str):
     assert "GUARANTEED" in fairlead("queues", server=server).stdout
-    assert "NVIDIA H100 80GB HBM3" in fairlead("nodes", server=server).stdout
+    nodes = fairlead("nodes", server=server).stdout
+    assert "NVIDIA H100 80GB HBM3" in nodes
+    assert nodes.splitlines()[-1].startswith("largest gang now: 8 GPUs in one node, ")
     assert fairlead("nodes", "--pools", server=server).stdout.splitlines()[1].split()[:3] == ["fleet", "16", "128"]
     assert [line["queue"] for line in json.loads(fairlead("usage", "--json", server=server).stdout)] == [
         "research",

@@ -204,6 +204,19 @@ def test_health_readiness_and_metrics():
     page = ask("GET", "/metrics").text
     assert 'fairlead_pending_gangs{reason="NotEnoughFree"} 1.0' in page
     assert 'fairlead_gpus{state="free"} 6.0' in page
+    assert 'fairlead_largest_gang_gpus{level="node"} 5.0' in page
+    assert "fairlead_stranded_gpus 1.25" in page
+
+
+def test_how_broken_up_the_free_gpus_are():
+    assert ask("GET", "/v1/fragmentation").json() == {
+        "as_of_ms": 42,
+        "free_gpus": 6,
+        "shared_free_milli": 250,
+        "stranded_milli": 1250,
+        "largest_gang": [{"level": "node", "gpus": 5, "nodes": 0}, {"level": "cluster", "gpus": 6, "nodes": 0}],
+        "pending_although_free": 1,
+    }
 
 
 def test_jobs_are_handed_in_and_deleted():

@@ -133,7 +133,7 @@ def _pending_although_free(gangs: Iterable[Gang], by_model: dict[str, int], shar
                 whole[role.gpu_model] = whole.get(role.gpu_model, 0) + role.fewest * role.gpus
             elif role.share is not None:
                 parts_milli += role.fewest * role.share.milli
-        if mig or not (whole or parts_milli):
+        if mig or not (sum(whole.values()) or parts_milli):
             continue
         there = WHOLE * free_of[""] + (shared_milli if parts_milli else 0)
         enough = WHOLE * sum(whole.values()) + parts_milli <= there
