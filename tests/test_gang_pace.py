@@ -215,6 +215,16 @@ def test_the_scheduler_decides_the_worked_example_and_says_what_is_worse() -> No
     ]
 
 
+def test_a_pace_that_nobody_knows_is_not_passed_over() -> None:
+    stage = builders.Stage([builders.node("n0")], [builders.queue("team")])
+    for name, text, said in (("two", "2x1", ", slowest link unknown\n"), ("one", "1x1", ", borrowed\n")):
+        stage.submit(name, text)
+        stage.settle()
+        out = io.StringIO()
+        render.explain(gang_doc(stage.view(name)), stage.now_ms, out=out)
+        assert said in out.getvalue()
+
+
 def test_ring_order_is_what_a_status_says() -> None:
     """A hybrid mesh has rings on NVLink alone; statuses and documents list devices along the one that was chosen."""
     machine = cube_mesh()

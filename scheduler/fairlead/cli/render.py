@@ -167,7 +167,8 @@ def _allocation_lines(gang: GangDoc) -> list[str]:
     where = f"{allocation['level']} {allocation['domain']}".strip()
     tier = f", {gang['tier']}" if gang["tier"] else ""
     pace = allocation["pace_bytes_per_s"]
-    lines = [f"  placed     within {where}{tier}" + (f", slowest link {pace_text(pace)}" if pace else "")]
+    link = pace_text(pace) if pace else "unknown" if gang["gpus"] > 1 else ""
+    lines = [f"  placed     within {where}{tier}" + (f", slowest link {link}" if link else "")]
     if span := span_text(allocation["span"]):
         lines.append(f"  spans      {span}")
     if pace:
