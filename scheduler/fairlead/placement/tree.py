@@ -239,6 +239,8 @@ def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, 
     Of children that hold equally many the one of lower `cost` comes first, then the lower number. That is the fewest
     children there can be, since whatever is taken from a child is all that it holds.
     """
+    if count == int(caps.sum()):
+        return everything(caps)
     parts: list[tuple[int, int]] = []
     left = count
     order = _largest_first(caps, cost)
@@ -256,12 +258,20 @@ def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, 
     return sorted(parts)
 
 
+def everything(caps: IntColumn) -> list[tuple[int, int]]:
+    """Return (child, pods) where each child gives all that it holds."""
+    some = np.flatnonzero(caps)
+    return list(zip(some.tolist(), caps[some].tolist(), strict=True))
+
+
 def even(caps: IntColumn, count: int, unit: int, cost: IntColumn | None, *, over_all: bool) -> list[tuple[int, int]]:
     """Return (child, pods) with the fullest child as empty as can be, in multiples of `unit`.
 
     Over all children that hold any; or over as few as `few` uses, of those the set with the least room that can share
     the pods evenly.
     """
+    if count == int(caps.sum()):
+        return everything(caps)
     order = _largest_first(caps, cost)
     order = order[: int(np.searchsorted(-caps[order], -unit, side="right"))]
     usable = (order if over_all else _fewest(caps[order] // unit, order, count // unit)).tolist()
