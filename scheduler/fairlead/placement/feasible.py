@@ -24,6 +24,7 @@ from fairlead.model.gang import (
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
 from fairlead.placement.node_kinds import device_kinds, rules_of
+from fairlead.placement.tree import Chains
 from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.snapshot import HostPorts
@@ -155,6 +156,7 @@ class Feasibility:
         self._pools = pools
         self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
+        self.chains = Chains(inventory)
         self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}

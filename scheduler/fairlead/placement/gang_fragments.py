@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.placement.fragments import NodeRows, accepts, domain_cost
+from fairlead.placement.fragments import accepts, domain_cost
 from fairlead.world.demand import Kind
 from fairlead.world.fleet import IntColumn, Level
 
@@ -39,10 +39,9 @@ class GangSlots:
         nothing = np.zeros(len(model), dtype=np.int64)
         return cls(kind, weight, level, suits[model], nothing, np.zeros(len(level.names), dtype=np.int64))
 
-    def count(self, rows: IntColumn, states: NodeRows) -> None:
-        """Count some nodes anew."""
-        idle = (states.free_milli >= 1000).sum(axis=1)
-        slots = self._room(rows, idle, states.cpu_milli)
+    def count(self, rows: IntColumn, idle: IntColumn, cpu_milli: IntColumn) -> None:
+        """Count some nodes anew, that have so many idle devices and so much CPU. Shape (rows,) each."""
+        slots = self._room(rows, idle, cpu_milli)
         domains = self.level.domain_of[rows]
         inside = domains >= 0
         np.add.at(self.domain_slots, domains[inside], (slots - self.slots[rows])[inside])

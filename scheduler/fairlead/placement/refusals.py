@@ -126,7 +126,7 @@ def _held_in_all(
     gang: Gang, level: Level, everything: Columns, inventory: Inventory, feasibility: Feasibility, model: str
 ) -> int:
     """Return the pods that the best domain of a level holds with nothing on it, no role above what it needs."""
-    chain = Chains(inventory).through(named_levels(gang))
+    chain = feasibility.chains.through(named_levels(gang))
     assert chain is not None, gang
     total = np.zeros(len(level.names), dtype=np.int64)
     for role in gang.roles:

@@ -44,6 +44,7 @@ class FragmentScore:
             if kind.within in levels and kind.gpu_milli == WHOLE
         ]
         self._gangs_tick = -1
+        self._idle = np.zeros(len(self._model), dtype=np.int64)  # devices, of use where gangs are asked for
 
     @property
     def spreads(self) -> bool:
@@ -87,15 +88,15 @@ class FragmentScore:
 
     def _from_gangs(self, role: Role, rows: IntColumn, devices: int) -> IntColumn:
         """Return what one pod takes from gangs when it takes so many idle devices. Shape (rows,)."""
-        stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
-        if len(stale):
+        if self._gangs_tick != self._overlay.tick:
+            stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
             states = self.rows(stale)
+            self._idle[stale] = (states.free_milli >= WHOLE).sum(axis=1)
             for gang in self._gangs:
-                gang.count(stale, states)
-        self._gangs_tick = self._overlay.tick
-        states = self.rows(rows)
-        idle = (states.free_milli >= WHOLE).sum(axis=1) - devices
-        cpu = states.cpu_milli - role.pod.requests.cpu_milli
+                gang.count(stale, self._idle[stale], states.cpu_milli)
+            self._gangs_tick = self._overlay.tick
+        idle = self._idle[rows] - devices
+        cpu = self._overlay.columns.cpu_milli[rows] - role.pod.requests.cpu_milli
         total = np.zeros(len(rows), dtype=np.int64)
         for gang in self._gangs:
             total += gang.cost(rows, idle, cpu)
