@@ -55,6 +55,7 @@ def test_a_picture_equals_one_that_is_made_from_scratch(nodes, ops, cycles) -> N
         same_waiting(world, stage)
         same_running(world, stage)
         same_rows(world, stage)
+        same_overlay(world, stage)
 
 
 def lines_of(world: World) -> dict[str, list]:
@@ -139,6 +140,16 @@ def same_rows(world: World, stage: Stage) -> None:
             assert (getattr(have, name) == getattr(want, name)).all(), (kind, name)
     assert (world.part_free_milli == fresh.part_free_milli).all()
     assert world.ports == fresh.ports
+
+
+def same_overlay(world: World, stage: Stage) -> None:
+    """What cycles took in the overlay that they share is undone, or is what the world has by now."""
+    overlay = stage.engine._memo.placer_for(world).overlay
+    for mine, theirs in zip(overlay.columns.arrays(), world.free.arrays(), strict=True):
+        assert (mine == theirs).all()
+    for mine, theirs in ((overlay.columns.cpus, world.free.cpus), (overlay.columns.nics, world.free.nics)):
+        assert {row: bits for row, bits in mine.items() if bits} == {row: bits for row, bits in theirs.items() if bits}
+    assert overlay.ports == world.ports
 
 
 @given(node_lists(), OPS, st.integers(0, 39))

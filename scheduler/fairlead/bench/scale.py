@@ -13,7 +13,7 @@ import gc
 import random
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -163,6 +163,8 @@ class _Stage:
                 case _:
                     pass
         self._due += ENDS_PER_DECISION * len(running) * cycle.plan.looked
+        if not cycle.plan.looked and not cycle.more:  # everybody has an answer; time passes until somebody ends
+            self._due = max(self._due, 1.0)
         while self._due >= 1 and running:
             self._due -= 1
             at = self._random.randrange(len(running))
@@ -200,12 +202,12 @@ class _Stage:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
+def _nothing() -> Generator[None]:
     yield
 
 
 @contextmanager
-def stopwatch(spent: dict[str, float]) -> Iterator[None]:
+def stopwatch(spent: dict[str, float]) -> Generator[None]:
     """Add the seconds of each stage to `spent`; stages inside others are taken off those."""
     nested: list[float] = []
 

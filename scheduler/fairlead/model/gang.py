@@ -121,9 +121,9 @@ class Role:
 
     `gpu_model` (``A100|H100`` is either) and `gpu_memory_bytes` say which devices are acceptable; for a MIG profile,
     which it may be cut from. As many replicas as there is room for are placed, never fewer than `min_replicas` (None:
-    all). `nics_per_gpu` are reserved with each GPU, near it. `topology` holds for the pods of this role beside what the
-    gang asks for. `spread` is a level over whose domains the pods are spread evenly ("" for nothing): the fullest has
-    at most one pod more than the emptiest usable one.
+    all; 0: beside a role that must be there, it may be absent). `nics_per_gpu` are reserved with each GPU, near it.
+    `topology` holds for the pods of this role beside what the gang asks for. `spread` is a level over whose domains the
+    pods are spread evenly ("" for nothing): the fullest has at most one pod more than the emptiest usable one.
     """
 
     name: str

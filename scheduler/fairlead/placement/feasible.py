@@ -23,7 +23,9 @@ from fairlead.model.gang import (
 )
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
-from fairlead.world.fleet import MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
+from fairlead.placement.node_kinds import device_kinds, rules_of
+from fairlead.placement.tree import Chains
+from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.snapshot import HostPorts
 
@@ -91,9 +93,9 @@ def selected(node: Node, terms: SelectorTerms) -> bool:
 
 def acceptable(gpu: Gpu, role: Role) -> bool:
     """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
-    wanted = role.gpu_model.casefold()
+    wanted = [part.strip() for part in role.gpu_model.casefold().split("|")]
     have = gpu.model.casefold()
-    return (not wanted or any(part in have for part in wanted.split("|"))) and gpu.memory_bytes >= role.gpu_memory_bytes
+    return any(part in have for part in wanted) and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
 def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, Pool]) -> str:
@@ -154,9 +156,11 @@ class Feasibility:
         self._pools = pools
         self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
+        self.chains = Chains(inventory)
         self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._kinds = device_kinds(inventory.nodes)
 
     def inside(self, level: Level, gang: Gang) -> BoolColumn:
         """Return which domains of `level` lie whole in one domain of the level the gang requires. Shape (domains,).
@@ -175,6 +179,11 @@ class Feasibility:
             np.maximum.at(high, level.domain_of[inside], outer)
             known = self._inside[level.name, required] = (low == high) & (low >= 0)
         return known
+
+    def levels_above(self, gang: Gang) -> frozenset[str]:
+        """Return the levels below the cluster that amounts live at which some role needs."""
+        asked = {name for role in gang.roles for name, _ in role.pod.requests.extended} & self.budgets.keys()
+        return frozenset(level for name in asked for level, _ in self.budgets[name]) - {"cluster", "node"}
 
     def caps_above(self, role: Role, columns: Columns) -> dict[str, IntColumn]:
         """Return how many pods of a role amounts above the nodes allow: level name -> shape (domains,)."""
@@ -225,29 +234,19 @@ class Feasibility:
         found = self._models.get(key)
         if found is None:
             found = self._models[key] = tuple(
-                sorted(
-                    {gpu.model for node in self._inventory.nodes for gpu in node.machine.gpus if acceptable(gpu, role)}
-                )
+                sorted({gpu.model for gpus in self._kinds[0] for gpu in gpus if acceptable(gpu, role)})
             )
         return found
 
     def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
-        rules: list[str] = []
-        devices: list[int] = []
-        masks: dict[tuple[tuple[str, int], ...], int] = {}
-        for node in self._inventory.nodes:
-            rules.append(self._rule(node, role, service, ever))
-            gpus = node.machine.gpus[:MAX_DEVICES]
-            kinds = tuple([(gpu.model, gpu.memory_bytes) for gpu in gpus])
-            mask = masks.get(kinds)
-            if mask is None:
-                mask = masks[kinds] = sum(
-                    1 << bit
-                    for bit, gpu in enumerate(gpus)
-                    if acceptable(gpu, role) and (not model or gpu.model == model)
-                )
-            devices.append(mask)
-        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), np.array(devices, dtype=np.int64), rules)
+        rules = rules_of(self._inventory.nodes, role.pod, lambda node: self._rule(node, role, service, ever))
+        kinds, kind_of = self._kinds
+        masks = [
+            sum(1 << bit for bit, gpu in enumerate(gpus) if acceptable(gpu, role) and model in ("", gpu.model))
+            for gpus in kinds
+        ]
+        devices = np.array(masks, dtype=np.int64)[kind_of]
+        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), devices, rules)
 
 
 def slots(
@@ -351,6 +350,9 @@ def _wanted(shape: PodShape, columns: Columns) -> list[tuple[int, IntColumn]]:
     return pairs
 
 
+NO_NODES = "no nodes at all"
+
+
 def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts]) -> str:
     """Say in words what keeps a role's pods off the nodes now, most frequent rule first."""
     counts: dict[str, int] = dict(fit.blocked)
@@ -375,7 +377,7 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
         if clashing:
             counts["with a host port taken"] = clashing
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or "no nodes at all"
+    return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or NO_NODES
 
 
 def row_is_free(role: Role, taking: Taking, overlay: Overlay) -> bool:

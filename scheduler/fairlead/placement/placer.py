@@ -14,8 +14,7 @@ from fairlead.placement.remainder import FragmentScore, capacity_by_model
 from fairlead.placement.score import NEVER, Score
 from fairlead.placement.search import STEPS, Answer, Search
 from fairlead.placement.seats import placement_of, take_seats
-from fairlead.placement.tree import Chains
-from fairlead.placement.wishes import is_single
+from fairlead.placement.wishes import is_single, required_levels
 from fairlead.world.demand import Mix
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Overlay
@@ -33,7 +32,7 @@ class Placer:
         self._capacity = capacity_by_model(overlay.inventory)
         self.score = score or Score(FragmentScore(build(Mix(), self._capacity), overlay))
         self.classes = ClassColumns(overlay, feasibility, self.score)
-        self.chains = Chains(overlay.inventory)
+        self.chains = feasibility.chains
         self.paces = GangPaces(overlay.inventory, LocalTables())
         self.lone = frozenset(
             name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
@@ -82,12 +81,11 @@ class Placer:
         cost = kind.cost
         if not len(cost):
             return Answer()
-        for wish in (gang.topology, role.topology):
-            if wish is not None and wish.required and wish.within not in ("cluster", "node"):
-                level = self.inventory.levels.get(wish.within)
-                if level is None:
-                    return Answer()
-                cost = np.where(level.domain_of >= 0, cost, NEVER)
+        for name in required_levels(gang):
+            level = self.inventory.levels.get(name)
+            if level is None:
+                return Answer()
+            cost = np.where(level.domain_of >= 0, cost, NEVER)
         row = int(cost.argmin())
         if int(cost[row]) == NEVER:
             return Answer()

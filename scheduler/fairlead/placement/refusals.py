@@ -8,12 +8,13 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.placement.feasible import Feasibility, scarcest, slots
+from fairlead.placement.feasible import NO_NODES, Feasibility, Fit, nics_room, scarcest, slots
 from fairlead.placement.placer import Placer
 from fairlead.placement.search import Answer
 from fairlead.placement.tree import Chains, Tree, Wish
 from fairlead.placement.wishes import alternatives, named_levels, slices_of, takes_devices
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
+from fairlead.world.snapshot import HostPorts
 
 
 def unknown_level(gang: Gang, inventory: Inventory) -> Refusal | None:
@@ -37,7 +38,7 @@ def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: F
     everything = offered.copy()
     everything.free_mask = inventory.all_mask.copy()
     for role in gang.roles:
-        refusal = _role_never(role, gang, everything, feasibility)
+        refusal = _role_never(role, gang, everything, inventory, feasibility)
         if refusal is not None:
             return refusal
     best = max(
@@ -64,8 +65,8 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
         held = np.maximum(held, total)
     for role in gang.roles:
         if not placer.classes.of(gang, role).room.any():
-            fit = placer.feasibility.fit(role, gang.service_class)
-            return refuse(Reason.NODES_FILTERED, role=role.name, detail=scarcest(role, fit, columns, ports))
+            fit, nics = placer.feasibility.fit(role, gang.service_class), placer.feasibility.nics
+            return refuse(Reason.NODES_FILTERED, role=role.name, detail=_scarce(role, fit, columns, ports, nics))
     if answer.ended_early:
         return refuse(Reason.SEARCH_ENDED, steps=answer.steps, members=gang.members)
     # Sums over roles and nodes say too much where roles want the same room; that it does not fit is known by now.
@@ -78,7 +79,9 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
     )
 
 
-def _role_never(role: Role, gang: Gang, everything: Columns, feasibility: Feasibility) -> Refusal | None:
+def _role_never(
+    role: Role, gang: Gang, everything: Columns, inventory: Inventory, feasibility: Feasibility
+) -> Refusal | None:
     fit = feasibility.fit(role, gang.service_class, ever=True)
     if not fit.allowed.any():
         detail = "; ".join(f"{count} nodes {rule}" for rule, count in fit.blocked[:4]) or "there are no nodes"
@@ -88,25 +91,53 @@ def _role_never(role: Role, gang: Gang, everything: Columns, feasibility: Feasib
     if needed > largest:
         what = " ".join(filter(None, [role.gpu_model, _memory_words(role)])) or "of any model"
         return refuse(Reason.NO_SUCH_GPU, role=role.name, gpus=needed, what=what, best=largest)
-    if not slots(role, fit, everything, {}).any():
-        return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=scarcest(role, fit, everything, {}))
+    if not _room_ever(role, fit, everything, inventory).any():
+        detail = _scarce(role, fit, everything, {}, _nics_ever(inventory))
+        return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=detail)
     return None
+
+
+def _room_ever(role: Role, fit: Fit, everything: Columns, inventory: Inventory) -> IntColumn:
+    """Return how many pods of a role each node holds with nothing on it and all its NICs up. Shape (nodes,)."""
+    room = slots(role, fit, everything, {})
+    if role.nics_per_gpu and role.gpus:
+        room = np.minimum(room, nics_room(role, _nics_ever(inventory), {}, np.arange(len(room))))
+    return room
+
+
+def _scarce(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts], nics: IntColumn) -> str:
+    """Say in words what keeps a role's pods off the nodes; `nics` are the bits of those that there are."""
+    said = [scarcest(role, fit, columns, ports)]
+    if role.nics_per_gpu and role.gpus:
+        room = nics_room(role, nics, columns.nics, np.arange(len(nics)))
+        short = int((fit.allowed & (room == 0)).sum())
+        if short:
+            said = [text for text in said if text != NO_NODES]
+            said.append(f"{short} nodes without {role.gpus * role.nics_per_gpu} free NICs")
+    return "; ".join(said)
+
+
+def _nics_ever(inventory: Inventory) -> IntColumn:
+    """Return the bits of all NICs, also of those that are down and may come back. Shape (nodes,)."""
+    return np.array([(1 << len(node.machine.nics[:62])) - 1 for node in inventory.nodes], dtype=np.int64)
 
 
 def _held_in_all(
     gang: Gang, level: Level, everything: Columns, inventory: Inventory, feasibility: Feasibility, model: str
 ) -> int:
     """Return the pods that the best domain of a level holds with nothing on it, no role above what it needs."""
-    chain = Chains(inventory).through(named_levels(gang))
+    chain = feasibility.chains.through(named_levels(gang))
     assert chain is not None, gang
     total = np.zeros(len(level.names), dtype=np.int64)
     for role in gang.roles:
         fit = feasibility.fit(role, gang.service_class, ever=True, model=model if takes_devices(role) else "")
-        room = np.minimum(slots(role, fit, everything, {}), role.replicas)
+        room = np.minimum(_room_ever(role, fit, everything, inventory), role.replicas)
         wish = role.topology
         whole = wish.within if wish is not None and wish.required and wish.within != "cluster" else ""
         caps: Mapping[str, IntColumn] = feasibility.caps_above(role, everything)
-        tree = Tree(chain, chain.order, room, room, Wish(slices=slices_of(gang, role), whole=whole, caps=caps))
+        spread = "" if role.spread == "cluster" else role.spread
+        wishes = Wish(slices=slices_of(gang, role), whole=whole, spread=spread, caps=caps)
+        tree = Tree(chain, chain.order, room, room, wishes)
         held = np.array([tree.capacity]) if level.name == "cluster" else tree.caps_of(level)
         if held is None:
             inside = level.domain_of >= 0

@@ -75,7 +75,8 @@ class Search:
         self._feasibility = classes.feasibility
         self._paces = paces
         self._lone = lone
-        self._chain: Chain | None = chains.through(named_levels(gang))
+        named, above = named_levels(gang), self._feasibility.levels_above(gang)
+        self._chain: Chain | None = chains.through(named | above) or chains.through(named)
         self._left = steps
         self._steps = 0
         self._exact_steps = 0
@@ -171,7 +172,7 @@ class Search:
         if not self._shaped[position]:
             return self._classes.sums(kind, level)
         assert self._chain is not None, self._gang
-        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None, level))
+        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None))
         if level.name == "cluster":
             return np.array([tree.capacity], dtype=np.int64)
         held = tree.caps_of(level)
@@ -190,7 +191,7 @@ class Search:
         for order in self._orders(parts, rows, model):
             if not self._may_step():
                 return None
-            seats = self._seat(order, rows, level, model)
+            seats = self._seat(order, rows, model)
             if seats is not None:
                 return self._named(seats, level, domain)
         seats = self._seat_exactly(parts, rows, level, model) if len(parts) > 1 else None
@@ -272,12 +273,12 @@ class Search:
         ranked = sorted(parts, key=lambda part: spare[part.position])
         yield from (list(order) for order in islice(permutations(ranked), ORDERS_TRIED))
 
-    def _seat(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
+    def _seat(self, parts: Sequence[_Part], rows: IntColumn, model: str) -> list[Seat] | None:
         mark = self._overlay.checkpoint()
         seats: list[Seat] = []
         for part in parts:
             kind = self._kind_at(part.position, model)
-            spots = self._spots(part, kind, rows, level)
+            spots = self._spots(part, kind, rows)
             taken = None
             if spots is not None:
                 taken = self._take(part, kind, spots)
@@ -287,35 +288,43 @@ class Search:
             seats += taken
         return seats
 
-    def _spots(self, part: _Part, kind: PodClass, rows: IntColumn, level: Level) -> list[tuple[int, int]] | None:
+    def _spots(self, part: _Part, kind: PodClass, rows: IntColumn) -> list[tuple[int, int]] | None:
         """Return (row, pods) for a role; a domain that is only preferred for it is given up where it must be."""
         assert self._chain is not None, self._gang
-        wish = self._wish(part.role, part.own, level)
+        wish = self._wish(part.role, part.own)
         spots = Tree(self._chain, rows, kind.room, kind.cost, wish).place(part.count)
         if spots is None and wish.whole and part.own is not None and not part.own.required:
-            split = replace(wish, whole="", even=wish.even or part.own.within, few=not wish.even)
+            split = replace(wish, whole="", balanced="" if wish.spread else part.own.within)
             spots = Tree(self._chain, rows, kind.room, kind.cost, split).place(part.count)
+        if spots is not None and not self._within_caps(spots, wish):
+            self._unsure = True
+            return None
         return spots
 
-    def _wish(self, role: Role, own: TopologyRequest | None, base: Level) -> Wish:
+    def _within_caps(self, spots: Sequence[tuple[int, int]], wish: Wish) -> bool:
+        """Whether amounts that live above the nodes allow these places; a level across the chain's did not cap them."""
+        placed = np.array(spots, dtype=np.int64).reshape(-1, 2)
+        for name, caps in wish.caps.items():
+            domains = self._inventory.levels[name].domain_of[placed[:, 0]]
+            held = np.zeros(len(caps), dtype=np.int64)
+            np.add.at(held, domains[domains >= 0], placed[domains >= 0, 1])
+            if (held > caps).any():
+                return False
+        return True
+
+    def _wish(self, role: Role, own: TopologyRequest | None) -> Wish:
         """Return a role's wish below a base domain; without `own` only what is required counts."""
         near = own if own is not None else role.topology
         whole = near.within if near is not None and (near.required or own is not None) else ""
-        even, few = role.spread, False
         wish = self._gang.topology
-        if not even and not whole and wish is not None and not wish.required and self._is_wider(base, wish.within):
-            even, few = wish.within, True
+        close = wish.within if wish is not None and not wish.required and wish.within != "cluster" else ""
         return Wish(
             slices=slices_of(self._gang, role),
             whole="" if whole == "cluster" else whole,
-            even="" if even == "cluster" else even,
-            few=few,
+            spread="" if role.spread == "cluster" else role.spread,
+            balanced="" if role.spread else close,
             caps=self._feasibility.caps_above(role, self._overlay.columns),
         )
-
-    def _is_wider(self, base: Level, name: str) -> bool:
-        names = list(self._inventory.levels)
-        return name in names and names.index(base.name) > names.index(name)
 
     # --- fewer replicas ---------------------------------------------------------------------------------------------
 

@@ -19,10 +19,11 @@ from fairlead.planning.decide import Memo, decide
 from fairlead.planning.plan import Plan
 from fairlead.planning.verify import violations
 from fairlead.service import standing_views
+from fairlead.service.fragmentation import FragmentationMeter
 from fairlead.service.ports import Performable
 from fairlead.world.snapshot import Photographer, World
 from fairlead.world.state import ClusterState
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 VIEWS_PER_CYCLE = 512
 """So that a backlog which comes all at once does not keep the next gang waiting while it is described."""
@@ -54,6 +55,7 @@ class Engine:
         self.state = ClusterState(rules or Rules())
         self._photographer = Photographer(self.state)
         self._memo = Memo()
+        self._meter = FragmentationMeter()
 
     def started(self, now_ms: int) -> Event:
         """Return the mark that a journal needs before the first fact of this engine."""
@@ -138,6 +140,10 @@ class Engine:
     def pool_views(self) -> Sequence[PoolView]:
         """Return all pools by name."""
         return standing_views.pool_views(self.node_views(), sorted(self.state.pools))
+
+    def fragmentation(self) -> Fragmentation:
+        """Return how broken up the free GPUs are; measured anew only when something has changed."""
+        return self._meter.measure(self.world(0))
 
 
 def _with_their_kind(plan: Plan, bad: set[int]) -> set[int]:

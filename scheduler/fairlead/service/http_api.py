@@ -13,7 +13,7 @@ import msgspec
 
 from fairlead.errors import FairleadError, MissingExtra, NotFound
 from fairlead.service import view_json
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 try:
     from fastapi import FastAPI, Query, Request, Response
@@ -44,6 +44,10 @@ class Views(Protocol):
 
     def pool_views(self) -> Sequence[PoolView]:
         """Return all pools."""
+        ...
+
+    def fragmentation(self) -> Fragmentation:
+        """Return how broken up the free GPUs are."""
         ...
 
 
@@ -102,6 +106,7 @@ def _add_health(
         """Return the page that Prometheus reads."""
         metrics.observe_gangs(views.gang_views(now_ms()))
         metrics.observe_pools(views.pool_views())
+        metrics.observe_fragmentation(views.fragmentation())
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
 
@@ -149,6 +154,11 @@ def _add_views(app: FastAPI, views: Views, now_ms: Callable[[], int]) -> None:
     async def pools() -> Response:
         """List pools by name."""
         return listed([view_json.pool_doc(view) for view in sorted(views.pool_views(), key=lambda v: v.name)])
+
+    @app.get("/v1/fragmentation")
+    async def fragmentation() -> Response:
+        """Return how broken up the free GPUs are, and the largest gang that each level has room for."""
+        return _json({"as_of_ms": now_ms(), **view_json.fragmentation_doc(views.fragmentation())})
 
     @app.get("/v1/usage")
     async def usage() -> Response:
