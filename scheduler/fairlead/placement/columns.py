@@ -14,6 +14,7 @@ import numpy as np
 from fairlead.model.gang import Gang, Role, ServiceClass
 from fairlead.placement.feasible import Feasibility, Fit, nics_room, slots_on
 from fairlead.placement.score import NEVER, Score
+from fairlead.placement.wishes import takes_devices
 from fairlead.world.fleet import IntColumn, Level
 from fairlead.world.overlay import Overlay
 from fairlead.world.use import share_group
@@ -27,6 +28,7 @@ class PodClass:
     cost   shape (nodes,): the score of one more pod, lower is better; NEVER where there is no room
     sums   level name -> shape (domains,): room summed over each domain; `total` over all, `most` on one node
     model  the one GPU model that is allowed, "" for any that the role accepts
+    wants  whether its pods get devices: then only nodes with acceptable ones are ever looked at
     """
 
     role: Role
@@ -35,6 +37,7 @@ class PodClass:
     model: str
     room: IntColumn
     cost: IntColumn
+    wants: bool
     total: int = 0
     most: int = 0
     tick: int = -1
@@ -88,6 +91,7 @@ class ClassColumns:
             model=model,
             room=np.zeros(nodes, dtype=np.int64),
             cost=np.full(nodes, NEVER, dtype=np.int64),
+            wants=takes_devices(role),
         )
 
     def refresh(self, kind: PodClass) -> None:
@@ -103,6 +107,8 @@ class ClassColumns:
             if self.score.spreads and len(rows):
                 rows = self.score.neighbours(rows)
         kind.tick, kind.score_version = overlay.tick, self.score.version
+        if kind.wants and len(rows):
+            rows = rows[kind.fit.devices[rows] != 0]
         if not len(rows):
             return
         room = slots_on(kind.role, kind.fit, kind.group, overlay, rows)

@@ -14,6 +14,7 @@ from fairlead.discovery.cpu_list import parse_list
 from fairlead.model.hardware import Link, Machine, NumaNode
 from fairlead.topology.paths import effective, nvlinks, theoretical_pace, tree_class
 from fairlead.topology.tables import Shape
+from fairlead.world.span import linked_gpus
 
 FAR = 1 << 20
 """The distance of NUMA nodes of which nobody says how far apart they are: beyond every SLIT distance."""
@@ -41,7 +42,7 @@ class LocalShape:
     `numa` is the NUMA node of each GPU (-1 unknown), `cpus` the CPU mask of each NUMA node, `threads` how far apart the
     two hardware threads of a core are numbered (0 unknown), `distance` SLIT or `FAR`. `nics_up` are the NICs that can
     be used, `rail` their rails, `out` per GPU the rate to each NIC and through its port, `nvlink` the best NVLink of
-    each GPU.
+    each GPU, `linked` the id of a GPU that stands for all those NVLinks join it to.
     """
 
     paths: Shape
@@ -54,6 +55,7 @@ class LocalShape:
     out: tuple[tuple[int, ...], ...]
     nvlink: tuple[int, ...]
     uplinks: tuple[Uplink, ...]
+    linked: tuple[str, ...] = ()
 
 
 def local_shape(machine: Machine, paths: Shape) -> LocalShape:
@@ -75,6 +77,7 @@ def local_shape(machine: Machine, paths: Shape) -> LocalShape:
         out=_ways_out(machine, pairs),
         nvlink=_nvlinks(machine, pairs),
         uplinks=_uplinks(machine),
+        linked=linked_gpus(machine),
     )
 
 

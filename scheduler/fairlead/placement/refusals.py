@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,8 +36,7 @@ def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: F
     level = _required_level(gang, inventory)
     if isinstance(level, Refusal):
         return level
-    everything = offered.copy()
-    everything.free_mask = inventory.all_mask.copy()
+    everything = replace(offered, free_mask=inventory.all_mask)
     for role in gang.roles:
         refusal = _role_never(role, gang, everything, inventory, feasibility)
         if refusal is not None:

@@ -64,7 +64,7 @@ class Memo:
         assert self.placer is not None, "a placer comes first"
         if self.never_of != world.inventory.version or len(self.never) >= SHAPES_REMEMBERED:
             self.never_of, self.never = world.inventory.version, {}
-        shape = (gang.roles, gang.topology, gang.service_class, gang.mixed_models, gang.isolation, gang.namespace)
+        shape = (gang.roles, gang.topology, gang.service_class, gang.mixed_models)
         if shape not in self.never:
             self.never[shape] = why_never(gang, world.offered, world.inventory, self.placer.feasibility)
         return self.never[shape]

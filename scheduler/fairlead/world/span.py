@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fairlead.model.gang import Member
 from fairlead.model.hardware import Machine
-from fairlead.topology.likeness import ByKind
 from fairlead.world.fleet import Inventory
 
+Linked = Callable[[int], Sequence[str]]
+"""Row -> for each GPU of its machine the id of one that stands for all those NVLinks join it to."""
 
-def span_of(inventory: Inventory, members: Iterable[Member]) -> tuple[tuple[str, int], ...]:
+
+def span_of(
+    inventory: Inventory, members: Iterable[Member], linked: Linked | None = None
+) -> tuple[tuple[str, int], ...]:
     """Return (level, domains) for every level that all the members' nodes are in, by name; ``cluster`` is left out.
 
     Islands count GPUs that NVLink joins, across nodes or inside one; a GPU without NVLink is an island of its own, and
-    members without GPUs are in none. Nodes that are gone are not counted. O(members + levels × nodes of the gang).
+    members without GPUs are in none. Nodes that are gone are not counted. `linked` spares working out how the GPUs of a
+    machine are joined. O(members + levels × nodes of the gang).
     """
     held: dict[int, set[str]] = {}
     for member in members:
@@ -26,12 +31,12 @@ def span_of(inventory: Inventory, members: Iterable[Member]) -> tuple[tuple[str,
         domains = {int(level.domain_of[row]) for row in held}
         if name not in ("cluster", "island") and domains and -1 not in domains:
             found[name] = len(domains)
-    if islands := _islands(inventory, held):
+    if islands := _islands(inventory, held, linked):
         found["island"] = islands
     return tuple(sorted(found.items()))
 
 
-def _islands(inventory: Inventory, held: dict[int, set[str]]) -> int:
+def _islands(inventory: Inventory, held: dict[int, set[str]], linked: Linked | None) -> int:
     """Count the islands of the GPUs in `held`, row -> devices."""
     level = inventory.levels.get("island")
     joined: set[int] = set()
@@ -41,21 +46,13 @@ def _islands(inventory: Inventory, held: dict[int, set[str]]) -> int:
         if domain >= 0 and devices:
             joined.add(domain)
         elif devices:
-            apart += _groups(inventory.nodes[row].machine, devices)
+            machine = inventory.nodes[row].machine
+            groups = linked_gpus(machine) if linked is None else linked(row)
+            apart += len({groups[at] for at, gpu in enumerate(machine.gpus) if gpu.device in devices})
     return len(joined) + apart
 
 
-def _groups(machine: Machine, devices: set[str]) -> int:
-    """Count the groups of GPUs that `devices` lie in, of a machine whose NVLinks do not join all its GPUs."""
-    groups = _LINKED.get(machine, _linked)
-    return len({groups[at] for at, gpu in enumerate(machine.gpus) if gpu.device in devices})
-
-
-_LINKED: ByKind[tuple[str, ...]] = ByKind()
-"""Per kind of machine; what it remembers follows from the machine alone."""
-
-
-def _linked(machine: Machine) -> tuple[str, ...]:
+def linked_gpus(machine: Machine) -> tuple[str, ...]:
     """Return for each GPU the id of one that stands for all those NVLinks join it to."""
     group = {gpu.id: gpu.id for gpu in machine.gpus}
 
