@@ -5,7 +5,7 @@ from __future__ import annotations
 from fairlead.discovery.mig_tables import profiles_of
 from fairlead.model.hardware import Gpu
 from fairlead.model.partitions import MigGeometry, MigInstance
-from fairlead.placement.mig_grid import full_grid, grid_of
+from fairlead.topology.mig_grid import full_grid, grid_of
 
 A100_40, A100_80 = "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"
 RTX = "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"

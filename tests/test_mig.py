@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mig_grids import A100_80, PLAIN, PRODUCTS, RTX, cut_grid, grid
 
 from fairlead.model.partitions import MigGeometry, MigProfile
-from fairlead.placement.mig_grid import full_grid, grid_milli, grid_of, mig_milli
+from fairlead.topology.mig_grid import full_grid, grid_milli, grid_of, mig_milli
 
 # --- counts that are published, or that brute force over placements gives
 

@@ -18,13 +18,15 @@ from fairlead.model.gang import (
     Role,
     SelectorTerms,
     ServiceClass,
-    Share,
     Toleration,
 )
 from fairlead.model.hardware import Gpu, Node, Taint
 from fairlead.model.tenancy import Pool
+from fairlead.placement.parts import instances_on, parts_on, shares_on
+from fairlead.placement.sharing import may_share, mode_of, pool_allows
+from fairlead.topology.mig_devices import grid_of_gpu
 from fairlead.world.fleet import MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
-from fairlead.world.overlay import Overlay
+from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.snapshot import HostPorts
 
 BLOCKING_EFFECTS = frozenset({"NoSchedule", "NoExecute"})
@@ -35,6 +37,7 @@ MANY = 1 << 40  # "as many as you like", small enough to be summed over a fleet
 class Fit:
     """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices.
 
+    Acceptable for a share is what may be shared, for a MIG instance what has its profile on its grid.
     `rules` has the rule that keeps the role off each node, "" for none.
     """
 
@@ -96,6 +99,16 @@ def acceptable(gpu: Gpu, role: Role) -> bool:
     return (not wanted or any(part in have for part in wanted.split("|"))) and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
+def _offers(gpu: Gpu, role: Role) -> bool:
+    """Whether a device is acceptable and can be given in the way that a role asks for."""
+    if not acceptable(gpu, role) or (role.share is not None and not may_share(gpu)):
+        return False
+    if not role.mig:
+        return True
+    grid = grid_of_gpu(gpu)
+    return grid is not None and bool(grid.room(role.mig)[0])
+
+
 def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, Pool]) -> str:
     """Return the rule that keeps a role's pods off a node whatever is running there, "" for none."""
     shape = role.pod
@@ -104,6 +117,8 @@ def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, P
         return "not in a pool"
     if pool.service_classes is not None and service not in pool.service_classes:
         return f"in a pool that does not serve {service}"
+    if not pool_allows(pool, service, role):
+        return f"in a pool that does not allow {mode_of(role)}"
     passing = ""
     for taint in node.taints:
         if taint.effect in BLOCKING_EFFECTS and not tolerates(shape.tolerations, taint):
@@ -150,6 +165,7 @@ class Feasibility:
         self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
+        self._millis: dict[tuple[object, ...], int] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
 
     def inside(self, level: Level, gang: Gang) -> BoolColumn:
@@ -192,7 +208,7 @@ class Feasibility:
         shape = role.pod
         key = (
             role.gpu_model, role.gpu_memory_bytes, service, shape.node_selector, shape.affinity,
-            shape.volume_affinity, shape.tolerations, ever, model,
+            shape.volume_affinity, shape.tolerations, ever, model, role.mig, mode_of(role),
         )  # fmt: skip
         found = self._fits.get(key)
         if found is None:
@@ -211,32 +227,52 @@ class Feasibility:
         rule = why_not(node, role, service, self._pools)
         return "" if ever and rule.startswith(PASSING) else rule
 
+    def milli(self, role: Role, service: ServiceClass) -> int:
+        """Return the most that one replica can be charged for, in thousandths of a GPU.
+
+        A MIG instance is charged for its part of a grid, so that depends on which GPU it will lie on.
+        """
+        if not role.mig:
+            return role.gpu_milli
+        key = ("milli", role.mig, role.gpu_model, role.gpu_memory_bytes, service)
+        found = self._millis.get(key)
+        if found is None:
+            fit = self.fit(role, service, ever=True)
+            devices = np.where(fit.allowed, fit.devices, 0)
+            found = self._millis[key] = self._inventory.mig.milli_most(role.mig, devices) or role.gpu_milli
+        return found
+
+    def charge(self, gang: Gang, *, fewest: bool = False) -> int:
+        """Return the most that a gang can be charged for, with all replicas or as few as it starts with."""
+        return sum(
+            (role.fewest if fewest else role.replicas) * self.milli(role, gang.service_class) for role in gang.roles
+        )
+
     def models(self, role: Role, service: ServiceClass) -> tuple[str, ...]:
         """Return the models of the devices that a role's pods may have, by name."""
-        key = ("models", role.gpu_model, role.gpu_memory_bytes, service)
+        key = ("models", role.gpu_model, role.gpu_memory_bytes, service, role.mig)
         found = self._models.get(key)
         if found is None:
             found = self._models[key] = tuple(
-                sorted(
-                    {gpu.model for node in self._inventory.nodes for gpu in node.machine.gpus if acceptable(gpu, role)}
-                )
+                sorted({gpu.model for node in self._inventory.nodes for gpu in node.machine.gpus if _offers(gpu, role)})
             )
         return found
 
     def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
         rules: list[str] = []
         devices: list[int] = []
-        masks: dict[tuple[tuple[str, int], ...], int] = {}
+        masks: dict[tuple[object, ...], int] = {}
         for node in self._inventory.nodes:
             rules.append(self._rule(node, role, service, ever))
             gpus = node.machine.gpus[:MAX_DEVICES]
-            kinds = tuple([(gpu.model, gpu.memory_bytes) for gpu in gpus])
+            parts = role.share is not None or role.mig
+            kinds = tuple(
+                [(gpu.model, gpu.memory_bytes, (id(gpu.mig), gpu.mig_enabled) if parts else 0) for gpu in gpus]
+            )
             mask = masks.get(kinds)
             if mask is None:
                 mask = masks[kinds] = sum(
-                    1 << bit
-                    for bit, gpu in enumerate(gpus)
-                    if acceptable(gpu, role) and (not model or gpu.model == model)
+                    1 << bit for bit, gpu in enumerate(gpus) if _offers(gpu, role) and (not model or gpu.model == model)
                 )
             devices.append(mask)
         return Fit(np.array([not rule for rule in rules], dtype=np.bool_), np.array(devices, dtype=np.int64), rules)
@@ -247,14 +283,16 @@ def slots(
 ) -> IntColumn:
     """Return how many pods of `role` each node could take on top of what is on it. Shape (nodes,).
 
-    `healthy` masks devices that may carry shares; None means all of them.
+    `healthy` masks devices that may carry shares or instances; None means all of them.
     """
     return _slots(role, fit, 0, columns, ports, healthy, np.arange(len(columns.pods)))
 
 
 def slots_on(role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
     """Return how many pods of `role`, whose shares are of `group`, each of `rows` could take now. Shape (rows,)."""
-    return _slots(role, fit, group, overlay.columns, overlay.ports, overlay.inventory.healthy_mask, rows)
+    inventory = overlay.inventory
+    healthy = inventory.mig_mask if role.mig else inventory.healthy_mask
+    return _slots(role, fit, group, overlay.columns, overlay.ports, healthy, rows)
 
 
 def _slots(
@@ -271,11 +309,9 @@ def _slots(
     if role.gpus:
         free = np.bitwise_count(columns.free_mask[rows] & fit.devices[rows]).astype(np.int64)
         room = np.minimum(room, free // role.gpus)
-    elif role.share is not None:
-        on_device = shares_on(
-            role.share, group, columns, rows, fit.devices[rows] & (-1 if healthy is None else healthy[rows])
-        )
-        room = np.minimum(room, on_device.sum(axis=1))
+    elif role.share is not None or role.mig:
+        devices = fit.devices[rows] & (-1 if healthy is None else healthy[rows])
+        room = np.minimum(room, parts_on(role, group, columns, rows, devices).sum(axis=1))
     for amount, column in (
         (asked.cpu_milli, columns.cpu_milli),
         (asked.memory_bytes, columns.memory_bytes),
@@ -294,21 +330,6 @@ def _slots(
             if room[at] > 0 and ports_clash(shape.host_ports, ports.get(row, frozenset())):
                 room[at] = 0
     return np.maximum(room, 0)
-
-
-def shares_on(share: Share, group: int, columns: Columns, rows: IntColumn, devices: IntColumn) -> IntColumn:
-    """Return how many shares each device takes: one that is idle, or shared by the same group. Shape (rows, devices).
-
-    `devices` are the bits of those that may carry one. A group of 0 is one that nobody has had a share of yet.
-    """
-    bits = np.arange(columns.milli.shape[1])
-    idle = ((columns.free_mask[rows, None] >> bits) & 1).astype(np.bool_)
-    beside = (columns.group[rows] == group) if group else np.zeros_like(idle)
-    may = ((devices[:, None] >> bits) & 1).astype(np.bool_) & (idle | beside)
-    room = columns.milli[rows] // share.milli
-    if share.memory_bytes:
-        room = np.minimum(room, columns.vram[rows] // share.memory_bytes)
-    return np.where(may, np.maximum(room, 0), 0)
 
 
 def ports_clash(wanted: Sequence[tuple[str, str, int]], taken: HostPorts) -> bool:
@@ -346,6 +367,9 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
         rows = np.arange(len(open_rows))
         left = shares_on(role.share, 0, columns, rows, fit.devices).sum(axis=1)
         named[f"without an idle GPU of that kind or {role.share.milli / 10:g} % of a shared one"] = left > 0
+    elif role.mig:
+        rows = np.arange(len(open_rows))
+        named[f"without room for a {role.mig}"] = instances_on(role.mig, 0, columns, rows, fit.devices).sum(axis=1) > 0
     words = ["CPU", "memory", "ephemeral storage", "pod slots", *(name for name, _ in role.pod.requests.extended)]
     for word, (amount, column) in zip(words, _wanted(role.pod, columns), strict=True):
         named[f"without enough {word}"] = column >= amount
@@ -361,25 +385,16 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
     return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or "no nodes at all"
 
 
-def request_key(gang: Gang) -> tuple[object, ...]:
-    """Return what makes two gangs equal requests: same queue, priority, roles and wishes, whoever sent them."""
-    return (
-        gang.queue,
-        gang.priority,
-        gang.priority_class,
-        gang.namespace,
-        gang.service_class,
-        gang.roles,
-        gang.topology,
-        gang.mixed_models,
-        gang.isolation,
-    )
-
-
-def row_is_free(role: Role, row: int, mask: int, wanted: int, overlay: Overlay) -> bool:
-    """Whether exactly these devices, and all else that one pod of `role` needs, are free on a row."""
-    columns = overlay.columns
-    if mask.bit_count() != wanted or int(columns.free_mask[row]) & mask != mask:
+def row_is_free(role: Role, taking: Taking, wanted: int, overlay: Overlay) -> bool:
+    """Whether exactly this, and all else that one pod of `role` needs, is free on a row; `wanted` devices."""
+    columns, row, rows = overlay.columns, taking.row, np.array([taking.row])
+    inventory = overlay.inventory
+    if role.share is not None or role.mig:
+        healthy = inventory.mig_mask if role.mig else inventory.healthy_mask
+        room = parts_on(role, columns.group_number(taking.group), columns, rows, healthy[rows])[0]
+        if taking.bit < 0 or not room[taking.bit] or (role.mig and not overlay.part_fits(taking)):
+            return False
+    elif taking.mask.bit_count() != wanted or int(columns.free_mask[row]) & taking.mask != taking.mask:
         return False
     if any(amount > 0 and int(column[row]) < amount for amount, column in _wanted(role.pod, columns)):
         return False

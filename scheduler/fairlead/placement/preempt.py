@@ -57,7 +57,8 @@ def find_room(
 
     The overlay is left as it was. `spared` are gangs that must not be taken (already taken in this cycle).
     """
-    candidates = _candidates(gang, world, standing, spared)
+    gpu_milli = placer.feasibility.charge(gang)
+    candidates = _candidates(gang, gpu_milli, world, standing, spared)
     if not candidates:
         return None
     overlay = placer.overlay
@@ -87,9 +88,9 @@ def domain_sums(column: IntColumn, level: Level) -> IntColumn:
     return sums
 
 
-def _candidates(gang: Gang, world: World, standing: Standing, spared: frozenset[str]) -> list[Running]:
-    """Return attempts that `gang` has a right to, each taken alone."""
-    reclaims = gang.gpu_milli > 0 and standing.within_entitlement(gang.queue, gang.gpu_milli)
+def _candidates(gang: Gang, gpu_milli: int, world: World, standing: Standing, spared: frozenset[str]) -> list[Running]:
+    """Return attempts that `gang`, which is charged for `gpu_milli`, has a right to, each taken alone."""
+    reclaims = gpu_milli > 0 and standing.within_entitlement(gang.queue, gpu_milli)
     found: list[Running] = []
     for victim in world.running:
         spec = victim.spec
@@ -143,6 +144,7 @@ class _Search:
         on_row: Mapping[int, Sequence[Running]],
     ) -> None:
         self.gang = gang
+        self.gpu_milli = placer.feasibility.charge(gang)
         self.placer = placer
         self.overlay = placer.overlay
         self.standing = standing
@@ -235,7 +237,7 @@ class _Search:
     def _try(self, victims: Sequence[Running], level: Level, domain: int) -> Placement | None:
         for victim in victims:
             self.standing.charge(victim.queue, -victim.gpu_milli)
-        hit = self.standing.limit_hit(self.gang.queue, self.gang.gpu_milli, after_stops=True)
+        hit = self.standing.limit_hit(self.gang.queue, self.gpu_milli, after_stops=True)
         for victim in victims:
             self.standing.charge(victim.queue, victim.gpu_milli)
         if hit is not None:

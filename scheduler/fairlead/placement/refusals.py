@@ -8,8 +8,9 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.placement.feasible import Feasibility, scarcest, slots
+from fairlead.placement.feasible import Feasibility, Fit, acceptable, scarcest, slots, slots_on
 from fairlead.placement.search import Answer, Placer, alternatives, named_levels, slices_of, takes_devices
+from fairlead.placement.sharing import mig_refusal, share_refusal
 from fairlead.placement.tree import Chains, Tree, Wish
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
 
@@ -33,9 +34,9 @@ def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: F
     if isinstance(level, Refusal):
         return level
     everything = offered.copy()
-    everything.free_mask = inventory.all_mask.copy()
+    everything.free_mask = inventory.all_mask & ~inventory.mig.parts_only
     for role in gang.roles:
-        refusal = _role_never(role, gang, everything, feasibility)
+        refusal = _role_never(role, gang, everything, inventory, feasibility)
         if refusal is not None:
             return refusal
     best = max(
@@ -63,6 +64,8 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
     for role in gang.roles:
         if not placer.classes.of(gang, role).room.any():
             fit = placer.feasibility.fit(role, gang.service_class)
+            if role.mig and slots_on(role, fit, 0, placer.overlay, np.arange(len(fit.allowed))).any():
+                return refuse(Reason.ISOLATION_KEEPS_APART)
             return refuse(Reason.NODES_FILTERED, role=role.name, detail=scarcest(role, fit, columns, ports))
     if answer.ended_early:
         return refuse(Reason.SEARCH_ENDED, steps=answer.steps, members=gang.members)
@@ -76,8 +79,14 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
     )
 
 
-def _role_never(role: Role, gang: Gang, everything: Columns, feasibility: Feasibility) -> Refusal | None:
+def _role_never(
+    role: Role, gang: Gang, everything: Columns, inventory: Inventory, feasibility: Feasibility
+) -> Refusal | None:
     fit = feasibility.fit(role, gang.service_class, ever=True)
+    if (role.mig or role.share is not None) and fit.allowed.any():
+        refusal = _part_never(role, fit, inventory)
+        if refusal is not None:
+            return refusal
     if not fit.allowed.any():
         detail = "; ".join(f"{count} nodes {rule}" for rule, count in fit.blocked[:4]) or "there are no nodes"
         return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=detail)
@@ -89,6 +98,21 @@ def _role_never(role: Role, gang: Gang, everything: Columns, feasibility: Feasib
     if not slots(role, fit, everything, {}).any():
         return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=scarcest(role, fit, everything, {}))
     return None
+
+
+def _part_never(role: Role, fit: Fit, inventory: Inventory) -> Refusal | None:
+    """Return why no device that the role may use is ever given in its kind of part."""
+    gpus = [
+        gpu
+        for row in np.flatnonzero(fit.allowed).tolist()
+        for gpu in inventory.nodes[row].machine.gpus
+        if acceptable(gpu, role)
+    ]
+    if not gpus:
+        return None  # that there is no such GPU at all is the better reason
+    if role.mig:
+        return None if fit.devices[fit.allowed].any() else mig_refusal(role, gpus)
+    return share_refusal(role, gpus)
 
 
 def _held_in_all(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.model.gang import Gang, Member, Placement, Role
+from fairlead.model.gang import Gang, Member, Placement
 from fairlead.placement.columns import PodClass
-from fairlead.placement.feasible import shares_on
+from fairlead.placement.parts import instances_on, shares_on
 from fairlead.placement.score import Score
+from fairlead.topology.mig_grid import grid_milli
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Batch, Overlay, Taking
 from fairlead.world.span import span_of
@@ -19,12 +20,17 @@ from fairlead.world.use import share_group
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One pod's place: role position in the spec, row, device bits, pace of its slowest link in bytes/s."""
+    """One pod's place: role position in the spec, row, device bits, pace of its slowest link in bytes/s.
+
+    `start` is the unit where its MIG instance begins, `milli` the part of its device that it is charged for, 0 for all.
+    """
 
     role: int
     row: int
     mask: int
     pace: int
+    start: int = -1
+    milli: int = 0
 
 
 def take_seats(
@@ -37,6 +43,8 @@ def take_seats(
     role = kind.role
     if role.share is not None:
         return _take_shares(position, gang, kind, spots, overlay, score)
+    if role.mig:
+        return _take_instances(position, gang, kind, spots, overlay, score)
     seats: list[Seat] = []
     masks: list[int] = []
     inventory, free_mask, devices = overlay.inventory, overlay.columns.free_mask, kind.fit.devices
@@ -74,7 +82,30 @@ def _take_shares(
                 return None
             bit = score.device(role, kind.fit, kind.group, overlay, row, room)
             overlay.take(Taking(row, 0, role.pod, share=role.share, bit=bit, group=group))
-            seats.append(Seat(position, row, 1 << bit, 0))
+            seats.append(Seat(position, row, 1 << bit, 0, milli=role.share.milli))
+    return seats
+
+
+def _take_instances(
+    position: int, gang: Gang, kind: PodClass, spots: Sequence[tuple[int, int]], overlay: Overlay, score: Score
+) -> list[Seat] | None:
+    """Take instances one by one, each where least is lost of those places after which the others still fit."""
+    role, seats, columns = kind.role, list[Seat](), overlay.columns
+    group = share_group(gang, role)
+    for row, count in spots:
+        rows = np.array([row])
+        allowed = kind.fit.devices[rows] & overlay.inventory.mig_mask[rows]
+        for left in range(count, 0, -1):
+            room = instances_on(role.mig, kind.group, columns, rows, allowed)[0]
+            if int(room.sum()) < left:
+                return None
+            bit = int(score.instance_costs(role, kind.fit, kind.group, overlay, rows)[0].argmin())
+            grid = columns.mig.grid(row, bit)
+            assert grid is not None, (gang, row, bit)
+            fewest = int(room[bit]) - int(room.sum()) + left  # that this device must hold in the end
+            start = grid.best_start(int(columns.mig_state[row, bit]), role.mig, score.profiles, keep=fewest - 1)
+            overlay.take(Taking(row, 0, role.pod, bit=bit, group=group, part=(role.mig, start)))
+            seats.append(Seat(position, row, 1 << bit, 0, start=start, milli=grid_milli(grid, role.mig)))
     return seats
 
 
@@ -88,7 +119,7 @@ def placement_of(gang: Gang, seats: Sequence[Seat], level: Level, domain: int, i
     index_of = dict.fromkeys(range(len(gang.roles)), 0)
     members: list[Member] = []
     names: dict[tuple[int, int], tuple[str, ...]] = {}
-    ranked = sorted(seats, key=lambda seat: (seat.role, near[seat.row], seat.row, seat.mask))
+    ranked = sorted(seats, key=lambda seat: (seat.role, near[seat.row], seat.row, seat.mask, seat.start))
     for rank, seat in enumerate(ranked):
         role = gang.roles[seat.role]
         key = (id(inventory.device_bits[seat.row]), seat.mask)
@@ -102,7 +133,8 @@ def placement_of(gang: Gang, seats: Sequence[Seat], level: Level, domain: int, i
                 rank=rank,
                 node=inventory.nodes[seat.row].name,
                 devices=devices,
-                share_milli=_share_milli(role),
+                share_milli=seat.milli,
+                mig_start=seat.start,
             )
         )
         index_of[seat.role] += 1
@@ -115,7 +147,3 @@ def placement_of(gang: Gang, seats: Sequence[Seat], level: Level, domain: int, i
         pace_bytes_per_s=min(paces) if paces else 0,
         span=span_of(inventory, members),
     )
-
-
-def _share_milli(role: Role) -> int:
-    return role.share.milli if role.share is not None else 0
