@@ -10,23 +10,28 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from fairlead.discovery.mig_tables import profiles_of
 from fairlead.model import events as ev
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Stop
 from fairlead.model.gang import (
     Gang,
     GangId,
+    Isolation,
     Overrun,
     PodShape,
     Requirement,
     Role,
     ServiceClass,
+    Share,
+    ShareMode,
     Toleration,
     TopologyRequest,
 )
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
+from fairlead.model.partitions import MigGeometry, MigInstance, device_text
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import Pool, Queue
+from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
 from fairlead.service.engine import Cycle, Engine
 from fairlead.topology import fleet_machines
 from fairlead.units import duration_ms
@@ -34,6 +39,7 @@ from fairlead.world.views import GangView
 
 T0 = 1_800_000_000_000
 GIB = 1 << 30
+A100 = "NVIDIA A100-SXM4-80GB"
 SHAPES = {"hgx": fleet_machines.hgx_h100, "a100": fleet_machines.dgx_a100, "l40s": fleet_machines.pcie_l40s}
 
 
@@ -61,14 +67,19 @@ def plain_machine(gpus: int, model: str = "H100", memory_gib: int = 80) -> Machi
 
 def node(name: str, text: str = "8") -> Node:
     """``8`` or a shape (hgx, a100, l40s); rack=, block=, clique=, model=, memory=, cpu=, pods=, ext=name:n, pool=,
-    label=k:v, taint=k:v (NoSchedule); unhealthy=0,1; cordoned, notready."""
+    label=k:v, taint=k:v (NoSchedule); unhealthy=0,1; cordoned, notready. MIG on A100s: mig=dynamic, or what each GPU is
+    cut into, mig=3g.40gb@0+1g.10gb@4/7g.80gb@0 (a slash between GPUs, ``-`` for a whole one, the last repeats)."""
     plain, named = words(text)
     shape = next((SHAPES[word] for word in plain if word in SHAPES), None)
     count = next((int(word) for word in plain if word.isdecimal()), 8)
     if shape is not None:
         machine = shape()
     else:
-        machine = plain_machine(count, named.get("model", "H100"), int(named.get("memory", "80")))
+        machine = plain_machine(
+            count, named.get("model", A100 if "mig" in named else "H100"), int(named.get("memory", "80"))
+        )
+    if "mig" in named:
+        machine = replace(machine, gpus=_cut(machine.gpus, named["mig"]))
     sick = {int(i) for i in named["unhealthy"].split(",")} if "unhealthy" in named else set()
     machine = replace(
         machine,
@@ -97,6 +108,34 @@ def node(name: str, text: str = "8") -> Node:
     )
 
 
+def _cut(gpus: tuple[Gpu, ...], text: str) -> tuple[Gpu, ...]:
+    cuts = text.split("/")
+    return tuple(cut_gpu(gpu, cuts[min(i, len(cuts) - 1)]) for i, gpu in enumerate(gpus))
+
+
+def cut_gpu(gpu: Gpu, text: str) -> Gpu:
+    """Cut one GPU: ``dynamic``, ``-`` for whole, ``""`` for MIG mode without instances, or 3g.40gb@0+1g.10gb@4."""
+    if text == "-":
+        return gpu
+    profiles = profiles_of(gpu.model)
+    number = {p.name: p for p in profiles}
+    found = () if text == "dynamic" else tuple(part.split("@") for part in text.split("+") if part)
+    instances = tuple(
+        MigInstance(
+            id=at,
+            profile=number[name].id,
+            start=int(start),
+            size=number[name].size,
+            device=f"{gpu.device}-mig-{device_text(name)}-{number[name].id}-{start}",
+        )
+        for at, (name, start) in enumerate(found)
+    )
+    geometry = MigGeometry(
+        enabled=True, pending=True, profiles=profiles, instances=instances, dynamic=text == "dynamic"
+    )
+    return replace(gpu, mig=geometry, mig_enabled=True, whole=text == "dynamic")
+
+
 def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((n, int(c)) for n, c in (e.split(":") for e in named.get("ext", "").split(",") if e)))
 
@@ -120,8 +159,13 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (must),
     near= (wish), model=, memory=, cpu=, ext=, port=, tolerate=, select=k:v, affinity=k:a|b, volume=k:v,
     duration=, overrun=, startdeadline=, restarts=, success=any, counts=role; fixed (not preemptible), suspended,
-    norestart."""
+    norestart. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is three of
+    them. strict keeps other tenants off its devices."""
     plain, named = words(text)
+    share = None
+    if "share" in named:
+        mode = ShareMode(named.get("mode", "time-slice"))
+        share = Share(milli=int(named["share"]), memory_bytes=int(named.get("sharemem", "0")) * GIB, mode=mode)
     roles = [match for word in plain if (match := re.fullmatch(r"(?:(\w+):)?(\d+)x(\d+)", word))]
     pod = PodShape(
         requests=Resources(cpu_milli=int(named.get("cpu", "1")) * 1000, pods=1, extended=_extended(named)),
@@ -146,6 +190,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
                 gpu_model=named.get("model", ""),
                 gpu_memory_bytes=int(named.get("memory", "0")) * GIB,
                 pod=pod,
+                mig=named.get("mig", ""),
+                share=share,
             )
             for match in roles
         )
@@ -162,6 +208,7 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         preemptible="fixed" not in plain,
         max_restarts=int(named.get("restarts", "3")),
         restart_on_failure="norestart" not in plain,
+        isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
         success_any=named.get("success") == "any",
         success_roles=(named["counts"],) if "counts" in named else (),
     )
@@ -170,6 +217,18 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
 def _terms(text: str) -> tuple[tuple[Requirement, ...], ...]:
     key, _, values = text.partition(":")
     return ((Requirement(key=key, operator="In", values=tuple(values.split("|"))),),)
+
+
+def pool(name: str, text: str = "") -> Pool:
+    """sharing=mig,mps,time-slice (nothing unless said), classes=; slow-serving (serving may use time slices)."""
+    plain, named = words(text)
+    return Pool(
+        name=name,
+        node_selector=(),
+        service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
+        sharing=tuple(m for m in named.get("sharing", "").split(",") if m),
+        serving_on_time_slices="slow-serving" in plain,
+    )
 
 
 class Stage:
@@ -182,7 +241,7 @@ class Stage:
         self.facts: list[ev.Event] = []
         self.cycles: list[Cycle] = []
         self.specs: dict[str, Gang] = {}
-        self.take(ev.PoolSeen(pool=Pool(name="fleet", node_selector=()), at_ms=T0))
+        self.take(ev.PoolSeen(pool=Pool(name="fleet", node_selector=(), sharing=SHARING_MODES), at_ms=T0))
         self.take(*(ev.NodeSeen(node=n, at_ms=T0) for n in nodes))
         self.take(*(ev.QueueSeen(queue=q, at_ms=T0) for q in queues))
 
@@ -280,6 +339,7 @@ def tell(effect: Effect, *, devices: bool = False) -> str:
             where: list[str] = []
             for member in effect.placement.members:
                 bits = ",".join(name.rpartition("-")[2] for name in member.devices)
+                bits += f"@{member.mig_start}" if member.mig_start >= 0 else ""
                 where.append(f"{member.node}[{bits}]" if devices else str(member.node))
             return f"place {effect.gang} on {' '.join(where)}"
         case Stop():

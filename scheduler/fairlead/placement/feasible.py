@@ -230,7 +230,7 @@ class Feasibility:
     def milli(self, role: Role, service: ServiceClass) -> int:
         """Return the most that one replica can be charged for, in thousandths of a GPU.
 
-        A MIG instance is charged for its part of a grid, so that depends on which GPU it will lie on.
+        A MIG instance is charged for its part of the grid that it will lie on.
         """
         if not role.mig:
             return role.gpu_milli
@@ -387,8 +387,7 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
 
 def row_is_free(role: Role, taking: Taking, wanted: int, overlay: Overlay) -> bool:
     """Whether exactly this, and all else that one pod of `role` needs, is free on a row; `wanted` devices."""
-    columns, row, rows = overlay.columns, taking.row, np.array([taking.row])
-    inventory = overlay.inventory
+    columns, inventory, row, rows = overlay.columns, overlay.inventory, taking.row, np.array([taking.row])
     if role.share is not None or role.mig:
         healthy = inventory.mig_mask if role.mig else inventory.healthy_mask
         room = parts_on(role, columns.group_number(taking.group), columns, rows, healthy[rows])[0]

@@ -12,6 +12,7 @@ from fairlead.placement.feasible import Feasibility, Fit, acceptable, scarcest, 
 from fairlead.placement.search import Answer, Placer, alternatives, named_levels, slices_of, takes_devices
 from fairlead.placement.sharing import mig_refusal, share_refusal
 from fairlead.placement.tree import Chains, Tree, Wish
+from fairlead.units import gpus_of
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
 
 
@@ -44,7 +45,8 @@ def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: F
     )
     fewest = sum(role.fewest for role in gang.roles)
     if best < fewest or _most_devices(gang, level, inventory, feasibility) < sum(r.fewest * r.gpus for r in gang.roles):
-        return refuse(Reason.TOO_BIG, need=gang.gpus, level=level.name, best=min(best, fewest), members=gang.members)
+        need = gpus_of(feasibility.charge(gang))
+        return refuse(Reason.TOO_BIG, need=need, level=level.name, best=min(best, fewest), members=gang.members)
     return None
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fairlead.model.gang import Gang, Placement, PodShape, Share
-from fairlead.world.fleet import WHOLE, Columns, IntColumn, Inventory, Part
+from fairlead.topology.mig_table import CLOSED
+from fairlead.world.fleet import MIXED, WHOLE, Columns, IntColumn, Inventory, Part
 from fairlead.world.snapshot import HostPorts, Running, World
 from fairlead.world.use import Use, use_of
 
@@ -139,7 +140,11 @@ class Overlay:
                     self.ports[change.row] = before
 
     def take_placement(self, gang: Gang, placement: Placement) -> None:
-        """Take everything a placement needs; members on nodes that are gone are skipped."""
+        """Take everything a placement needs; members on nodes that are gone are skipped.
+
+        What others still have of a device keeps newcomers off all of it, so that nobody moves in as they leave one by
+        one; that is not rolled back.
+        """
         for member in placement.members:
             row = self.inventory.row.get(member.node)
             if row is not None:
@@ -147,7 +152,15 @@ class Overlay:
                 mask = taking.mask & int(self.columns.free_mask[row])
                 part = taking.part if self.part_fits(taking) else None
                 alike = mask == taking.mask and part == taking.part
+                if not alike:
+                    self._keep_clear(row, (taking.mask & ~mask) | (0 if part == taking.part else 1 << taking.bit))
                 self.take(taking if alike else replace(taking, mask=mask, part=part))
+
+    def _keep_clear(self, row: int, devices: int) -> None:
+        """Let nobody else have a part of devices on which there are parts now."""
+        for bit in range(self.columns.group.shape[1]):
+            if devices >> bit & 1 and int(self.columns.group[row, bit]):
+                self.columns.group[row, bit], self.columns.mig_state[row, bit] = MIXED, CLOSED
 
     def part_fits(self, taking: Taking) -> bool:
         """Whether a MIG instance could be taken where it is to begin now."""
