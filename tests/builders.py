@@ -68,7 +68,7 @@ def plain_machine(gpus: int, model: str = "H100", memory_gib: int = 80) -> Machi
 def node(name: str, text: str = "8") -> Node:
     """``8`` or a shape (hgx, a100, l40s); rack=, block=, clique=, model=, memory=, cpu=, pods=, ext=name:n, pool=,
     label=k:v, taint=k:v (NoSchedule); unhealthy=0,1; cordoned, notready. MIG on A100s: mig=dynamic, or what each GPU is
-    cut into, mig=3g.40gb@0+1g.10gb@4/7g.80gb@0 (a slash between GPUs, ``-`` for a whole one, the last repeats)."""
+    cut into, mig=3g.40gb@0,1g.10gb@4/7g.80gb@0 (a slash between GPUs, ``-`` for a whole one, the last repeats)."""
     plain, named = words(text)
     shape = next((SHAPES[word] for word in plain if word in SHAPES), None)
     count = next((int(word) for word in plain if word.isdecimal()), 8)
@@ -114,12 +114,13 @@ def _cut(gpus: tuple[Gpu, ...], text: str) -> tuple[Gpu, ...]:
 
 
 def cut_gpu(gpu: Gpu, text: str) -> Gpu:
-    """Cut one GPU: ``dynamic``, ``-`` for whole, ``""`` for MIG mode without instances, or 3g.40gb@0+1g.10gb@4."""
+    """Cut one GPU: ``dynamic``, ``-`` for whole, ``""`` for MIG mode without instances, or 3g.40gb@0,1g.10gb@4."""
     if text == "-":
         return gpu
     profiles = profiles_of(gpu.model)
     number = {p.name: p for p in profiles}
-    found = () if text == "dynamic" else tuple(part.split("@") for part in text.split("+") if part)
+    dynamic = text == "dynamic"
+    found = () if dynamic else tuple(part.split("@") for part in text.split(",") if part)
     instances = tuple(
         MigInstance(
             id=at,
@@ -130,10 +131,8 @@ def cut_gpu(gpu: Gpu, text: str) -> Gpu:
         )
         for at, (name, start) in enumerate(found)
     )
-    geometry = MigGeometry(
-        enabled=True, pending=True, profiles=profiles, instances=instances, dynamic=text == "dynamic"
-    )
-    return replace(gpu, mig=geometry, mig_enabled=True, whole=text == "dynamic")
+    geometry = MigGeometry(enabled=True, pending=True, profiles=profiles, instances=instances, dynamic=dynamic)
+    return replace(gpu, mig=geometry, mig_enabled=True, whole=dynamic)
 
 
 def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
