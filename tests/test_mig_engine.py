@@ -280,3 +280,11 @@ def test_several_instances_on_one_gpu_all_fit_even_where_the_best_start_of_one_w
             stage.submit("a", f"{count}x0 mig={profile}")
             stage.settle()
             assert len(stage.attempt("a").placement.members) == count, (profile, others)
+
+
+def test_a_gpu_that_is_given_in_instances_only_is_free_or_held_and_not_down() -> None:
+    stage = Stage([builders.node("n1", "2 mig=3g.40gb@0/- unhealthy=1")], [builders.queue("team")])
+    assert [(v.free, v.held, v.down) for v in stage.engine.node_views()] == [(1, 0, 1)]
+    stage.submit("a", "1x0 mig=3g.40gb")
+    stage.settle()
+    assert [(v.free, v.held, v.down) for v in stage.engine.node_views()] == [(0, 1, 1)]

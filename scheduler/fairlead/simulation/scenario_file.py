@@ -26,7 +26,7 @@ from fairlead.model.events import (
 from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import Pool, Queue
+from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
 from fairlead.simulation.fields import Fields
 from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
 from fairlead.topology import fleet_machines, fleets
@@ -175,9 +175,9 @@ def _pools(fleet: Fields) -> dict[str, Pool]:
         name = item.text("name", pattern=NAME)
         if name in pools:
             item.fail("name", f"there are two pools {name!r}; rename one")
-        pools[name] = Pool(name=name, node_selector=(), service_classes=classes)
+        pools[name] = Pool(name=name, node_selector=(), service_classes=classes, sharing=SHARING_MODES)
         item.done()
-    return pools or {"fleet": Pool(name="fleet", node_selector=())}
+    return pools or {"fleet": Pool(name="fleet", node_selector=(), sharing=SHARING_MODES)}
 
 
 def _nodes(item: Fields, pools: Mapping[str, Pool], left: int) -> list[tuple[Node, Resources, tuple[str, ...]]]:
