@@ -7,14 +7,13 @@ lists are looked for in ``$FAIRLEAD_DATA/fgd-atc23/csv``.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median, stdev
-
-from topology_files import DATA
 
 from fairlead.bench.openb import sweep
 from fairlead.bench.openb_files import read_nodes, read_pods
@@ -24,7 +23,7 @@ from fairlead.cli.bench_openb import numbers_of
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/explanation/performance.md"
 BEGIN, END = "<!-- make bench-openb writes from here -->", "<!-- to here -->"
-FOLDER = DATA / "fgd-atc23/csv"
+FOLDER = Path(os.environ.get("FAIRLEAD_DATA", ROOT / "../shared/data")) / "fgd-atc23/csv"
 PREFIX = "openb_pod_list_"
 
 

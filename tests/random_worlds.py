@@ -19,9 +19,9 @@ from fairlead.model.gang import Gang, GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.placement.feasible import Feasibility
+from fairlead.placement.placer import Placer
 from fairlead.placement.refusals import unknown_level, why_never
 from fairlead.placement.score import Score
-from fairlead.placement.search import Placer
 from fairlead.world.overlay import Overlay
 
 MORE = int(os.environ.get("FAIRLEAD_EXAMPLES", "0"))

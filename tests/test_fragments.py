@@ -1,19 +1,16 @@
-"""The fragmentation score against a slow one in exact fractions, and what must hold of any score; the learned mix."""
+"""The fragmentation score against a slow one in exact fractions, and what must hold of any score."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from decimal import Decimal, getcontext
 from fractions import Fraction
 
-import builders as b
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.model.gang import Share
 from fairlead.placement.fragments import (
     NEVER,
     WEIGHTS_SUM,
@@ -22,7 +19,7 @@ from fairlead.placement.fragments import (
     domain_cost,
     largest_gang,
 )
-from fairlead.world.demand import FIRST_RENEWAL, KINDS_MAX, WINDOW, Arrivals, Kind, Mix, kinds_of, models_of
+from fairlead.world.demand import Kind, Mix
 
 getcontext().prec = 40
 CAPACITY = {"A100-80GB": 64_000, "H100": 32_000, "T4": 4_000}
@@ -105,7 +102,9 @@ def slow_cost(tables, mix, node, *, cpu, milli, taken):
     grows = slow_fragment(tables.classes, weights, model, free_cpu - cpu, left) - slow_fragment(
         tables.classes, weights, model, free_cpu, devices
     )
-    return grows + len(taken) * milli * slow_scarcity(mix, model) + Fraction(sum(devices), 100)
+    price = sum(int(tables.worth[devices[d]] - tables.worth[left[d]]) for d in taken) if milli < 1000 else 0
+    dear = len(taken) * milli * slow_scarcity(mix, model)
+    return grows + dear + Fraction(price, 10**7) + Fraction(sum(devices), 100)
 
 
 cpus = st.sampled_from([0, 1000, 3000, 6000, 7333, 16_000, 64_000])
@@ -320,71 +319,3 @@ def test_the_largest_gang_is_that_of_the_roomiest_domain():
     assert largest_gang(np.array([1, 2, 4, 8]), np.array([0, 0, 1, -1])) == 4
     assert largest_gang(np.array([1, 2, 2, 8]), np.array([0, 0, 0, 1])) == 8
     assert largest_gang(np.array([8]), np.array([-1])) == 0
-
-
-# --- the mix ---
-
-
-def test_the_mix_is_renewed_after_8_16_32_arrivals():
-    arrivals = Arrivals()
-    renewed = [n for n in range(1, 200) if arrivals.count(Kind(n % 3, 1000, 1))]
-    assert renewed == [FIRST_RENEWAL, 16, 32, 64, 128]
-    assert arrivals.mix.version == 5
-    assert arrivals.mix.pods == (43, 43, 42)
-
-
-def test_old_arrivals_fade():
-    arrivals = Arrivals()
-    old, new = Kind(0, 500, 1), Kind(0, 1000, 1)
-    for _ in range(WINDOW):
-        arrivals.count(old)
-    kept = arrivals.mix
-    for _ in range(3 * WINDOW):
-        arrivals.count(new)
-    share = dict(zip(arrivals.mix.kinds, arrivals.mix.pods, strict=True)).get(old, 0) / sum(arrivals.mix.pods)
-    assert 0 < share < 0.02
-    assert kept.kinds == (old,), "a mix that was handed out does not change"
-
-
-def test_a_flood_of_kinds_keeps_the_frequent_ones_and_bounded_memory():
-    arrivals = Arrivals()
-    for n in range(10_000):
-        arrivals.count(Kind(n, 1000, 1))
-        arrivals.count(Kind(1, 500, 1))
-    assert arrivals.mix.kinds[0] == Kind(1, 500, 1)
-    assert len(arrivals.mix.kinds) <= KINDS_MAX
-    assert len(arrivals._pods) <= 2 * KINDS_MAX
-
-
-@given(st.lists(kinds, max_size=60))
-def test_the_same_arrivals_make_the_same_mix(sequence):
-    first, second = Arrivals(), Arrivals()
-    for kind in sequence:
-        first.count(kind)
-        second.count(kind)
-    assert first.mix == second.mix
-
-
-def test_a_gang_counts_as_its_roles():
-    gang = b.gang("job", "4x8 within=rack model=H100|a100")
-    (kind,) = kinds_of(gang)
-    assert (kind.gpu_milli, kind.gpus, kind.models, kind.replicas, kind.within) == (
-        1000,
-        8,
-        ("a100", "h100"),
-        4,
-        "rack",
-    )
-
-
-def test_shares_count_by_their_part_and_mig_roles_not_at_all():
-    gang = b.gang("job", "1x1")
-    role = gang.roles[0]
-    share = replace(gang, roles=(replace(role, gpus=0, share=Share(milli=250)), replace(role, gpus=0, mig="1g.10gb")))
-    (kind,) = kinds_of(share)
-    assert (kind.gpu_milli, kind.gpus, kind.pod_milli) == (250, 1, 250)
-
-
-def test_models_are_alternatives_in_no_order():
-    assert models_of(" H100 |A100|h100") == ("a100", "h100")
-    assert models_of("") == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
 from itertools import combinations, pairwise, permutations
 from typing import Any
@@ -14,21 +16,26 @@ from random_machines import bits, machines, sets_of, table
 from random_worlds import examples
 from topology_files import data_file
 
+from fairlead.bench.scale_world import cube_mesh
+from fairlead.cli import render
 from fairlead.discovery.sources import read_path
+from fairlead.model.events import ForeignDevices
 from fairlead.model.fabric import Fabric, FabricLink
 from fairlead.model.hardware import Machine
+from fairlead.model.ranges import fold, unfold
 from fairlead.placement.gang_pace import GangPace, GangPaces, level_rates
 from fairlead.placement.local_shape import slowest_known
 from fairlead.placement.locality import LocalTables, cpu_mask, cpu_text, penalties
 from fairlead.placement.nic_matching import own_nic
 from fairlead.placement.rank_order import rank_order
 from fairlead.placement.rings import fastest_ring, ring_pace
+from fairlead.service.view_json import gang_doc
 from fairlead.topology.fabric_paths import FabricPaths
 from fairlead.topology.fleet_machines import dgx_a100, gb200_tray
 from fairlead.topology.islands import islands
 from fairlead.topology.paths import effective, nvlinks, path_class
 from fairlead.topology.tables import TableCache
-from fairlead.world.fleet import build_inventory
+from fairlead.world.inventory import build_inventory
 
 PLAIN = builders.plain_machine
 
@@ -181,6 +188,57 @@ def test_the_worked_example_of_the_documentation() -> None:
     chosen, spill = local.cores_for(0b1100, 16, local.cpus & ~cpu_mask("16-25,144-153"))
     assert (cpu_text(chosen), spill) == ("0-1,26-31,128-129,154-159", 4)
     assert penalties(machine, local, 0, far_cores=spill) == ("4 CPUs are not on the NUMA nodes of the GPUs",)
+
+
+def test_the_scheduler_decides_the_worked_example_and_says_what_is_worse() -> None:
+    stage = builders.Stage([builders.node(f"n{i}", "a100 rack=r1") for i in range(2)], [builders.queue("team")])
+    stage.take(ForeignDevices(name="n1", devices=("gpu-0", "gpu-1"), at_ms=builders.T0))
+    gang = builders.gang("two", "2x4 cpu=40 port=80")
+    stage.seen(replace(gang, roles=(replace(gang.roles[0], nics_per_gpu=1),)))
+    stage.settle()
+    found = stage.attempt("two").placement
+    assert [(m.node, fold(m.devices), fold(m.nics), m.cpus) for m in found.members] == [
+        ("n0", "gpu-[0-3]", "NIC[0-3]", "16-25,48-57,144-153,176-185"),
+        ("n1", "gpu-[2-5]", "NIC[2-5]", "16-25,112-121,144-153,240-249"),
+    ]
+    assert (found.pace_bytes_per_s, found.level, found.span) == (
+        24_000_000_000, "rack", (("island", 2), ("node", 2), ("rack", 1)),
+    )  # fmt: skip
+    out = io.StringIO()
+    render.explain(gang_doc(stage.view("two")), stage.now_ms, out=out)
+    said = out.getvalue()
+    assert "pace       24.0 GB/s predicted between any two GPUs of the gang" in said
+    assert re.findall(r"worse +(.*)", said) == [
+        "GPU0, GPU1 share the uplink of switch0, 2.0 times over",
+        "GPU2, GPU3 share the uplink of switch1, 2.0 times over (2 members)",
+        "GPU4, GPU5 share the uplink of switch2, 2.0 times over",
+    ]
+
+
+def test_a_pace_that_nobody_knows_is_not_passed_over() -> None:
+    stage = builders.Stage([builders.node("n0")], [builders.queue("team")])
+    for name, text, said in (("two", "2x1", ", slowest link unknown\n"), ("one", "1x1", ", borrowed\n")):
+        stage.submit(name, text)
+        stage.settle()
+        out = io.StringIO()
+        render.explain(gang_doc(stage.view(name)), stage.now_ms, out=out)
+        assert said in out.getvalue()
+
+
+def test_ring_order_is_what_a_status_says() -> None:
+    """A hybrid mesh has rings on NVLink alone; statuses and documents list devices along the one that was chosen."""
+    machine = cube_mesh()
+    node = replace(builders.node("n0"), machine=machine)
+    stage = builders.Stage([node], [builders.queue("team")])
+    stage.submit("ring", "1x8")
+    stage.settle()
+    found = stage.attempt("ring").placement
+    ring = table(machine).ring(0xFF)
+    assert ring != tuple(range(8))
+    assert found.members[0].devices == tuple(f"gpu-{at}" for at in ring)
+    doc = gang_doc(stage.view("ring"))["allocation"]
+    assert doc is not None
+    assert unfold(doc["members"][0]["devices"]) == found.members[0].devices
 
 
 @st.composite

@@ -55,6 +55,7 @@ SOUND = [
     gang(role(spread="rack"), topology=within("block")),
     gang(role(spread="node"), topology=within("island")),  # an island may join nodes
     gang(role(spread="rack"), topology=within("node", required=False)),
+    gang(role(), role("helper", min_replicas=0)),
     gang(role(spread="rack"), topology=within("cluster", ("node", 2))),
     gang(role(spread="hall"), topology=within("row")),  # levels of others are in no order that we know
     gang(role(replicas=4096)),
@@ -77,6 +78,7 @@ def test_what_makes_sense_is_left_alone(found: Gang) -> None:
         (gang(role(replicas=4096), role("b", 1)), "spec.roles[].replicas"),
         (gang(role(min_replicas=5)), "spec.roles[w].minReplicas"),
         (gang(role(min_replicas=0)), "spec.roles[w].minReplicas"),
+        (gang(role(min_replicas=0), role("b", min_replicas=0)), "spec.roles[w].minReplicas"),
         (gang(role(min_replicas=-1)), "spec.roles[w].minReplicas"),
         (gang(role(gpus=-1)), "spec.roles[w].devices.count"),
         (gang(role(gpus=1, share=Share(milli=5))), "spec.roles[w].devices.share"),

@@ -19,7 +19,7 @@ from fairlead.model.reasons import Reason, refuse
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.service.http_api import build_app
 from fairlead.service.metrics import Metrics
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, LevelRoom, NodeView, PoolView, QueueView
 
 PLACED = Placement(
     members=tuple(
@@ -38,6 +38,7 @@ PLACED = Placement(
     domain="r1",
     pace_bytes_per_s=450 * 10**9,
     span=(("node", 2), ("rack", 1)),
+    penalties=("4 CPUs are not on the NUMA nodes of the GPUs",),
 )
 
 
@@ -79,6 +80,12 @@ class Fixed:
 
     def recut_plan(self) -> RecutPlan:
         return RecutPlan(proposals=(), unserved=(("3g.40gb", 2),))
+
+    def fragmentation(self) -> Fragmentation:
+        room = (LevelRoom(level="node", gpus=5, nodes=0), LevelRoom(level="cluster", gpus=6, nodes=0))
+        return Fragmentation(
+            free_gpus=6, shared_free_milli=250, stranded_milli=1250, largest=room, pending_although_free=1
+        )
 
 
 class Taken:
@@ -143,6 +150,7 @@ def test_gangs_are_listed_without_and_explained_with_their_devices():
         "domain": "r1",
         "pace_bytes_per_s": 450 * 10**9,
         "span": {"node": 2, "rack": 1},
+        "penalties": ["4 CPUs are not on the NUMA nodes of the GPUs"],
         "placed_ms": 5,
         "nodes": [{"node": f"n{i}", "pods": {f"worker-{i}": "gpu-[0-1]"}} for i in (0, 1)],
         "members": [
@@ -206,6 +214,19 @@ def test_health_readiness_and_metrics():
     page = ask("GET", "/metrics").text
     assert 'fairlead_pending_gangs{reason="NotEnoughFree"} 1.0' in page
     assert 'fairlead_gpus{state="free"} 6.0' in page
+    assert 'fairlead_largest_gang_gpus{level="node"} 5.0' in page
+    assert "fairlead_stranded_gpus 1.25" in page
+
+
+def test_how_broken_up_the_free_gpus_are():
+    assert ask("GET", "/v1/fragmentation").json() == {
+        "as_of_ms": 42,
+        "free_gpus": 6,
+        "shared_free_milli": 250,
+        "stranded_milli": 1250,
+        "largest_gang": [{"level": "node", "gpus": 5, "nodes": 0}, {"level": "cluster", "gpus": 6, "nodes": 0}],
+        "pending_although_free": 1,
+    }
 
 
 def test_jobs_are_handed_in_and_deleted():

@@ -56,6 +56,7 @@ RUNS = gang(
     allocation={
         "attempt": 2, "placedAtMs": 5, "level": "rack", "domain": "r1", "pace": 450 * 10**9,
         "span": {"rack": 1, "node": 1, "island": 1}, "cpuSets": ["0-47"],
+        "penalties": ["4 CPUs are not on the NUMA nodes of the GPUs"],
         "members": [{"node": "n1", "pods": ["worker-0=gpu-[0-7];cpus=@0;nics=mlx5_[0-7]"]}],
     },
 )  # fmt: skip
@@ -220,7 +221,9 @@ def test_explain_shows_devices_pace_attempts_and_cost(config: Path):
     for part in (
         "team/runs is Running", "attempt    2, restarts after failures 1", "slowest link 450.0 GB/s",
         "n1: worker-0=gpu-[0-7] (CPUs 0-47; NICs mlx5_[0-7])", "spans      1 island, 1 node, 1 rack",
-        "pace       450.0 GB/s predicted", "2.000 GPU-hours so far, 1.000 of them in attempts that did not finish",
+        "pace       450.0 GB/s predicted between any two GPUs of the gang",
+        "worse      4 CPUs are not on the NUMA nodes of the GPUs",
+        "2.000 GPU-hours so far, 1.000 of them in attempts that did not finish",
     ):  # fmt: skip
         assert part in shown
     waits = plugin(config, "explain", "team/waits", context="alice").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from peer_cases import run as peer_run
 from peer_cases.small_lines import (
@@ -70,18 +71,43 @@ def test_kueue_usage_taints_labels_and_states_of_nodes_count() -> None:
 
 def test_kueue_what_is_not_modelled_is_so_by_a_field() -> None:
     one = pods(1, {"a": 1}, required=HOST)
-    weighed = {**one, "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}}
-    before = {**one, "previousAssignment": {"levels": [HOST]}}
+    shrunk = {**one, "previousAssignment": assigned(("a", 1), ("b", 2))}
+    sliced = pods(4, {"a": 2, "b": 2}, preferred=RACK, podSetSliceRequiredTopology=HOST, podSetSliceSize=2)
     for case in (
         kueue(TWO_RACKS, one, hasPriorUsage=True),
         kueue(TWO_RACKS, one, hasWorkload=True),
-        kueue(TWO_RACKS, weighed),
-        kueue(TWO_RACKS, before),
+        kueue(TWO_RACKS, shrunk),
+        kueue(TWO_RACKS, {**sliced, "previousAssignment": assigned(("a", 2))}),
         kueue(TWO_RACKS, one, gates={"TASFailedNodeReplacement": True}),
         kueue(TWO_RACKS, {**pods(1, {"a": 1}, required=RACK), "requests": {"cpu": 4000}}, levels=[BLOCK, RACK]),
     ):
         verdict = peer_run.judge(case)
         assert (verdict.state, bool(verdict.rule)) == ("not_modelled", True)
+
+
+def test_kueue_only_preferred_nodes_are_a_score_where_its_gate_looks_at_them() -> None:
+    wish = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}
+    weighed = {**pods(3, {"a": 2, "b": 1}, preferred=RACK), "nodeAffinity": wish}  # c alone would do
+    assert passes(kueue(TWO_RACKS, weighed))
+    looked = peer_run.judge(kueue(TWO_RACKS, weighed, gates={"TASRespectNodeAffinityPreferred": True}))
+    assert (looked.why, looked.waived) == ((), ("a peer's score: node affinity that is only preferred",))
+
+
+def test_kueue_pods_that_are_assigned_stay_and_the_others_come_beside_them() -> None:
+    grown = {**pods(4, {"a": 2, "b": 2}, required=RACK), "previousAssignment": assigned(("a", 1))}
+    assert passes(kueue(TWO_RACKS, grown))
+    other = {**pods(3, {"a": 1, "b": 2}, required=RACK), "previousAssignment": assigned(("a", 1))}
+    assert passes(kueue(TWO_RACKS, other)), "c would hold all three, but one is in the other rack"
+    full = {**pods(5, None, required=RACK), "previousAssignment": assigned(("a", 2), ("b", 1))}
+    assert passes(kueue(TWO_RACKS, full))
+
+
+def assigned(*places: tuple[str, int]) -> dict[str, Any]:
+    """An assignment in Kueue's short form."""
+    hosts = {"individual": {"prefix": "", "roots": [name for name, _ in places]}}
+    counts = {"individual": [count for _, count in places]}
+    part = {"domainCount": len(places), "valuesPerLevel": [hosts], "podCounts": counts}
+    return {"levels": [HOST], "slices": [part]}
 
 
 def test_kueue_an_even_split_over_needless_domains_is_a_score() -> None:
@@ -233,13 +259,35 @@ def test_kai_states_are_by_fields() -> None:
     ranked = [kai_queue("q", 1), kai_queue("p", 1, Priority=7)]
     rivals = [kai_job("a", 2, "-"), kai_job("b", 2, "-", belongs="p")]
     for case in (
-        kai(usesDRA=True),
+        kai(usesDRA=True, jobs=[claiming("a", "-", "own")]),
+        kai(usesDRA=True, jobs=[claiming("a", "n0", "shared"), claiming("b", "-", "shared"), kai_job("c", 1, "-")]),
+        kai(nodes={"n0": {"gpus": 64}}, jobs=[job]),
+        kai(jobs=[kai_job("a", 2, "n0"), kai_job("b", 1, "n0")]),
         kai(queues=ranked, jobs=rivals),
         kai(queues=[kai_queue("q", 2, MaxAllowedCPUs=1_000_000)], jobs=[{**job, "cpuPerTask": 1_500}]),
         kai(jobs=[{**job, "somethingNew": 3}]),
         kai(jobs=[{**job, "subGroups": {"name": "", "minSubGroup": 1}}]),
     ):
         assert peer_run.judge(case).state == "not_modelled"
+
+
+def claiming(name: str, state: str, *claims: str) -> dict[str, Any]:
+    found = kai_job(name, 0, state)
+    found["tasks"][0]["claims"] = list(claims)
+    return found
+
+
+def test_kai_a_claim_that_is_held_already_costs_nothing_and_binds_to_its_node() -> None:
+    nodes = {"n0": {"gpus": 0}, "n1": {"gpus": 0}}
+    jobs = [claiming("a", "n1", "shared"), claiming("b", "-", "shared"), kai_job("c", 0, "-")]
+    expected = {"a": runs("n1"), "b": runs("n1"), "c": runs()}
+    assert passes(kai(usesDRA=True, nodes=nodes, jobs=jobs, expectedJobs=expected))
+
+
+def test_kai_a_level_that_no_node_is_in_is_refused_by_the_engine() -> None:
+    topology = {"subGroups": {"name": "", "topology": {"name": "t", "required": "rack", "preferred": ""}}}
+    topologies = [{"name": "t", "levels": ["rack"]}]
+    assert passes(kai(jobs=[kai_job("a", 1, "-", **topology)], topologies=topologies, expectedJobs={"a": WAITS}))
 
 
 def test_kai_a_job_that_is_deleted_goes() -> None:

@@ -16,9 +16,10 @@ from fairlead.model import events as ev
 from fairlead.model.gang import GangId, PodShape, Role, Slices, TopologyRequest
 from fairlead.model.hardware import NodeName, Resources
 from fairlead.placement.feasible import Feasibility
+from fairlead.placement.placer import Placer
 from fairlead.placement.refusals import unknown_level, why_never
 from fairlead.placement.score import Score
-from fairlead.placement.search import Placer
+from fairlead.world.demand import Arrivals, kinds_of
 from fairlead.world.overlay import Overlay
 
 MODELS = ("H100", "A100")
@@ -176,8 +177,13 @@ def test_columns_that_follow_changes_equal_columns_made_anew(data) -> None:
     nodes = data.draw(small_nodes())
     world = Stage(nodes).engine.world(T0)
     feasibility = Feasibility(world.inventory, world.pools)
-    placer = Placer(Overlay(world), feasibility, Score())
+    placer = Placer(Overlay(world), feasibility)
     gangs = [data.draw(small_gangs()) for _ in range(4)]
+    arrivals = Arrivals()
+    for gang in gangs * data.draw(st.integers(0, 4)):
+        for kind in kinds_of(gang):
+            arrivals.count(kind)
+    placer.learn(arrivals.mix)
     marks = []
     for gang in [*gangs, *gangs]:
         if marks and data.draw(st.booleans()):
@@ -185,7 +191,8 @@ def test_columns_that_follow_changes_equal_columns_made_anew(data) -> None:
         marks.append(placer.overlay.checkpoint())
         if unknown_level(gang, world.inventory) is None:
             placer.place(gang)
-        fresh = Placer(Overlay(replace(world, free=placer.overlay.columns)), feasibility, Score())
+        fresh = Placer(Overlay(replace(world, free=placer.overlay.columns)), feasibility)
+        fresh.learn(arrivals.mix)
         for other in gangs:
             for role in other.roles:
                 kept, made = placer.classes.of(other, role), fresh.classes.of(other, role)

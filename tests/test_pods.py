@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,25 +171,30 @@ def test_pod_names_fit_and_stay_apart(gang, index, number):
 def held(draw):
     """What a member may hold: whole GPUs with cores and NICs, or a part of one."""
     node, role = draw(st.sampled_from(["n1", "n2", "n3"])), draw(st.sampled_from(["worker", "ps-a"]))
-    whole = draw(st.booleans())
+    whole, size = draw(st.booleans()), draw(st.integers(0, 5))
     return Member(
         role=role,
         index=0,
         rank=0,
         node=node,
-        devices=tuple(f"gpu-{i}" for i in range(draw(st.integers(0, 4)))) if whole else ("gpu-3",),
+        devices=tuple(f"gpu-{i}" for i in draw(st.permutations(range(12)))[:size]) if whole else ("gpu-3",),
         share_milli=0 if whole else draw(st.integers(1, 999)),
         mig_start=-1 if whole else draw(st.integers(-1, 11)),
         cpus=draw(st.sampled_from(["", "0-47", "0,2,4,6", "1"])),
-        nics=draw(st.sampled_from([(), ("mlx5_0",), ("mlx5_0", "mlx5_1", "eth9")])),
+        nics=draw(st.sampled_from([(), ("mlx5_0",), ("mlx5_1", "eth9", "mlx5_0"), ("bond", "mlx5_00", "mlx5_7")])),
     )
 
 
-@given(st.lists(held(), min_size=1), st.dictionaries(st.sampled_from(["island", "node", "rack"]), st.integers(1, 9)))
-def test_what_status_and_annotations_record_is_read_back_in_rank_order(rows, span):
+@given(
+    st.lists(held(), min_size=1),
+    st.dictionaries(st.sampled_from(["island", "node", "rack"]), st.integers(1, 9)),
+    st.lists(st.text(max_size=40), max_size=8),
+)
+def test_what_status_and_annotations_record_is_read_back_in_rank_and_ring_order(rows, span, penalties):
     members = tuple(dataclasses.replace(row, index=rank, rank=rank) for rank, row in enumerate(rows))
     made = attempt(*members)
-    made = dataclasses.replace(made, placement=dataclasses.replace(made.placement, span=tuple(sorted(span.items()))))
+    where = dataclasses.replace(made.placement, span=tuple(sorted(span.items())), penalties=tuple(penalties))
+    made = dataclasses.replace(made, placement=where)
     written = msgspec.json.decode(msgspec.json.encode(pods.allocation_status(made)), type=Allocation)
     assert pods.read_allocation(written, Tier.BORROWED) == made
     for one in members:
@@ -204,6 +211,17 @@ def test_an_allocation_that_somebody_edited_is_named(text):
     broken = msgspec.convert({"cpuSets": ["0-3"], "members": [{"node": "n1", "pods": [text]}]}, Allocation)
     with pytest.raises(UnreadableInput, match=r"status\.allocation\.members"):
         pods.read_allocation(broken)
+
+
+def test_penalties_never_make_a_status_that_the_schema_refuses():
+    where = Placement(members=(member(0),), penalties=tuple(f"{i} " + "x" * 600 for i in range(20)))
+    written = pods.allocation_status(dataclasses.replace(attempt(), placement=where))["penalties"]
+    schema = yaml.safe_load((Path(__file__).parents[1] / "crds/gangjobs.yaml").read_text())
+    status = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    bounds = [status[part]["properties"]["penalties"] for part in ("allocation", "nomination")]
+    assert [(b["maxItems"], b["items"]["maxLength"]) for b in bounds] == [(len(written), len(written[0]))] * 2
+    assert written[3].startswith("3 xxx")
+    assert written[3].endswith("x…")
 
 
 def test_4096_members_stay_far_below_the_size_of_an_object():

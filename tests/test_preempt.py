@@ -9,9 +9,9 @@ from builders import Stage, tell
 
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, slots, slots_on
+from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import RESTART_COST_MS, Room, find_room, lost_work
 from fairlead.placement.score import Score
-from fairlead.placement.search import Placer
 from fairlead.world.overlay import Overlay
 
 MIN = 60_000

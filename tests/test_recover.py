@@ -290,9 +290,11 @@ def test_what_the_current_attempt_used_is_counted_by_the_members_that_it_has(clu
 
 def test_cores_nics_and_parts_of_gpus_come_back_from_status_and_from_the_objects_alone(cluster):
     one, two = placement().members
-    one = replace(one, cpus="0-47", nics=("mlx5_0", "mlx5_1"))
+    one = replace(one, devices=("gpu-1", "gpu-0"), cpus="0-47", nics=("mlx5_0", "mlx5_1"))
     two = replace(two, devices=("gpu-5",), share_milli=143, mig_start=4)
-    held = replace(placement(), members=(one, two), span=(("node", 2), ("rack", 1)))
+    held = replace(
+        placement(), members=(one, two), span=(("node", 2), ("rack", 1)), penalties=("a NIC is reached over SYS",)
+    )
     cluster.job(place=held).objects(place=held)
     (recovered,) = facts(cluster.recover(), Recovered)
     assert recovered.placement == held

@@ -12,7 +12,7 @@ import pytest
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Gang, Role
 from fairlead.model.hardware import Node
-from fairlead.model.tenancy import Queue
+from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
 from fairlead.simulation.scenario_file import read, read_document
 
 NODE = {"name": "n", "gpus": 4, "cpu": 8, "memory": "64Gi", "levels": {"rack": "r1"}}
@@ -29,7 +29,16 @@ def job(name: str = "a", **more: Any) -> dict[str, Any]:
 
 EVERYTHING = {
     "fleet": {
-        "pools": [{"name": "gold", "serviceClasses": ["serving"]}],
+        "pools": [
+            {
+                "name": "gold",
+                "serviceClasses": ["serving"],
+                "sharing": ["time-slice", "mig"],
+                "mig": "dynamic",
+                "servingOnTimeSlices": True,
+                "budgets": [{"level": "rack", "resource": "example.com/watts", "amount": "40k"}],
+            }
+        ],
         "levels": ["block"],
         "nodes": [
             {
@@ -117,6 +126,7 @@ NOT_WRITTEN = {
     Gang: {"start_deadline_ms", "max_restarts", "restart_on_failure", "success_any", "success_roles"},
     Role: {"gpus", "mig"},  # beside a share
     Queue: set[str](),
+    Pool: {"taint", "driver", "device_class", "mig_device_class"},
     Node: {"driver", "conflicts"},
 }
 """What a run can't make a difference in: nobody fails or succeeds there."""
@@ -124,7 +134,13 @@ NOT_WRITTEN = {
 
 def test_every_word_of_a_world_can_be_written() -> None:
     scenario = read_document(EVERYTHING)
-    for thing in (scenario.waiting[0], scenario.waiting[0].roles[0], scenario.queues[1], scenario.nodes[0]):
+    for thing in (
+        scenario.waiting[0],
+        scenario.waiting[0].roles[0],
+        scenario.queues[1],
+        scenario.nodes[0],
+        scenario.pools[0],
+    ):
         for one in dataclasses.fields(thing):
             if one.default is dataclasses.MISSING or one.name in NOT_WRITTEN[type(thing)]:
                 continue
@@ -135,6 +151,24 @@ def test_every_word_of_a_world_can_be_written() -> None:
     assert scenario.used["n-2"].cpu_milli == 250
     assert scenario.foreign["n-2"] == ("gpu-0",)
     assert scenario.nodes[0].allocatable.cpu_milli == 1_500
+
+
+def test_a_pool_says_how_its_gpus_are_shared_and_no_pool_at_all_allows_everything() -> None:
+    assert read_document(world()).pools[0].sharing == SHARING_MODES
+    named = world(fleet={"pools": [{"name": "p"}], "nodes": [NODE]})
+    assert read_document(named).pools[0].sharing == ("mig",)
+    for words, says in (
+        ({"sharing": ["halves"]}, "fleet.pools[0].sharing: 'halves' is not one of"),
+        ({"mig": "sometimes"}, "fleet.pools[0].mig"),
+        ({"servingOnTimeSlices": True}, "fleet.pools[0].servingOnTimeSlices: means nothing unless"),
+        (
+            {"budgets": [{"level": "rack", "resource": "example.com/watts", "amount": 1}] * 2},
+            "fleet.pools[0].budgets[1]",
+        ),
+        ({"budgets": [{"level": "rack", "resource": "example.com/watts", "amount": 1.5}]}, "fleet.pools[0].budgets[0]"),
+    ):
+        with pytest.raises(UnreadableInput, match=re.escape(says)):
+            read_document(world(fleet={"pools": [{"name": "p", **words}], "nodes": [NODE]}))
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from fairlead.cli.render import span_text
 from fairlead.model.gang import Member
 from fairlead.model.hardware import Link, NodeName
 from fairlead.topology.tables import TableCache
-from fairlead.world.fleet import build_inventory
+from fairlead.world.inventory import build_inventory
 from fairlead.world.span import span_of
 
 from .builders import node, plain_machine

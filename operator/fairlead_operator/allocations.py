@@ -1,9 +1,10 @@
 """Where a gang is, as GangJob.status and the annotations of its pods say it: written small, read back exactly.
 
-A member is ``worker-0=gpu-[0-7]`` and then, each after a semicolon, what else was chosen for it: ``milli=250`` (the
-part of its one GPU), ``mig=4`` (the unit of the GPU's grid where its instance begins), ``cpus=0-47`` and
-``nics=mlx5_[0-7]``. In a status a CPU list stands once, in ``cpuSets``, and members name it by its place
-(``cpus=@0``): where cores are numbered in turn over the sockets, lists are long, and 4,096 of them fill an object.
+A member is ``worker-0=gpu-[0-7]``, its devices along their ring, and then, each after a semicolon, what else was chosen
+for it: ``milli=250`` (the part of its one GPU), ``mig=4`` (the unit of the GPU's grid where its instance begins),
+``cpus=0-47`` and ``nics=mlx5_[0-7]``. In a status a CPU list stands once, in ``cpuSets``, and members name it by its
+place (``cpus=@0``): where cores are numbered in turn over the sockets, lists are long, and 4,096 of them fill an
+object.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # the plugin reads members too and starts sooner without thes
     from fairlead_operator.custom_objects import Allocation, NominationStatus
 
 _MEND = "leave status to the operator"
+PENALTIES_MAX = 16
+PENALTY_CHARS_MAX = 512
+"""What the schema of GangJob allows; a status that it refuses would say nothing at all."""
 
 
 def placement_status(placement: Placement) -> dict[str, Any]:
@@ -38,6 +42,7 @@ def placement_status(placement: Placement) -> dict[str, Any]:
         "level": placement.level,
         "pace": placement.pace_bytes_per_s,
         "span": dict(placement.span),
+        "penalties": [_shortened(text) for text in placement.penalties[:PENALTIES_MAX]],
         "cpuSets": list(cpu_sets),
         "members": members,
     }
@@ -57,6 +62,7 @@ def read_placement(found: Allocation | NominationStatus) -> Placement:
         domain=found.domain,
         pace_bytes_per_s=found.pace,
         span=tuple(sorted(found.span.items())),
+        penalties=tuple(found.penalties),
     )
 
 
@@ -117,6 +123,10 @@ def read_member(text: str, role: str, index: int, rank: int, node: NodeName, cpu
         cpus=cpus,
         nics=unfold(found["nics"]) if found.get("nics") else (),
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= PENALTY_CHARS_MAX else text[: PENALTY_CHARS_MAX - 1] + "…"
 
 
 def _extras(member: Member, cpus: str) -> Iterator[str]:

@@ -138,6 +138,7 @@ class Allocation(Record, frozen=True, kw_only=True):
     level: str = "cluster"
     pace: int = 0
     span: dict[str, int] = {}
+    penalties: list[str] = []
     cpu_sets: list[str] = []
     members: list[AllocatedNode] = []
 
@@ -149,6 +150,7 @@ class NominationStatus(Record, frozen=True, kw_only=True):
     level: str = "cluster"
     pace: int = 0
     span: dict[str, int] = {}
+    penalties: list[str] = []
     cpu_sets: list[str] = []
     members: list[AllocatedNode] = []
     victims: list[str] = []

@@ -38,6 +38,7 @@ OVERVIEW_S = 5.0
 USAGE_S = 30.0
 CHAIN_HEAD_S = 60.0
 DRIFT_S = 60.0
+FRAGMENTATION_S = 10.0
 FIRST_TURN_LOOKS = 100  # 5 s at most
 
 
@@ -92,6 +93,7 @@ class Upkeep:
                 ("usage", USAGE_S, self._read_usage),
                 ("chain_head", CHAIN_HEAD_S, self._publish_head),
                 ("drift", DRIFT_S, self._look_for_drift),
+                ("fragmentation", FRAGMENTATION_S, self._measure_fragmentation),
             ):
                 tasks.create_task(_every(name, every_s, work))
 
@@ -127,6 +129,9 @@ class Upkeep:
             state.holds, state.nodes, None if self._behind_ms else booked, allocated_members(self._watches.claims.store)
         )
         self._metrics.drift_holds.set(len(self._drift.look(now)))
+
+    async def _measure_fragmentation(self) -> None:
+        self._metrics.observe_fragmentation(self._engine.fragmentation())
 
     # --- what people look at --------------------------------------------------------------------------------------
 

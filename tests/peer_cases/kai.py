@@ -11,7 +11,7 @@ from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
 from peer_cases.kai_world import Kai, convert
-from peer_cases.verdicts import Case, Comparison, Verdict, decide
+from peer_cases.verdicts import MOST_GPUS, Case, Comparison, Verdict, decide
 
 EVICTING = ("reclaim", "preempt", "consolidat")
 """Parts of the names of suites that are about evictions. A suite is a field of the case."""
@@ -64,7 +64,7 @@ def _later(case: Case) -> str:
 
 def _not_modelled(case: Case, world: Kai) -> str:
     tasks = [task for job in case["jobs"] for task in job["tasks"]]
-    if case["usesDRA"] or any(task.get("claims") for task in tasks):
+    if any(task.get("claims") for task in tasks) and not _claims_are_held(case, world):
         return "DRA claims are not in the dump"
     if any(task["state"] == "StuckInReleasing" for task in tasks):
         return "a pod that does not end"
@@ -72,6 +72,10 @@ def _not_modelled(case: Case, world: Kai) -> str:
         strange = {word for one in listed for word, value in one.items() if value and word not in words}
         if strange:
             return f"a field that we have no word for: {sorted(strange)[0]}"
+    if max([int(node.get("gpus") or 0) for node in case["nodes"].values()], default=0) > MOST_GPUS:
+        return "more GPUs on a node than a node of ours has"
+    if any(world.devices_held(name) > int(node.get("gpus") or 0) for name, node in case["nodes"].items()):
+        return "more runs on a node than it has"
     if world.nested:
         return "groups inside groups that share a domain, or so many of so many groups"
     for job in case["jobs"]:
@@ -84,6 +88,18 @@ def _not_modelled(case: Case, world: Kai) -> str:
     if _quota_decides(case, world):
         return "a queue's quota of CPU or memory decides"
     return ""
+
+
+def _claims_are_held(case: Case, world: Kai) -> bool:
+    """Whether every claim of a task that waits is one that a running task has, so that it costs no more devices.
+
+    What such claims hold is not in the dump, so nothing else may ask for GPUs.
+    """
+    for job in case["jobs"]:
+        for task in job["tasks"]:
+            if task["state"] == "Pending" and any(claim not in world.claimed for claim in task.get("claims") or ()):
+                return False
+    return not any(job["gpusPerTask"] or job.get("gpuMemoryPerTask") for job in case["jobs"])
 
 
 def _quota_decides(case: Case, world: Kai) -> bool:

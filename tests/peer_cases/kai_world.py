@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
-from peer_cases.verdicts import Case
+from peer_cases.verdicts import Case, only_on
 
 GPU_MEMORY_MIB = 100
 """What KAI's fake nodes say of a GPU's memory; so are cores and bytes below."""
@@ -28,6 +28,14 @@ class Kai:
         self.levels: list[list[str]] = [list(topology["levels"]) for topology in topologies]
         self.gpus = sum(int(node.get("gpus") or 0) for node in self.nodes.values())
         self.nested = any(_is_nested(job) for job in case["jobs"])
+        self.claimed = {
+            claim: task["node"]
+            for job in case["jobs"]
+            for task in job["tasks"]
+            if task["state"] == "Running"
+            for claim in task.get("claims") or ()
+        }
+        """Claims that are allocated, and on which node."""
 
     def chain(self, queue: str) -> list[str]:
         """A queue and all above it."""
@@ -45,6 +53,16 @@ class Kai:
             if queue in self.chain(job["queue"])
             for task in job["tasks"]
         )
+
+    def devices_held(self, node: str) -> int:
+        """GPUs of a node that running tasks hold: whole ones, and one for every group of shares."""
+        whole, groups = 0, set[str]()
+        for job in self.case["jobs"]:
+            for task in job["tasks"]:
+                if task.get("node") == node:
+                    groups.update(task.get("gpuGroups") or ())
+                    whole += 0 if task.get("gpuGroups") else int(job["gpusPerTask"])
+        return whole + len(groups)
 
     @property
     def competing(self) -> bool:
@@ -146,7 +164,7 @@ def _roles(job: Mapping[str, Any], tasks: Sequence[int]) -> dict[str, list[int]]
     kinds: dict[str, list[int]] = {}
     for at in tasks:
         task = job["tasks"][at]
-        kind = str((task.get("subGroup"), task.get("mig"), task.get("nodeAffinity")))
+        kind = str((task.get("subGroup"), task.get("mig"), task.get("nodeAffinity"), task.get("claims")))
         kinds.setdefault(kind, []).append(at)
     return {f"r{number}": ats for number, ats in enumerate(kinds.values())}
 
@@ -157,11 +175,21 @@ def convert(world: Kai) -> dict[str, object]:
     running = [_running(job, world) for job in jobs if _held(job)]
     named = [job for job in running if any("devices" in member for member in _members(job))]
     return {
-        "fleet": {"nodes": [_node(name, world) for name in world.nodes]},
+        "fleet": {"levels": _levels_asked(world), "nodes": [_node(name, world) for name in world.nodes]},
         "queues": [_queue(queue, world) for queue in world.queues.values()],
         "running": [*named, *(job for job in running if job not in named)],
         "waiting": [_rest(job, world) for job in jobs if _waiting(job)],
     }
+
+
+def _levels_asked(world: Kai) -> list[str]:
+    """Levels of the topologies and of the jobs, so that asking for one that no node is in is the engine's to refuse."""
+    groups = [job.get("subGroups") or {} for job in world.case["jobs"]]
+    inner = [one for group in groups for one in group.get("subGroupSets") or ()]
+    sets = [one for group in (*groups, *inner) for one in group.get("podSets") or ()]
+    wishes = [one.get("topology") or {} for one in (*groups, *inner, *sets)]
+    asked = [wish.get(word) for wish in wishes for word in ("required", "preferred")]
+    return sorted({level for level in (*asked, *(level for levels in world.levels for level in levels)) if level})
 
 
 def _members(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -230,8 +258,7 @@ def _role(job: Mapping[str, Any], name: str, tasks: Sequence[int]) -> dict[str, 
     elif gpus:
         words["gpus"] = int(gpus)
     if first.get("nodeAffinity"):
-        named = {"key": "metadata.name", "operator": "In", "values": first["nodeAffinity"]}
-        words["affinity"] = [{"all": [named]}]
+        words["affinity"] = only_on(None, first["nodeAffinity"])
     return words
 
 
@@ -280,9 +307,12 @@ def _rest(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
             role["topology"] = {"within": wish["required"]}
         elif preferred and topology.get("required"):
             role["topology"] = {"within": preferred, "mode": "preferred"}
+        claims = [claim for at in tasks for claim in job["tasks"][at].get("claims") or ()]
+        if claims:
+            role["affinity"] = only_on(role.get("affinity"), sorted({world.claimed[claim] for claim in claims}))
         if held:
             nodes = [node for node in world.nodes if world.domain(topology["required"], node) in held]
-            role["affinity"] = [{"all": [{"key": "metadata.name", "operator": "In", "values": nodes}]}]
+            role["affinity"] = only_on(role.get("affinity"), nodes)
         roles.append(role)
     document = {**_job(job, world.rest(job["name"])), "roles": roles}
     if topology.get("required"):

@@ -1,7 +1,8 @@
 """Kueue's topology-aware cases: one workload of pod sets on an otherwise idle tree.
 
 Law: fits or not, the required domain, slices whole inside their domains, and no more domains than Kueue uses, the
-widest level first. With the gate for balanced placement also an even split. Which of equal domains is taste.
+widest level first. With the gate for balanced placement also an even split. Which of equal domains is taste. Pods of an
+elastic workload that are assigned already run where they are, and the others wait.
 """
 
 from __future__ import annotations
@@ -10,22 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peer_cases.verdicts import (
-    Case,
-    Comparison,
-    Verdict,
-    amounts,
-    decide,
-    fits,
-    gpus_are_whole,
-    offer,
-    request,
-    required_affinity,
-    taints,
-    tolerations,
-)
+from peer_cases.kueue_world import WORKLOAD, Tree, asked, convert, groups, largest, role_name, slices_of
+from peer_cases.verdicts import Case, Comparison, Verdict, decide, fits
 
-HOSTNAME = "kubernetes.io/hostname"
 OTHER_GATES = (
     "ElasticJobsViaWorkloadSlices",
     "ElasticJobsViaWorkloadSlicesWithTAS",
@@ -52,82 +40,34 @@ def judge(case: Case) -> Verdict:
         return Verdict(name, "not_modelled", rule)
     rule = _taste(case, tree)
     if rule:
-        return Verdict(name, "taste", rule, stable=decide(_world(case, tree)).stable)
-    outcome = decide(_world(case, tree))
+        return Verdict(name, "taste", rule, stable=decide(convert(case, tree)).stable)
+    outcome = decide(convert(case, tree))
     comparison = Comparison()
     expected = [pod_set["wantAssignment"] for pod_set in case["podSets"]]
-    placed = outcome.placed[0].placement if outcome.placed else None
+    placed = next((one.placement for one in outcome.placed if one.gang == WORKLOAD), None)
     comparison.law(not outcome.victims, "something was stopped")
     if placed is None or not all(expected):
         left = outcome.waiting[0].refusal if outcome.waiting else None
         comparison.law(not all(expected), f"not placed: {left.message if left else 'no reason'}")
         comparison.law(placed is None, f"placed, though Kueue says: {case['podSets'][0]['wantReason']}")
         return comparison.verdict(name, outcome)
-    for group in _groups(case):
-        roles = {_role_name(case, at) for at in group}
+    for group in groups(case):
+        roles = {role_name(case, at) for at in group}
         ours = Counter(tree.leaf_of[m.node] for m in placed.members if m.role in roles)
+        for at in group:
+            ours.update(tree.before[at])
         theirs = Counter[tuple[str, ...]]()
         for at in group:
             theirs.update({tree.leaf(d["Values"]): d["Count"] for d in expected[at]["Domains"]})
         _compare(case, tree, group, ours, theirs, comparison)
         for at in group:
-            own = Counter(tree.leaf_of[m.node] for m in placed.members if m.role == _role_name(case, at))
+            own = Counter(tree.leaf_of[m.node] for m in placed.members if m.role == role_name(case, at))
+            own.update(tree.before[at])
             _slices_hold(case["podSets"][at], tree, own, comparison)
-            if at == _largest(case, group) and tree.used(ours) == tree.used(theirs):
+            if at == largest(case, group) and tree.used(ours) == tree.used(theirs):
                 other = Counter({tree.leaf(d["Values"]): d["Count"] for d in expected[at]["Domains"]})
                 _is_even(case, own, other, comparison)
     return comparison.verdict(name, outcome)
-
-
-class Tree:
-    """The nodes that are in every level of the topology, and where."""
-
-    def __init__(self, case: Case) -> None:
-        self.levels: list[str] = list(case["levels"])
-        self.nodes = [n for n in case["nodes"] if all(n["labels"].get(level) for level in self.levels)]
-        self.leaf_of = {n["name"]: tuple(n["labels"][level] for level in self.levels) for n in self.nodes}
-        hosts = [n["labels"].get(HOSTNAME) for n in self.nodes]
-        self.host_leaf = self.levels[-1] == HOSTNAME and len(set(hosts)) == len(hosts)
-        self.offers = {n["name"]: amounts(n["allocatable"]) for n in self.nodes}
-        for pod in case["pods"] or ():
-            if pod["phase"] in ("Succeeded", "Failed") or pod["node"] not in self.offers:
-                continue
-            self.offers[pod["node"]].subtract(Counter({"pods": 1}) + _sum(pod["requests"]))
-
-    def level(self, key: str) -> str:
-        """Our name of a level."""
-        return "node" if key == HOSTNAME and self.host_leaf else key
-
-    def leaf(self, values: Sequence[str]) -> tuple[str, ...]:
-        """The whole path of a domain that Kueue names by all its values, or by its hostname alone."""
-        if len(values) == len(self.levels):
-            return tuple(values)
-        return next((path for path in self.leaf_of.values() if path[-1] == values[-1]), tuple(values))
-
-    def used(self, counts: Mapping[tuple[str, ...], int]) -> tuple[int, ...]:
-        """How many domains of each level hold pods, the widest level first."""
-        taken = [leaf for leaf, count in counts.items() if count]
-        return tuple(len({leaf[: depth + 1] for leaf in taken}) for depth in range(len(self.levels)))
-
-    def inside(self, counts: Mapping[tuple[str, ...], int], level: str) -> Counter[tuple[str, ...]]:
-        """Pods in each domain of a level."""
-        depth = self.levels.index(level) if level in self.levels else len(self.levels) - 1
-        found = Counter[tuple[str, ...]]()
-        for leaf, count in counts.items():
-            found[leaf[: depth + 1]] += count
-        return found
-
-
-def _sum(containers: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    total = Counter[str]()
-    for container in containers:
-        total.update(amounts(container))
-    return total
-
-
-def _asked(pod_set: Mapping[str, Any]) -> Counter[str]:
-    """A pod's requests; here cpu is in thousandths already."""
-    return Counter({name: int(value) for name, value in pod_set["requests"].items()})
 
 
 # --- rules over fields ------------------------------------------------------------------------------------------------
@@ -138,13 +78,10 @@ def _not_modelled(case: Case, tree: Tree) -> str:
         return "usage before the case is not in the dump"
     if case["hasWorkload"]:
         return "the workload whose node is replaced is not in the dump"
-    if any(pod_set["previousAssignment"] for pod_set in case["podSets"]):
-        return "elastic workload: pods beside a previous assignment"
+    if any(tree.before):
+        return _elastic(case, tree)
     if any((case["gates"] or {}).get(gate) for gate in OTHER_GATES):
         return "gate about workloads that are admitted already"
-    for pod_set in case["podSets"]:
-        if (pod_set["nodeAffinity"] or {}).get("preferredDuringSchedulingIgnoredDuringExecution"):
-            return "preferred node affinity"
     if not any(pod_set["count"] for pod_set in case["podSets"]):
         return "a workload without pods"
     if any(_adds_up(pod_set, tree) for pod_set in case["podSets"]):
@@ -152,9 +89,21 @@ def _not_modelled(case: Case, tree: Tree) -> str:
     return ""
 
 
+def _elastic(case: Case, tree: Tree) -> str:
+    """Of elastic workloads only the growing ones place pods; a job of ours that has started does neither."""
+    missing = [pod_set["count"] - before.total() for pod_set, before in zip(case["podSets"], tree.before, strict=True)]
+    if min(missing) < 0 or not any(missing):
+        return "elastic workload that places nothing"
+    if not tree.host_leaf or any(leaf not in tree.leaf_of.values() for before in tree.before for leaf in before):
+        return "elastic workload whose pods' nodes are not in the dump"
+    if any(slices_of(pod_set, tree) for pod_set in case["podSets"]):
+        return "elastic workload in slices"
+    return ""
+
+
 def _adds_up(pod_set: Mapping[str, Any], tree: Tree) -> bool:
     """Without a hostname level Kueue counts a domain as one large node; we place pods on nodes."""
-    asked = _asked(pod_set)
+    pod = asked(pod_set)
     by_leaf: dict[tuple[str, ...], list[Counter[str]]] = {}
     for node, free in tree.offers.items():
         by_leaf.setdefault(tree.leaf_of[node], []).append(free)
@@ -162,7 +111,7 @@ def _adds_up(pod_set: Mapping[str, Any], tree: Tree) -> bool:
         total = Counter[str]()
         for free in offers:
             total.update(free)
-        if fits(asked, total) > sum(fits(asked, free) for free in offers):
+        if fits(pod, total) > sum(fits(pod, free) for free in offers):
             return True
     return False
 
@@ -178,7 +127,7 @@ def _taste(case: Case, tree: Tree) -> str:
     theirs = Counter({tree.leaf(d["Values"]): d["Count"] for d in pod_set["wantAssignment"]["Domains"]})
     room = Counter[tuple[str, ...]]()
     for node, free in tree.offers.items():
-        room[tree.leaf_of[node]] += fits(_asked(pod_set), free)
+        room[tree.leaf_of[node]] += fits(asked(pod_set), free)
     depth = tree.levels.index(level)
     fewest = [
         _largest_first([count for leaf, count in room.items() if leaf[: depth + 1] == domain], pod_set["count"])
@@ -200,111 +149,6 @@ def _largest_first(rooms: Sequence[int], pods: int) -> int:
     return 0
 
 
-# --- the world --------------------------------------------------------------------------------------------------------
-
-
-def _groups(case: Case) -> list[list[int]]:
-    """Positions of pod sets that are placed together."""
-    groups: dict[str, list[int]] = {}
-    for at, pod_set in enumerate(case["podSets"]):
-        groups.setdefault(pod_set["group"] or f"alone {at}", []).append(at)
-    return list(groups.values())
-
-
-def _largest(case: Case, group: Sequence[int]) -> int:
-    """The workers of a group."""
-    return max(group, key=lambda at: case["podSets"][at]["count"])
-
-
-def _role_name(case: Case, at: int) -> str:
-    return f"r{at}-{case['podSets'][at]['name'] or 'pods'}"
-
-
-def _world(case: Case, tree: Tree) -> dict[str, object]:
-    whole = gpus_are_whole(amounts(node["allocatable"]) for node in tree.nodes)
-    groups = _groups(case)
-    roles: list[dict[str, object]] = []
-    job: dict[str, object] = {"name": "workload", "queue": "queue", "roles": roles}
-    for group in groups:
-        largest = _largest(case, group)
-        within, slices = _request(case["podSets"][largest], tree)
-        for at in group:
-            pod_set = case["podSets"][at]
-            if not pod_set["count"]:
-                continue
-            role = {
-                "name": _role_name(case, at),
-                "replicas": pod_set["count"],
-                **request(_asked(pod_set), whole),
-                "nodeSelector": {**(case["nodeLabels"] or {}), **(pod_set["nodeSelector"] or {})},
-                "tolerations": tolerations(pod_set["tolerations"]),
-                "affinity": required_affinity(pod_set["nodeAffinity"]),
-            }
-            own = {} if len(groups) == 1 else dict(within)
-            if slices and at == largest:
-                own["slices"] = slices
-            if own:
-                role["topology"] = own
-            roles.append(role)
-        if len(groups) == 1 and within:
-            job["topology"] = within
-    return {
-        "fleet": {"levels": _levels_asked(case), "nodes": [_node(case, node, tree, whole) for node in tree.nodes]},
-        "queues": [{"name": "queue"}],
-        "waiting": [job],
-    }
-
-
-def _levels_asked(case: Case) -> list[str]:
-    """Levels of the requests, so that asking for one that no node is in is the engine's to refuse."""
-    asked: list[str] = list(case["levels"])
-    for pod_set in case["podSets"]:
-        wish = pod_set["topologyRequest"] or {}
-        asked += [wish.get(word) for word in ("required", "preferred", "podSetSliceRequiredTopology")]
-        asked += [one["topology"] for one in wish.get("podsetSliceRequiredTopologyConstraints") or ()]
-    return sorted({level for level in asked if level})
-
-
-def _request(pod_set: Mapping[str, Any], tree: Tree) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """The domain that a pod set asks for, and its slices, the widest first. A slice of one pod asks for nothing."""
-    wish = pod_set["topologyRequest"] or {}
-    within: dict[str, object] = {}
-    if wish.get("required"):
-        within = {"within": tree.level(wish["required"])}
-    elif wish.get("preferred"):
-        within = {"within": tree.level(wish["preferred"]), "mode": "preferred"}
-    return within, [{"within": tree.level(level), "size": size} for level, size in _slices(pod_set, tree)]
-
-
-def _slices(pod_set: Mapping[str, Any], tree: Tree) -> list[tuple[str, int]]:
-    wish = pod_set["topologyRequest"] or {}
-    layers = [(one["topology"], one["size"]) for one in wish.get("podsetSliceRequiredTopologyConstraints") or ()]
-    if not layers and wish.get("podSetSliceRequiredTopology"):
-        layers = [(wish["podSetSliceRequiredTopology"], wish.get("podSetSliceSize") or 1)]
-    return [(level, size) for level, size in layers if size > 1 or level not in tree.levels]
-
-
-def _node(case: Case, node: Mapping[str, Any], tree: Tree, whole: bool) -> dict[str, object]:
-    offered = amounts(node["allocatable"])
-    taken = offered - tree.offers[node["name"]]
-    ready = [one["status"] for one in node["conditions"] or () if one["type"] == "Ready"]
-    path = tree.leaf_of[node["name"]]
-    words: dict[str, object] = {
-        "name": node["name"],
-        **offer(offered, whole),
-        "labels": node["labels"],
-        "levels": {
-            level: "/".join(path[: depth + 1]) for depth, level in enumerate(tree.levels) if tree.level(level) != "node"
-        },
-        "taints": taints(node["taints"]),
-        "cordoned": bool(node["unschedulable"]),
-        "used": {**{k: v for k, v in request(taken, False).items()}, "pods": taken.get("pods", 0)},
-    }
-    if ready and ready[0] != "True":
-        words["notReadyFor"] = "1s"
-    return words
-
-
 # --- the comparison ---------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +161,7 @@ def _compare(
     comparison: Comparison,
 ) -> None:
     """Compare where the pods of one group are."""
-    wish = case["podSets"][_largest(case, group)]["topologyRequest"] or {}
+    wish = case["podSets"][largest(case, group)]["topologyRequest"] or {}
     comparison.law(ours.total() == theirs.total(), f"{ours.total()} pods are placed instead of {theirs.total()}")
     required = wish.get("required")
     if required:
@@ -325,6 +169,9 @@ def _compare(
         comparison.law(found == 1, f"{found} domains of {required}, which is required")
     if not required and not wish.get("preferred"):
         comparison.taste(ours == theirs, "no level is asked for: any nodes")
+        return
+    if _prefers_nodes(case, group):
+        comparison.taste(ours == theirs, "a peer's score: node affinity that is only preferred")
         return
     ours_used, theirs_used = tree.used(ours), tree.used(theirs)
     comparison.law(
@@ -335,6 +182,13 @@ def _compare(
         comparison.taste(ours == theirs, "another of equal domains")
     else:
         comparison.taste(False, "another split over as few domains")
+
+
+def _prefers_nodes(case: Case, group: Sequence[int]) -> bool:
+    """Whether Kueue looks at preferred node affinity, which may cost it domains. Ours are required or not there."""
+    affinities = [case["podSets"][at]["nodeAffinity"] or {} for at in group]
+    wished = any(one.get("preferredDuringSchedulingIgnoredDuringExecution") for one in affinities)
+    return wished and bool((case["gates"] or {}).get("TASRespectNodeAffinityPreferred"))
 
 
 def _is_even(
@@ -349,6 +203,6 @@ def _is_even(
 def _slices_hold(
     pod_set: Mapping[str, Any], tree: Tree, counts: Counter[tuple[str, ...]], comparison: Comparison
 ) -> None:
-    for level, size in _slices(pod_set, tree):
+    for level, size in slices_of(pod_set, tree):
         torn = [domain for domain, count in tree.inside(counts, level).items() if count % size]
         comparison.law(not torn, f"slices of {size} are torn: {sorted(torn)} of {level}")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fairlead.errors import UnreadableInput
 from peer_cases import kai, kueue_preempt, kueue_tas, volcano
-from peer_cases.verdicts import Case, Verdict, unwritable
+from peer_cases.verdicts import Case, Verdict, failed, unwritable
 
 SCHEMAS: tuple[ModuleType, ...] = (kueue_tas, kueue_preempt, volcano, kai)
 LAW_PERCENT = 90
@@ -47,12 +47,23 @@ def judge(case: Case) -> Verdict:
     return found
 
 
-def read(paths: Sequence[Path]) -> Iterator[tuple[str, Case]]:
-    """Yield (file:line, case) of every line."""
+def judge_line(where: str, line: str) -> Verdict:
+    """Judge the text of one line, called `where`. Whatever is wrong with it is a broken law of that line alone."""
+    name = where
+    try:
+        case = json.loads(line)
+        name = str(case["name"])
+        return judge(case)
+    except Exception as problem:  # one line must not end the others, whatever it is
+        return failed(name, problem)
+
+
+def read(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Yield (file:line, text) of every line that is not empty."""
     for path in paths:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if line.strip():
-                yield f"{path.name}:{number}", json.loads(line)
+                yield f"{path.name}:{number}", line
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, object]:
@@ -102,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="print a line for every case as well, to standard error")
     options = parser.parse_args(arguments)
     verdicts: list[Verdict] = []
-    for where, case in read(options.files):
-        verdict = judge(case)
+    for where, line in read(options.files):
+        verdict = judge_line(where, line)
         verdicts.append(verdict)
         if options.all:
             said = "; ".join(verdict.why) or verdict.rule or "; ".join(verdict.waived)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,11 @@ class Verdict:
 def unwritable(name: str, problem: UnreadableInput) -> Verdict:
     """A world that our own reader refuses is a fault of the converter, and counts as a broken law."""
     return Verdict(name, "law", why=(f"the world could not be written: {problem}",))
+
+
+def failed(name: str, problem: Exception) -> Verdict:
+    """A line that stopped the tool counts as a broken law too; the other lines go on."""
+    return Verdict(name, "law", why=(f"the tool failed: {type(problem).__name__}: {problem}",))
 
 
 @dataclass
@@ -82,9 +87,9 @@ def request(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
     return _split({name: value for name, value in amount.items() if value and name != "pods"}, whole_gpus)
 
 
-def gpus_are_whole(offers: Iterable[Mapping[str, int]]) -> bool:
-    """Whether `nvidia.com/gpu` of these nodes can be devices of ours."""
-    return all(amount.get(GPU, 0) <= MOST_GPUS for amount in offers)
+def gpus_are_whole(listed: Iterable[Mapping[str, int]]) -> bool:
+    """Whether `nvidia.com/gpu` of these nodes and pods can be devices of ours."""
+    return all(amount.get(GPU, 0) <= MOST_GPUS for amount in listed)
 
 
 def _split(amount: Mapping[str, int], whole_gpus: bool) -> dict[str, object]:
@@ -133,3 +138,10 @@ def required_affinity(affinity: Mapping[str, Any] | None) -> list[dict[str, obje
         }
         for term in required["nodeSelectorTerms"]
     ]
+
+
+def only_on(affinity: object, nodes: Sequence[str]) -> list[dict[str, object]]:
+    """Narrow a required affinity, None for none, to some nodes."""
+    terms: list[Any] = list(affinity) if isinstance(affinity, list) else [{"all": []}]
+    named = {"key": "metadata.name", "operator": "In", "values": list(nodes)}
+    return [{"all": [*term["all"], named]} for term in terms]

@@ -82,8 +82,6 @@ def _not_modelled(case: Case, world: Volcano) -> str:
         affinity = pod["affinity"] or {}
         if affinity.get("podAffinity") or affinity.get("podAntiAffinity"):
             return "affinity between pods"
-        if (affinity.get("nodeAffinity") or {}).get("preferredDuringSchedulingIgnoredDuringExecution"):
-            return "preferred node affinity"
     if _taste(case):
         return ""
     if world.decides and len({q["spec"].get("priority") or 0 for q in case["queues"]}) > 1:

@@ -92,7 +92,7 @@ class Volcano:
             for pod in group.pods:
                 if pod.node in self.free:
                     self.free[pod.node].subtract(pod.asked + Counter({"pods": 1}))
-        self.whole_gpus = gpus_are_whole(self.offers.values())
+        self.whole_gpus = gpus_are_whole([*self.offers.values(), *(pod.asked for pod in self.pods)])
         self.stand_in: tuple[str, int] | None = None
         self.decides = self._quota_decides() or self._queues_compete()
         if self.decides:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peer_cases.verdicts import GPU, amounts, offer, request, required_affinity, taints
+from peer_cases.verdicts import GPU, amounts, offer, only_on, request, required_affinity, taints
 from peer_cases.volcano_case import TASK, Group, Pod, Volcano
 
 PREEMPTABLE = "volcano.sh/preemptable"
@@ -263,7 +263,7 @@ def _gang(
             role["topology"] = {"within": unit.soft, "mode": "preferred"}
         nodes = _nodes_inside(world, [(level, one) for one in inside] + [(unit.level, unit.inside)])
         if nodes is not None:
-            role["affinity"] = _named(role["affinity"], nodes)
+            role["affinity"] = only_on(role["affinity"], nodes)
         roles.append(role)
         job.roles[f"r{at}"] = list(unit.pods)
     document = {**_job(group, job.name, world), "roles": roles}
@@ -282,10 +282,3 @@ def _nodes_inside(world: Volcano, domains: Sequence[tuple[str, str]]) -> list[st
     return [
         node["name"] for node in world.nodes if all(world.domain(level, node["name"]) == name for level, name in asked)
     ]
-
-
-def _named(affinity: object, nodes: Sequence[str]) -> list[dict[str, object]]:
-    """Narrow the required affinity to some nodes."""
-    terms: list[Any] = list(affinity) if isinstance(affinity, list) else [{"all": []}]
-    named = {"key": "metadata.name", "operator": "In", "values": list(nodes)}
-    return [{"all": [*term["all"], named]} for term in terms]

@@ -239,6 +239,7 @@ def _allocation(allocation: Object | None) -> AllocationDoc | None:
         domain=str(allocation.get("domain") or ""),
         pace_bytes_per_s=int(allocation.get("pace") or 0),
         span=tuple(sorted((str(level), int(count)) for level, count in (allocation.get("span") or {}).items())),
+        penalties=tuple(str(text) for text in allocation.get("penalties") or []),
     )
     return allocation_doc(placement, allocation.get("placedAtMs"))
 

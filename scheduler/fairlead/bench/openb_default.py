@@ -16,7 +16,7 @@ from fairlead.model.gang import Gang, GangId, PodShape, Role, Share
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources
 from fairlead.model.tenancy import SHARING_MODES, Pool
 from fairlead.placement.feasible import Feasibility
-from fairlead.placement.search import Placer
+from fairlead.placement.placer import Placer
 from fairlead.service.engine import Engine
 from fairlead.world.demand import Arrivals, kinds_of
 from fairlead.world.overlay import Overlay

@@ -7,6 +7,7 @@ random take the highest score, ties to the lowest rank.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -46,7 +47,7 @@ class RandomPolicy:
         return self._fleet.take(pod, row, devices)
 
 
-class _ScoredPolicy:
+class _ScoredPolicy(ABC):
     """The feasible node of the highest score, and on it the tightest device or the idle ones of the lowest index."""
 
     def __init__(self, nodes: Sequence[OpenbNode], pods: Sequence[OpenbPod], rng: random.Random) -> None:
@@ -68,8 +69,9 @@ class _ScoredPolicy:
         self._remember(pod, row)
         return fleet.take(pod, row, devices)
 
+    @abstractmethod
     def _scores(self, pod: OpenbPod, rows: NDArray[np.intp]) -> IntColumn:
-        raise NotImplementedError
+        """Return the score of each of the feasible `rows`, which are ascending."""
 
     def _remember(self, pod: OpenbPod, row: int) -> None:
         return

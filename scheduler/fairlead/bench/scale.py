@@ -13,7 +13,7 @@ import gc
 import random
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,8 @@ from fairlead.model import events as ev
 from fairlead.model.effects import Place, Refuse, Stop
 from fairlead.model.gang import GangId
 from fairlead.model.rules import Rules
+from fairlead.ordering.backlog import Walk
+from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
 from fairlead.service import engine as engines
 from fairlead.service.engine import Cycle, Engine
@@ -58,7 +60,7 @@ def run(nodes: int, gangs: int, *, seed: int = 42, rules: Rules | None = None, p
     """Decide about a backlog of `gangs` until as many decisions are made, on a fleet of `nodes`."""
     stage = _Stage(nodes, gangs, seed, rules)
     spent: dict[str, float] = {}
-    with _stopwatch(spent) if profiled else _nothing():
+    with stopwatch(spent) if profiled else _nothing():
         stage.work(gangs)
     per_decision = {name: round(1_000 * seconds / stage.decisions, 4) for name, seconds in spent.items()}
     if profiled:
@@ -161,6 +163,8 @@ class _Stage:
                 case _:
                     pass
         self._due += ENDS_PER_DECISION * len(running) * cycle.plan.looked
+        if not cycle.plan.looked and not cycle.more:  # everybody has an answer; time passes until somebody ends
+            self._due = max(self._due, 1.0)
         while self._due >= 1 and running:
             self._due -= 1
             at = self._random.randrange(len(running))
@@ -198,12 +202,12 @@ class _Stage:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
+def _nothing() -> Generator[None]:
     yield
 
 
 @contextmanager
-def _stopwatch(spent: dict[str, float]) -> Iterator[None]:
+def stopwatch(spent: dict[str, float]) -> Generator[None]:
     """Add the seconds of each stage to `spent`; stages inside others are taken off those."""
     nested: list[float] = []
 
@@ -225,9 +229,9 @@ def _stopwatch(spent: dict[str, float]) -> Iterator[None]:
         ("snapshot", Photographer, "take"),
         ("care", deciding, "care"),
         ("order", deciding, "Standing"),
-        ("order", deciding.Walk, "step"),
-        ("overlay", deciding.Memo, "overlay_for"),
-        ("place", deciding, "place"),
+        ("order", Walk, "step"),
+        ("follow", deciding.Memo, "placer_for"),
+        ("place", Placer, "place"),
         ("make room", deciding, "find_room"),
         ("why not", deciding, "why_never"),
         ("why not", deciding, "why_not_now"),

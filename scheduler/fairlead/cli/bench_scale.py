@@ -15,7 +15,7 @@ def scale(
     nodes: Annotated[str, typer.Option("--nodes", help="Fleet sizes, with commas between them.")] = "1000,5000,10000",
     gangs: Annotated[int, typer.Option("--gangs", help="Gangs that wait when the clock starts.")] = 10_000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of gangs, places and ends.")] = 42,
-    preemption: Annotated[bool, typer.Option(help="Whether urgent gangs may take from others.")] = True,
+    preemption: Annotated[bool, typer.Option("--preemption", help="Let gangs take from others.")] = False,
     peers: Annotated[
         bool, typer.Option("--peers", help="Also the worlds in which other schedulers are slowest.")
     ] = False,

@@ -13,10 +13,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from fairlead.units import duration_text, gpu_hours_text, pace_text
+from fairlead.units import duration_text, gpu_hours_text, gpus_of, pace_text
 
 if TYPE_CHECKING:
-    from fairlead.service.view_json import GangDoc, MemberDoc, NodeDoc, PoolDoc, QueueDoc, RecutPlanDoc, UsageDoc
+    from fairlead.service.view_json import (
+        FragmentationDoc,
+        GangDoc,
+        MemberDoc,
+        NodeDoc,
+        PoolDoc,
+        QueueDoc,
+        RecutPlanDoc,
+        UsageDoc,
+    )
 
 RICH_ROWS = 300  # Rich measures every cell; above this many rows plain lines are faster by an order of magnitude
 _PHASE_STYLE = {"Running": "green", "Pending": "yellow", "Failed": "red", "Refused": "red", "Stopping": "magenta"}
@@ -167,11 +176,13 @@ def _allocation_lines(gang: GangDoc) -> list[str]:
     where = f"{allocation['level']} {allocation['domain']}".strip()
     tier = f", {gang['tier']}" if gang["tier"] else ""
     pace = allocation["pace_bytes_per_s"]
-    lines = [f"  placed     within {where}{tier}, slowest link {pace_text(pace)}"]
+    link = pace_text(pace) if pace else "unknown" if gang["gpus"] > 1 else ""
+    lines = [f"  placed     within {where}{tier}" + (f", slowest link {link}" if link else "")]
     if span := span_text(allocation["span"]):
         lines.append(f"  spans      {span}")
     if pace:
-        lines.append(f"  pace       {pace_text(pace)} predicted between the GPUs of one member, from the wiring")
+        lines.append(f"  pace       {pace_text(pace)} predicted between any two GPUs of the gang, from the wiring")
+    lines += [f"  worse      {text}" for text in allocation["penalties"]]
     lines += [f"    {node}: {', '.join(pods)}" for node, pods in _by_rank(allocation["members"])]
     return lines
 
@@ -307,6 +318,20 @@ def pools(docs: Sequence[PoolDoc], *, out: TextIO | None = None) -> None:
         (doc["name"], doc["nodes"], doc["gpus"], doc["free"], doc["held"], doc["foreign"], doc["down"]) for doc in docs
     ]
     table(head, rows, right=frozenset(head[1:]), out=out)
+
+
+def fragmentation(doc: FragmentationDoc, *, out: TextIO | None = None) -> None:
+    """Print in one line the largest gang that each level has room for, and what is stranded."""
+    out = _stdout() if out is None else out
+    rooms = [
+        f"{room['gpus']}{'' if at else ' GPUs'} in {'all' if room['level'] == 'cluster' else 'one ' + room['level']}"
+        for at, room in enumerate(doc["largest_gang"])
+    ]
+    parts = [f"largest gang now: {', '.join(rooms) or 'none'}", f"stranded {gpus_of(doc['stranded_milli'])} GPUs"]
+    waits = doc["pending_although_free"]
+    if waits:
+        parts.append(f"{waits} {'gang waits' if waits == 1 else 'gangs wait'} although enough GPUs are free")
+    out.write("; ".join(parts) + "\n")
 
 
 def usage(docs: Sequence[UsageDoc], *, out: TextIO | None = None) -> None:

@@ -12,7 +12,7 @@ from fairlead.cli import render
 from fairlead.cli.books_file import JsonOption
 
 if TYPE_CHECKING:
-    from fairlead.simulation.scenario_run import Outcome
+    from fairlead.simulation.scenario_run import Outcome, Placed
 
 
 def run(
@@ -40,6 +40,16 @@ def _text(path: Path) -> str:
         raise UnreadableInput(f"{path}: {problem}") from problem
 
 
+def _where(placed: Placed) -> tuple[object, ...]:
+    """One line of a job: the tightest domain, how many domains of each level, and how fast its slowest link is."""
+    from fairlead.units import pace_text
+
+    where = placed.placement
+    pace = pace_text(where.pace_bytes_per_s) if where.pace_bytes_per_s else None
+    within = f"{where.level} {where.domain}".strip()
+    return placed.gang, placed.round, within, render.span_text(dict(where.span)), pace
+
+
 def _tell(outcome: Outcome) -> None:
     """Print what runs, what was stopped, what waits and why."""
     if outcome.placed:
@@ -49,6 +59,8 @@ def _tell(outcome: Outcome) -> None:
             for member in placed.placement.members
         ]
         render.table(("JOB", "MEMBER", "NODE", "DEVICES", "TIER"), rows)
+        typer.echo("")
+        render.table(("JOB", "ROUND", "WITHIN", "SPANS", "PACE"), [_where(placed) for placed in outcome.placed])
     for victim in outcome.victims:
         typer.echo(f"round {victim.round}: {victim.gang} was stopped: {victim.cause.message}")
     for left in outcome.waiting:

@@ -58,11 +58,14 @@ def nodes(
     pools: Annotated[bool, typer.Option("--pools", help="One line a pool instead.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Print one line a node, or a pool."""
+    """Print one line a node, or a pool, and below them how broken up the free GPUs are."""
     if pools:
         _show(server, "/v1/pools", json, render.pools)
     else:
         _show(server, "/v1/nodes", json, render.nodes)
+    if not json:
+        answer: Any = Server(server).call("GET", "/v1/fragmentation")
+        render.fragmentation(answer)
 
 
 def mig(server: ServerOption = DEFAULT_SERVER, json: JsonOption = False) -> None:

@@ -121,9 +121,9 @@ class Role:
 
     `gpu_model` (``A100|H100`` is either) and `gpu_memory_bytes` say which devices are acceptable; for a MIG profile,
     which it may be cut from. As many replicas as there is room for are placed, never fewer than `min_replicas` (None:
-    all). `nics_per_gpu` are reserved with each GPU, near it. `topology` holds for the pods of this role beside what the
-    gang asks for. `spread` is a level over whose domains the pods are spread evenly ("" for nothing): the fullest has
-    at most one pod more than the emptiest usable one.
+    all; 0: beside a role that must be there, it may be absent). `nics_per_gpu` are reserved with each GPU, near it.
+    `topology` holds for the pods of this role beside what the gang asks for. `spread` is a level over whose domains the
+    pods are spread evenly ("" for nothing): the fullest has at most one pod more than the emptiest usable one.
     """
 
     name: str
@@ -252,8 +252,9 @@ class Placement:
     """Exact devices for every member, in rank order.
 
     `level`/`domain` is the tightest domain that holds all members (``cluster``/"" when none does). `pace_bytes_per_s`
-    is the slowest link that any two devices of one member must cross, 0 where no member has two devices. `span` is how
-    many domains of each level the members lie in, by name of level: (("island", 1), ("node", 2)).
+    is the slowest known edge that any two whole devices of the gang must cross, on a node or between nodes, 0 where
+    there is none. `span` is how many domains of each level the members lie in, by name of level: (("island", 1),
+    ("node", 2)). `penalties` say in sentences what is worse than it could be.
     """
 
     members: tuple[Member, ...]
@@ -261,6 +262,7 @@ class Placement:
     domain: str = ""
     pace_bytes_per_s: int = 0
     span: tuple[tuple[str, int], ...] = ()
+    penalties: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:

@@ -56,6 +56,9 @@ def _contradictions(gang: Gang) -> Iterator[_Problem]:
         yield from _amounts(role)
         yield from _devices(role)
         yield from _closeness(role, gang)
+    if gang.roles and not any(role.fewest for role in gang.roles):
+        problem = "is 0 for every role, so that nothing has to start"
+        yield f"spec.roles[{names[0]}].minReplicas", problem, "set it to 1 or more for one role"
     if gang.members > MEMBERS_MAX:
         yield "spec.roles[].replicas", f"add up to more than {MEMBERS_MAX}", "split the work over several GangJobs"
     if gang.topology is not None and gang.topology.slices:
@@ -78,7 +81,7 @@ def _amounts(role: Role) -> Iterator[_Problem]:
     at = f"spec.roles[{role.name}]"
     if role.replicas < 1:
         yield f"{at}.replicas", f"{role.replicas} is not at least 1", "set it to 1 or more"
-    if role.min_replicas is not None and not 1 <= role.min_replicas <= role.replicas:
+    if role.min_replicas is not None and not 0 <= role.min_replicas <= role.replicas:
         problem = f"{role.min_replicas} is not between 1 and replicas, {role.replicas}"
         yield f"{at}.minReplicas", problem, "lower minReplicas, raise replicas, or remove minReplicas for all of them"
     asked = role.pod.requests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import groupby
 
 from fairlead.errors import UnreadableInput
 
@@ -12,33 +13,37 @@ _FOLDED = re.compile(r"([^\[\],]*)\[([0-9,-]+)\]|([^\[\],]+)")
 
 
 def fold(names: Iterable[str]) -> str:
-    """Write names compactly; the order of first prefixes is kept, numbers are sorted.
+    """Write names compactly and in their order, which `unfold` gives back: devices stand along their ring.
 
     >>> fold(["gpu-0", "gpu-1", "gpu-2", "gpu-5"])
     'gpu-[0-2,5]'
+    >>> fold(["gpu-0", "gpu-2", "gpu-3", "gpu-1"])
+    'gpu-[0,2-3,1]'
     >>> fold(["gpu-3"])
     'gpu-3'
     """
-    groups: dict[str, list[int]] = {}
-    plain: list[str] = []
-    for name in names:
-        match = _NUMBERED.fullmatch(name)
-        if match is None:
-            plain.append(name)
-        else:
-            groups.setdefault(match[1], []).append(int(match[2]))
     parts: list[str] = []
-    for prefix, numbers in groups.items():
-        numbers.sort()
+    for prefix, group in groupby((_split(name) for name in names), key=lambda found: found[0]):
+        found = list(group)
+        if prefix is None:
+            parts += [text for _, text in found]
+            continue
         runs: list[list[int]] = []
-        for number in numbers:
+        for _, text in found:
+            number = int(text)
             if runs and number == runs[-1][1] + 1:
                 runs[-1][1] = number
             else:
                 runs.append([number, number])
         text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-        parts.append(f"{prefix}{text}" if len(numbers) == 1 else f"{prefix}[{text}]")
-    return ",".join([*parts, *plain])
+        parts.append(f"{prefix}{text}" if len(found) == 1 else f"{prefix}[{text}]")
+    return ",".join(parts)
+
+
+def _split(name: str) -> tuple[str | None, str]:
+    """Return a name's prefix and number, or None and the name where it has no number that can be folded."""
+    match = _NUMBERED.fullmatch(name)
+    return (None, name) if match is None else (match[1], match[2])
 
 
 def unfold(text: str) -> tuple[str, ...]:

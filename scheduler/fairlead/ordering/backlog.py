@@ -10,6 +10,8 @@ from fairlead.world.backlog import Backlog
 from fairlead.world.lines import Entry
 from fairlead.world.pictures import Waiting
 
+ELDERS_ASKED = 8
+"""Gangs that are asked at most before one that has just come, in its queue."""
 _Head = tuple[int, int, str, Sequence[Waiting], int]
 """(−priority, age, uid) of a line's next gang, then who is ready in the line, and the gang's place there."""
 
@@ -33,8 +35,9 @@ class Walk:
     def __init__(self, backlog: Backlog, standing: Standing, *, cut_version: int | None = None, again: int) -> None:
         """Stand before the first gang. `cut_version` is when the walk before this one was cut short, if it was.
 
-        Then gangs that came since and are the first of their queue have their turn at once, one a queue: who comes
-        while a long backlog is being worked does not wait for its end.
+        Then a queue has its turn at once when the first that is still to be asked there came since: who comes while a
+        long backlog is being worked does not wait for its end. Those before it are asked again before it, if they are
+        few.
         """
         self._standing = standing
         self._fresh, self._reopened = _Lists(backlog.fresh), _Lists(backlog.reopened)
@@ -43,17 +46,22 @@ class Walk:
         self._late = False
         self._queues: list[tuple[int, int, str]] = []
         self._start({*backlog.fresh, *backlog.reopened})
-        self._first: list[str] = []
+        self._first: list[tuple[str, Entry]] = []
+        self._patience = ELDERS_ASKED
         self._last: tuple[str, _Head] | None = None
         if cut_version is not None:
-            self._first = [key[2] for key in reversed(self._queues) if self._is_new(key[2], cut_version)]
+            heads = [(key[2], self._fresh.peek(key[2])) for key in reversed(self._queues)]
+            self._first = [(q, entry) for q, entry in heads if entry and entry[3].ready[0].arrived > cut_version]
 
     def step(self) -> Waiting | None:
         """Return the next gang, None at the end."""
         while self._first:
-            found = self._take(self._first.pop())
-            if found is not None:
-                return found
+            queue, entry = self._first[-1]
+            if self._fresh.peek(queue) is entry and self._patience:
+                self._patience -= 1
+                return self._take(queue, elders=True)
+            self._first.pop()
+            self._patience = ELDERS_ASKED
         while True:
             while self._queues:
                 key = self._queues[0]
@@ -85,21 +93,16 @@ class Walk:
     def _start(self, queues: Iterable[str]) -> None:
         self._queues = sorted(self._standing.order_key(name) for name in queues)  # a sorted list is a heap
 
-    def _is_new(self, queue: str, cut_version: int) -> bool:
-        """Whether the first of a queue came after the cut, and stands before all that was asked already."""
-        entry, asked = self._fresh.peek(queue), self._reopened.peek(queue)
-        return entry is not None and entry[3].ready[0].arrived > cut_version and (asked is None or entry < asked)
-
-    def _take(self, queue: str) -> Waiting | None:
-        """Take the first gang out of a queue."""
+    def _take(self, queue: str, *, elders: bool = False) -> Waiting | None:
+        """Take the first gang out of a queue; `elders` asks those again, too, for which there are no steps."""
         side = self._fresh
         entry, asked = side.peek(queue), self._reopened.peek(queue)
-        if asked is not None and (self._again > 0 or self._late) and (entry is None or asked < entry):
+        if asked is not None and (elders or self._again > 0 or self._late) and (entry is None or asked < entry):
             side, entry = self._reopened, asked
         following = self._next.get(queue)
         if entry is not None and (not following or entry[:3] < following[0][:3]):
             side.skip(queue)
-            self._again -= side is self._reopened
+            self._again -= side is self._reopened and not elders
             ready = entry[3].ready
             self._last = queue, (*entry[:3], ready, 0)
             return ready[0]

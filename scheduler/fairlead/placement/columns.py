@@ -13,6 +13,7 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role, ServiceClass
 from fairlead.placement.feasible import Feasibility, Fit, slots_on
+from fairlead.placement.parts import nics_room
 from fairlead.placement.score import NEVER, Score
 from fairlead.world.fleet import IntColumn, Level
 from fairlead.world.overlay import Overlay
@@ -101,6 +102,8 @@ class ClassColumns:
         if not len(rows):
             return
         room = slots_on(kind.role, kind.fit, kind.group, overlay, rows)
+        if kind.role.nics_per_gpu and kind.role.gpus:
+            room = np.minimum(room, nics_room(kind.role, self.feasibility.nics, overlay.columns.nics, rows))
         for name, caps in self.feasibility.caps_above(kind.role, overlay.columns).items():
             domains = overlay.inventory.levels[name].domain_of[rows]
             room = np.where(domains >= 0, np.minimum(room, caps[domains]), room)

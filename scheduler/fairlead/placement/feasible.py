@@ -20,12 +20,13 @@ from fairlead.model.gang import (
     ServiceClass,
     Toleration,
 )
-from fairlead.model.hardware import Gpu, Node, Taint
+from fairlead.model.hardware import Node, Taint
 from fairlead.model.tenancy import Pool
+from fairlead.placement.node_kinds import device_kinds, offers, rules_of
 from fairlead.placement.parts import instances_on, parts_on, shares_on
-from fairlead.placement.sharing import may_share, mode_of, pool_allows
-from fairlead.topology.mig_devices import grid_of_gpu
-from fairlead.world.fleet import MAX_DEVICES, BoolColumn, Columns, IntColumn, Inventory, Level
+from fairlead.placement.sharing import mode_of, pool_allows
+from fairlead.placement.tree import Chains
+from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.snapshot import HostPorts
 
@@ -92,23 +93,6 @@ def selected(node: Node, terms: SelectorTerms) -> bool:
     return any(term and all(matches(labels, r) for r in term) for term in terms)
 
 
-def acceptable(gpu: Gpu, role: Role) -> bool:
-    """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
-    wanted = role.gpu_model.casefold()
-    have = gpu.model.casefold()
-    return (not wanted or any(part in have for part in wanted.split("|"))) and gpu.memory_bytes >= role.gpu_memory_bytes
-
-
-def _offers(gpu: Gpu, role: Role) -> bool:
-    """Whether a device is acceptable and can be given in the way that a role asks for."""
-    if not acceptable(gpu, role) or (role.share is not None and not may_share(gpu)):
-        return False
-    if not role.mig:
-        return True
-    grid = grid_of_gpu(gpu)
-    return grid is not None and bool(grid.room(role.mig)[0])
-
-
 def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, Pool]) -> str:
     """Return the rule that keeps a role's pods off a node whatever is running there, "" for none."""
     shape = role.pod
@@ -155,6 +139,11 @@ def budgets_of(pools: Mapping[str, Pool], inventory: Inventory) -> dict[str, tup
     return {resource: tuple(sorted(levels.items())) for resource, levels in found.items()}
 
 
+def _nics_up(node: Node) -> int:
+    """Return the bits of a node's NICs that are not down, the first 62 of them."""
+    return sum(1 << at for at, nic in enumerate(node.machine.nics[:62]) if nic.state != "down")
+
+
 class Feasibility:
     """Fits of roles over one inventory, each computed once and shared by all gangs that ask alike."""
 
@@ -164,9 +153,12 @@ class Feasibility:
         self._pools = pools
         self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
+        self.chains = Chains(inventory)
+        self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._millis: dict[tuple[object, ...], int] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._kinds = device_kinds(inventory.nodes)
 
     def inside(self, level: Level, gang: Gang) -> BoolColumn:
         """Return which domains of `level` lie whole in one domain of the level the gang requires. Shape (domains,).
@@ -218,6 +210,8 @@ class Feasibility:
     def patch(self, inventory: Inventory, rows: Sequence[int]) -> None:
         """Take over an inventory in which only some rows say something else, of the same devices."""
         self._inventory = inventory
+        for row in rows:
+            self.nics[row] = _nics_up(inventory.nodes[row])
         for fit, role, service, ever in self._fits.values():
             for row in rows:
                 rule = self._rule(inventory.nodes[row], role, service, ever)
@@ -254,28 +248,19 @@ class Feasibility:
         found = self._models.get(key)
         if found is None:
             found = self._models[key] = tuple(
-                sorted({gpu.model for node in self._inventory.nodes for gpu in node.machine.gpus if _offers(gpu, role)})
+                sorted({gpu.model for gpus in self._kinds[0] for gpu in gpus if offers(gpu, role)})
             )
         return found
 
     def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
-        rules: list[str] = []
-        devices: list[int] = []
-        masks: dict[tuple[object, ...], int] = {}
-        for node in self._inventory.nodes:
-            rules.append(self._rule(node, role, service, ever))
-            gpus = node.machine.gpus[:MAX_DEVICES]
-            parts = role.share is not None or role.mig
-            kinds = tuple(
-                [(gpu.model, gpu.memory_bytes, (id(gpu.mig), gpu.mig_enabled) if parts else 0) for gpu in gpus]
-            )
-            mask = masks.get(kinds)
-            if mask is None:
-                mask = masks[kinds] = sum(
-                    1 << bit for bit, gpu in enumerate(gpus) if _offers(gpu, role) and (not model or gpu.model == model)
-                )
-            devices.append(mask)
-        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), np.array(devices, dtype=np.int64), rules)
+        rules = rules_of(self._inventory.nodes, role.pod, lambda node: self._rule(node, role, service, ever))
+        kinds, kind_of = self._kinds
+        masks = [
+            sum(1 << bit for bit, gpu in enumerate(gpus) if offers(gpu, role) and model in ("", gpu.model))
+            for gpus in kinds
+        ]
+        devices = np.array(masks, dtype=np.int64)[kind_of]
+        return Fit(np.array([not rule for rule in rules], dtype=np.bool_), devices, rules)
 
 
 def slots(
@@ -385,15 +370,19 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
     return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or "no nodes at all"
 
 
-def row_is_free(role: Role, taking: Taking, wanted: int, overlay: Overlay) -> bool:
-    """Whether exactly this, and all else that one pod of `role` needs, is free on a row; `wanted` devices."""
-    columns, inventory, row, rows = overlay.columns, overlay.inventory, taking.row, np.array([taking.row])
+def row_is_free(role: Role, taking: Taking, overlay: Overlay) -> bool:
+    """Whether exactly these devices, and all else that one pod of `role` needs, are free on a row."""
+    columns, inventory, row = overlay.columns, overlay.inventory, taking.row
+    if taking.mask.bit_count() != role.gpus or int(columns.free_mask[row]) & taking.mask != taking.mask:
+        return False
     if role.share is not None or role.mig:
-        healthy = inventory.mig_mask if role.mig else inventory.healthy_mask
-        room = parts_on(role, columns.group_number(taking.group), columns, rows, healthy[rows])[0]
-        if taking.bit < 0 or not room[taking.bit] or (role.mig and not overlay.part_fits(taking)):
+        rows, devices = np.array([row]), np.array([1 << taking.bit if taking.bit >= 0 else 0])
+        devices &= (inventory.mig_mask if role.mig else inventory.healthy_mask)[rows]
+        if not parts_on(role, columns.group_number(taking.group), columns, rows, devices).any():
             return False
-    elif taking.mask.bit_count() != wanted or int(columns.free_mask[row]) & taking.mask != taking.mask:
+        if role.mig and not overlay.part_fits(taking):
+            return False
+    if columns.cpus.get(row, 0) & taking.cpus or columns.nics.get(row, 0) & taking.nics:
         return False
     if any(amount > 0 and int(column[row]) < amount for amount, column in _wanted(role.pod, columns)):
         return False

@@ -1,9 +1,9 @@
 """What a placement takes away from the requests that are really made: the fragmentation score, in integers.
 
 For each kind of request in the mix, a node has some GPU that this kind could still use; what it has beyond that is a
-fragment. The score of a placement is how much the weighted fragment grows, plus two small terms: GPUs of a model that
-others need are dear, and nodes with less left are taken first. The formula and where it comes from stand in
-docs/adr/0006-fragmentation-score.md.
+fragment. The score of a placement is how much the weighted fragment grows, plus three terms: what a share takes from
+the worth of its device, GPUs of a model that others need are dear, and nodes with less left are taken first. The
+formula and where it comes from stand in docs/adr/0006-fragmentation-score.md.
 
 Units: GPU thousandths (milli). A cost is int64 in 10^-7 milli: class weights sum to 10^6 and usable GPU is in tenths of
 a milli. The largest cost of one node with 63 devices is below 10^13. The lowest cost wins, ties go to the lower row.
@@ -18,6 +18,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from fairlead.placement.device_prices import GRID, WHOLE_MILLI, device_worth
 from fairlead.world.demand import Kind, Mix
 from fairlead.world.fleet import BoolColumn, IntColumn
 
@@ -25,6 +26,7 @@ WEIGHTS_SUM = 1_000_000
 COVERED_PERCENT = 95  # kinds beyond these are so rare that a table of them would be noise
 TENTHS = 10
 CPU_TENTHS = 4  # of 10: how far usable GPU is capped by the CPU that is left to feed it
+WORTH = 4  # of the device price beside the fragment; on the public lists 2 and 8 give nearly the same, 1 a little less
 TIGHT = 100_000  # 0.010 milli of cost per milli left on the node: between equals the fuller node
 SCARCE_MICRO_MAX = 4_000_000  # square of 2, the largest scarcity of a model
 PRIOR_MILLI = 30_000  # 30 GPUs of demand, spread evenly over the models, believed before anything was seen
@@ -61,6 +63,7 @@ class Fragments:
     `classes`    kinds that cover most arrivals and ask for GPU, replicas and levels left out; M of them
     `weights`    shape (M,), of each class, in 10^-6; their sum is 10^6
     `gangs`      kinds with several replicas, with the weight of each in 10^-6
+    `worth`      shape (1001,), price in 10^-7 milli of a device with so many thousandths left
     `scarcity`   shape (K + 1,), squared scarcity of each model in 10^-6; the last row is for an unknown model
     """
 
@@ -69,6 +72,7 @@ class Fragments:
     classes: tuple[Kind, ...]
     gangs: tuple[tuple[Kind, int], ...]
     weights: IntColumn
+    worth: IntColumn
     scarcity: IntColumn
     _weight_open: IntColumn  # (K + 1, M), 0 where the class does not accept the model
     _cpu: IntColumn  # (M,), at least 1
@@ -103,17 +107,17 @@ class Fragments:
         free = rows.free_milli
         first = (free[:, :, None] == free[:, None, :]).argmax(axis=2)  # equal devices cost the same: try one of them
         pair_row, pair_device = np.nonzero((free >= gpu_milli) & (first == np.arange(free.shape[1])))
-        had = free[pair_row, pair_device][:, None]
+        had = free[pair_row, pair_device]
         left = had - gpu_milli
         reach = self._reach(free)[pair_row]
-        reach -= np.where(had >= self._shape_milli, had, 0)
-        reach += np.where(left >= self._shape_milli, left, 0)
+        reach -= np.where(had[:, None] >= self._shape_milli, had[:, None], 0)
+        reach += np.where(left[:, None] >= self._shape_milli, left[:, None], 0)
         caps, opened = self._cpu_side(rows.model, rows.cpu_milli - cpu_milli)
         total: IntColumn = free.sum(axis=1)
         after = self._total * (total[pair_row] - gpu_milli) - self._usable(reach, pair_row, caps, opened)
         constant = self._constant(rows, total, gpu_milli, before)
         cost = np.full(free.shape, NEVER, dtype=np.int64)
-        cost[pair_row, pair_device] = after + constant[pair_row]
+        cost[pair_row, pair_device] = after + constant[pair_row] + self.worth[had] - self.worth[left]
         spread: IntColumn = np.take_along_axis(cost, first, axis=1)
         return spread
 
@@ -221,6 +225,7 @@ def build(mix: Mix, capacity_milli: Mapping[str, int]) -> Fragments:
             (kind, count * _damping(kind.replicas * kind.pod_milli) * WEIGHTS_SUM // whole)
             for kind, count in gangs.items()
         ),
+        worth=_read_only(_worth(mix)),
         scarcity=_read_only(_scarcity(mix, names, capacity_milli)),
         weights=_read_only(weight),
         _weight_open=weight * np.array(accepted, dtype=np.int64).reshape(len(names) + 1, len(classes)),
@@ -297,6 +302,17 @@ def _scaled(raw: list[int]) -> list[int]:
         weights.append((run + value) * WEIGHTS_SUM // whole - run * WEIGHTS_SUM // whole)
         run += value
     return weights
+
+
+def _worth(mix: Mix) -> IntColumn:
+    """Prices of what may be left on a device. Whole GPUs all cost one device, so only shares are charged by them."""
+    pods: dict[int, int] = {}
+    for kind, count in zip(mix.kinds, mix.pods, strict=True):
+        if kind.gpus:
+            pods[kind.gpu_milli] = pods.get(kind.gpu_milli, 0) + count * kind.gpus
+    steps = np.arange(WHOLE_MILLI + 1, dtype=np.int64) * GRID // WHOLE_MILLI
+    milli: IntColumn = np.array(device_worth(pods), dtype=np.int64)[steps]
+    return milli * (WORTH * TENTHS * WHOLE_MILLI)
 
 
 def _scarcity(mix: Mix, names: tuple[str, ...], capacity: Mapping[str, int]) -> IntColumn:

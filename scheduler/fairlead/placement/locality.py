@@ -20,6 +20,7 @@ from fairlead.placement.numa_shares import NumaShares
 from fairlead.placement.rails import Rails
 from fairlead.placement.rings import fastest_ring
 from fairlead.placement.uplinks import ALONE, Uplinks
+from fairlead.topology.likeness import ByKind
 from fairlead.topology.paths import CLASSES
 from fairlead.topology.tables import ShapeTable, TableCache
 
@@ -192,30 +193,26 @@ class LocalTable:
 class LocalTables:
     """One `LocalTable` per distinct machine shape. Not shared between threads."""
 
-    __slots__ = ("_by_machine", "_by_shape", "_shapes")
-
-    REMEMBERED = 65_536  # machines recognised by identity before their shape is worked out again
+    __slots__ = ("_by_kind", "_by_shape", "_shapes")
 
     def __init__(self, shapes: TableCache | None = None) -> None:
         """Start empty; `shapes` is the cache that the inventory was built with, so that its work is not done again."""
         self._shapes = shapes if shapes is not None else TableCache()
         self._by_shape: dict[LocalShape, LocalTable] = {}
-        self._by_machine: dict[int, tuple[Machine, LocalTable]] = {}
+        self._by_kind: ByKind[LocalTable] = ByKind()
 
-    def table(self, machine: Machine) -> LocalTable:
-        """Return the table of the machine's shape, made at the first call for that shape."""
-        known = self._by_machine.get(id(machine))  # the tuple keeps the machine alive, so its id stays its own
-        if known is not None:
-            return known[1]
-        paths = self._shapes.table(machine)
+    def table(self, machine: Machine, paths: ShapeTable | None = None) -> LocalTable:
+        """Return the table of the machine's shape, made at the first call for that shape.
+
+        `paths` is the machine's shape table where the caller has it.
+        """
+        return self._by_kind.get(machine, lambda first: self._of_shape(first, paths or self._shapes.table(first)))
+
+    def _of_shape(self, machine: Machine, paths: ShapeTable) -> LocalTable:
         shape = local_shape(machine, paths.shape)
-        table = self._by_shape.get(shape)
-        if table is None:
-            table = self._by_shape[shape] = LocalTable(shape, paths)
-        if len(self._by_machine) >= self.REMEMBERED:
-            self._by_machine.clear()
-        self._by_machine[id(machine)] = (machine, table)
-        return table
+        if shape not in self._by_shape:
+            self._by_shape[shape] = LocalTable(shape, paths)
+        return self._by_shape[shape]
 
     def __len__(self) -> int:
         """Return how many distinct shapes there are."""

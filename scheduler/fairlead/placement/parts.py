@@ -1,6 +1,8 @@
-"""How many shares or MIG instances of one kind each device still takes, as columns over rows and devices."""
+"""How many shares or MIG instances each device still takes, and pods the NICs of a node: columns over rows."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -40,3 +42,12 @@ def shares_on(share: Share, group: int, columns: Columns, rows: IntColumn, devic
     if share.memory_bytes:
         room = np.minimum(room, columns.vram[rows] // share.memory_bytes)
     return np.where(may, np.maximum(room, 0), 0)
+
+
+def nics_room(role: Role, nics: IntColumn, taken: Mapping[int, int], rows: IntColumn) -> IntColumn:
+    """Return how many pods of a role the NICs that are up and free on each of `rows` allow. Shape (rows,)."""
+    free = nics[rows].copy()
+    for at, row in enumerate(rows.tolist()):
+        if row in taken:
+            free[at] &= ~taken[row]
+    return np.bitwise_count(free).astype(np.int64) // (role.gpus * role.nics_per_gpu)

@@ -20,7 +20,8 @@ from fairlead.model.effects import Phase
 from fairlead.model.gang import Gang, Placement
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import slots_on
-from fairlead.placement.search import Placer, levels_to_try
+from fairlead.placement.placer import Placer
+from fairlead.placement.wishes import levels_to_try
 from fairlead.world.fleet import IntColumn, Level
 from fairlead.world.overlay import uses_of
 from fairlead.world.snapshot import Running, World

@@ -8,10 +8,13 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.placement.feasible import Feasibility, Fit, acceptable, scarcest, slots, slots_on
-from fairlead.placement.search import Answer, Placer, alternatives, named_levels, slices_of, takes_devices
+from fairlead.placement.feasible import Feasibility, Fit, scarcest, slots, slots_on
+from fairlead.placement.node_kinds import acceptable
+from fairlead.placement.placer import Placer
+from fairlead.placement.search import Answer
 from fairlead.placement.sharing import mig_refusal, share_refusal
 from fairlead.placement.tree import Chains, Tree, Wish
+from fairlead.placement.wishes import alternatives, named_levels, slices_of, takes_devices
 from fairlead.units import gpus_of
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
 
@@ -121,7 +124,7 @@ def _held_in_all(
     gang: Gang, level: Level, everything: Columns, inventory: Inventory, feasibility: Feasibility, model: str
 ) -> int:
     """Return the pods that the best domain of a level holds with nothing on it, no role above what it needs."""
-    chain = Chains(inventory).through(named_levels(gang))
+    chain = feasibility.chains.through(named_levels(gang))
     assert chain is not None, gang
     total = np.zeros(len(level.names), dtype=np.int64)
     for role in gang.roles:
@@ -130,7 +133,9 @@ def _held_in_all(
         wish = role.topology
         whole = wish.within if wish is not None and wish.required and wish.within != "cluster" else ""
         caps: Mapping[str, IntColumn] = feasibility.caps_above(role, everything)
-        tree = Tree(chain, chain.order, room, room, Wish(slices=slices_of(gang, role), whole=whole, caps=caps))
+        spread = "" if role.spread == "cluster" else role.spread
+        wishes = Wish(slices=slices_of(gang, role), whole=whole, spread=spread, caps=caps)
+        tree = Tree(chain, chain.order, room, room, wishes)
         held = np.array([tree.capacity]) if level.name == "cluster" else tree.caps_of(level)
         if held is None:
             inside = level.domain_of >= 0

@@ -13,6 +13,7 @@ import numpy as np
 from fairlead.model.gang import Role
 from fairlead.placement.feasible import Fit
 from fairlead.placement.fragments import NEVER, Fragments, NodeRows
+from fairlead.placement.gang_fragments import GangSlots
 from fairlead.placement.parts import shares_on
 from fairlead.world.fleet import WHOLE, IntColumn, Inventory
 from fairlead.world.overlay import Overlay
@@ -37,20 +38,70 @@ class FragmentScore:
         self._model = model_ids(overlay.inventory, fragments.models)
         self._columns: dict[tuple[int, int, int], _Column] = {}
         self._before = _Column(np.zeros(len(overlay.touched), dtype=np.int64))
+        levels = overlay.inventory.levels
+        self._gangs = [
+            GangSlots.of(kind, weight, levels[kind.within], self._model, fragments.models)
+            for kind, weight in fragments.gangs
+            if kind.within in levels and kind.gpu_milli == WHOLE
+        ]
+        self._gangs_tick = -1
+        self._idle = np.zeros(len(self._model), dtype=np.int64)  # devices, of use where gangs are asked for
+
+    @property
+    def spreads(self) -> bool:
+        """Whether costs of a row change with those of its neighbours: where gangs want whole domains."""
+        return bool(self._gangs)
+
+    def neighbours(self, rows: IntColumn) -> IntColumn:
+        """Return the rows in the domains of `rows` at the levels that gangs ask for, and `rows` themselves."""
+        touched = np.zeros(len(self._model), dtype=np.bool_)
+        touched[rows] = True
+        for gang in self._gangs:
+            domains = np.zeros(len(gang.level.names) + 1, dtype=np.bool_)  # the last stands for no domain
+            domains[gang.level.domain_of[rows]] = True
+            domains[-1] = False
+            touched |= domains[gang.level.domain_of]
+        return np.flatnonzero(touched)
 
     def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return the cost of one pod on each of `rows`; meaningless where it does not fit. Shape (rows,)."""
         cost = self._renewed(role)[rows]
         if role.share is None:
-            return cost
+            return cost + self._from_gangs(role, rows, role.gpus) if self._gangs else cost
         devices = fit.devices[rows] & overlay.inventory.healthy_mask[rows]
         room = shares_on(role.share, group, overlay.columns, rows, devices)
+        if self._gangs:
+            idle = self.rows(rows).free_milli >= WHOLE
+            breaking, beside = self._from_gangs(role, rows, 1), self._from_gangs(role, rows, 0)
+            cost = np.where(cost < NEVER, cost + np.where(idle, breaking[:, None], beside[:, None]), NEVER)
         least: IntColumn = np.where(room > 0, cost, NEVER).min(axis=1, initial=NEVER)
         return least
 
     def device(self, role: Role, fit: Fit, group: int, overlay: Overlay, row: int, room: IntColumn) -> int:
         """Return the device of a row that a share goes to, of those where `room`, shape (devices,), is not 0."""
-        return int(np.where(room > 0, self._renewed(role)[row], NEVER).argmin())
+        cost = self._renewed(role)[row]
+        if self._gangs:
+            rows = np.array([row])
+            idle = self.rows(rows).free_milli[0] >= WHOLE
+            breaking, beside = self._from_gangs(role, rows, 1)[0], self._from_gangs(role, rows, 0)[0]
+            cost = np.where(cost < NEVER, cost + np.where(idle, breaking, beside), NEVER)
+        return int(np.where(room > 0, cost, NEVER).argmin())
+
+    def _from_gangs(self, role: Role, rows: IntColumn, devices: int) -> IntColumn:
+        """Return what one pod takes from gangs when it takes so many idle devices. Shape (rows,)."""
+        if self._gangs_tick != self._overlay.tick:
+            stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
+            states = self.rows(stale)
+            self._idle[stale] = (states.free_milli >= WHOLE).sum(axis=1)
+            for gang in self._gangs:
+                gang.count(stale, self._idle[stale], states.cpu_milli)
+            self._gangs_tick = self._overlay.tick
+        idle = self._idle[rows] - devices
+        cpu = self._overlay.columns.cpu_milli[rows] - role.pod.requests.cpu_milli
+        total = np.zeros(len(rows), dtype=np.int64)
+        for gang in self._gangs:
+            total += gang.cost(rows, idle, cpu)
+        return total
 
     def rows(self, rows: IntColumn) -> NodeRows:
         """Return rows as the score sees them."""
@@ -92,9 +143,10 @@ class FragmentScore:
         return self._before.cost[rows]
 
     def _stale(self, column: _Column) -> IntColumn:
-        if column.tick < 0:
-            return np.arange(len(self._model))
-        return np.flatnonzero(self._overlay.touched > column.tick)
+        return np.arange(len(self._model)) if column.tick < 0 else self._touched_since(column.tick)
+
+    def _touched_since(self, tick: int) -> IntColumn:
+        return np.flatnonzero(self._overlay.touched > tick)
 
 
 def model_ids(inventory: Inventory, models: tuple[str, ...]) -> IntColumn:

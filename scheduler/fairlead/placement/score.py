@@ -27,6 +27,15 @@ class Remainder(Protocol):
 
     version: int
 
+    @property
+    def spreads(self) -> bool:
+        """Whether the costs of a row change with those of its neighbours."""
+        ...
+
+    def neighbours(self, rows: IntColumn) -> IntColumn:
+        """Return rows whose costs change with those of `rows`, themselves included."""
+        ...
+
     def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return the cost of one pod on each of `rows`, |cost| < 2^44, lower is better. Shape (rows,)."""
         ...
@@ -37,13 +46,17 @@ class Remainder(Protocol):
 
 
 class Score:
-    """Costs of rows for one kind of pod. `version` changes when all costs do; `spreads`: also those of neighbours."""
+    """Costs of rows for one kind of pod. `version` changes when all costs do."""
 
     def __init__(self, remainder: Remainder | None = None) -> None:
         """Score by `remainder`; without one, by how little of a node a placement leaves free."""
         self._remainder = remainder
-        self.spreads = False
         self.profiles: Mix = ()
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the costs of a row change with those of its neighbours."""
+        return self._remainder is not None and self._remainder.spreads
 
     def use(self, remainder: Remainder, profiles: Mix = ()) -> None:
         """Score by another remainder from now on; its version must be another too.
@@ -58,8 +71,8 @@ class Score:
         return -1 if self._remainder is None else self._remainder.version
 
     def neighbours(self, rows: IntColumn) -> IntColumn:
-        """Return rows whose costs change with those of `rows`."""
-        return rows
+        """Return rows whose costs change with those of `rows`, themselves included."""
+        return rows if self._remainder is None else self._remainder.neighbours(rows)
 
     def costs(self, role: Role, fit: Fit, group: int, room: IntColumn, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return one pod's cost on each of `rows`, NEVER where `room` is 0. Shape (rows,)."""

@@ -17,16 +17,13 @@ import numpy as np
 from fairlead.model.gang import Gang, Placement, Role, TopologyRequest
 from fairlead.placement.columns import ClassColumns, PodClass
 from fairlead.placement.exact import seat_exactly
-from fairlead.placement.feasible import Feasibility
-from fairlead.placement.fragments import build
-from fairlead.placement.remainder import FragmentScore, capacity_by_model
-from fairlead.placement.score import NEVER, PACE_SHIFT, Score
+from fairlead.placement.gang_pace import GangPaces
+from fairlead.placement.score import PACE_SHIFT
 from fairlead.placement.seats import Seat, placement_of, take_seats
 from fairlead.placement.tree import Chain, Chains, Tree, Wish
-from fairlead.world.demand import Mix
+from fairlead.placement.wishes import alternatives, levels_to_try, named_levels, slices_of, takes_devices, weight_of
 from fairlead.world.fleet import IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
-from fairlead.world.snapshot import World
 
 DOMAINS_TRIED = 16
 """Domains of one level that are tried for one gang."""
@@ -47,114 +44,6 @@ class Answer:
     steps: int = 0
 
 
-class Placer:
-    """Searches over one overlay with its class columns; kept from cycle to cycle while the inventory stays."""
-
-    def __init__(self, overlay: Overlay, feasibility: Feasibility, score: Score | None = None) -> None:
-        """Nothing is computed yet; nothing is learned of what is asked for, unless a `score` knows."""
-        self.overlay = overlay
-        self.inventory: Inventory = overlay.inventory
-        self.feasibility = feasibility
-        self._capacity = capacity_by_model(overlay.inventory)
-        self.score = score or Score(FragmentScore(build(Mix(), self._capacity), overlay))
-        self.classes = ClassColumns(overlay, feasibility, self.score)
-        self.chains = Chains(overlay.inventory)
-        self.lone = frozenset(
-            name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
-        )
-
-    def follow(self, world: World) -> bool:
-        """Go on with a later world; False where too much is different for what was computed to be of use."""
-        before, after = self.inventory, world.inventory
-        if after is not before:
-            if after.patched != before.version:
-                return False
-            self.inventory = after
-            self.feasibility.patch(after, after.patched_rows)
-            self.overlay.patch(after)
-        if self.overlay.columns.extended.keys() != world.free.extended.keys():
-            return False
-        self.overlay.follow(world)
-        return True
-
-    def learn(self, mix: Mix) -> None:
-        """Score by what is asked for lately; a mix that is known already changes nothing."""
-        if mix.version != self.score.version:
-            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay), mix.profiles)
-
-    def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
-        """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""
-        if is_single(gang):
-            return self._place_single(gang)
-        search = Search(self, gang, steps)
-        return search.run()
-
-    def place_in(self, gang: Gang, level: Level, domain: int) -> Answer:
-        """Like `place`, but inside one domain and nowhere else."""
-        return Search(self, gang, STEPS).run_in(level, domain)
-
-    def _place_single(self, gang: Gang) -> Answer:
-        """One pod goes to the row that costs least."""
-        role = gang.roles[0]
-        kind = self.classes.of(gang, role)
-        cost = kind.cost
-        if not len(cost):
-            return Answer()
-        for wish in (gang.topology, role.topology):
-            if wish is not None and wish.required and wish.within not in ("cluster", "node"):
-                level = self.inventory.levels.get(wish.within)
-                if level is None:
-                    return Answer()
-                cost = np.where(level.domain_of >= 0, cost, NEVER)
-        row = int(cost.argmin())
-        if int(cost[row]) == NEVER:
-            return Answer()
-        mark = self.overlay.checkpoint()
-        seats = take_seats(0, gang, kind, ((row, 1),), self.overlay, self.classes.score)
-        if seats is None:
-            self.overlay.roll_back(mark)
-            return Answer(ended_early=True, steps=1)
-        node = self.inventory.levels["node"]
-        placement = placement_of(gang, seats, node, int(node.domain_of[row]), self.inventory)
-        return Answer(placement=placement, steps=1)
-
-
-def _rows_in(level: Level) -> int:
-    """Return how many nodes are in some domain of a level; as many as domains where each has one node."""
-    return int((level.domain_of >= 0).sum())
-
-
-def is_single(gang: Gang) -> bool:
-    """Whether the gang is one pod, so that no two pods have to fit together."""
-    return len(gang.roles) == 1 and gang.roles[0].replicas == 1
-
-
-def levels_to_try(gang: Gang, inventory: Inventory) -> list[Level]:
-    """Return the levels a gang may be placed in, tightest first; none where it requires one that nobody has."""
-    found: list[Level] = []
-    for level in inventory.levels.values():
-        found.append(level)
-        if gang.topology is not None and gang.topology.required and level.name == gang.topology.within:
-            return found
-    return [] if gang.topology is not None and gang.topology.required else found
-
-
-def named_levels(gang: Gang) -> frozenset[str]:
-    """Return the levels that the gang's wishes name below the cluster: those its chain must have."""
-    names: set[str] = set()
-    for wish in (gang.topology, *(role.topology for role in gang.roles)):
-        if wish is not None:
-            names |= {wish.within, *(part.within for part in wish.slices)}
-    names |= {role.spread for role in gang.roles}
-    return frozenset(names - {"", "cluster", "node"})
-
-
-def slices_of(gang: Gang, role: Role) -> dict[str, int]:
-    """Return level name -> slice size for a role's pods: its own, and the gang's where it is the only role."""
-    wishes = (gang.topology if len(gang.roles) == 1 else None, role.topology)
-    return {part.within: part.size for wish in wishes if wish is not None for part in wish.slices}
-
-
 @dataclass(slots=True)
 class _Part:
     """One role of one attempt: how many pods, and what they wish for below the base domain."""
@@ -168,19 +57,30 @@ class _Part:
 class Search:
     """The search for one gang: candidates, attempts, and how many steps are left."""
 
-    def __init__(self, placer: Placer, gang: Gang, steps: int | None) -> None:
-        """Look at nothing yet."""
-        self._placer = placer
+    def __init__(
+        self,
+        gang: Gang,
+        overlay: Overlay,
+        classes: ClassColumns,
+        chains: Chains,
+        paces: GangPaces,
+        lone: frozenset[str],
+        steps: int | None,
+    ) -> None:
+        """Look at nothing yet. `lone` are levels each of whose domains is one node."""
         self._gang = gang
-        self._inventory = placer.inventory
-        self._overlay = placer.overlay
-        self._classes = placer.classes
-        self._chain: Chain | None = placer.chains.through(named_levels(gang))
+        self._inventory: Inventory = overlay.inventory
+        self._overlay = overlay
+        self._classes = classes
+        self._feasibility = classes.feasibility
+        self._paces = paces
+        self._lone = lone
+        self._chain: Chain | None = chains.through(named_levels(gang))
         self._left = steps
         self._steps = 0
         self._exact_steps = 0
         self._unsure = False
-        self._models = alternatives(gang, placer.feasibility)
+        self._models = alternatives(gang, self._feasibility)
         self._kinds: dict[tuple[int, str], PodClass] = {}
         self._shaped = [self._is_shaped(role) for role in gang.roles]
 
@@ -225,14 +125,14 @@ class Search:
     def _candidates(self, level: Level, counts: Sequence[int], model: str) -> list[tuple[int, int, int]]:
         """Return (pace, left over, domain) of domains that could hold every role: the best, one more than are tried."""
         gang = self._gang
-        enough = self._placer.feasibility.inside(level, gang)
+        enough = self._feasibility.inside(level, gang)
         left: IntColumn | int = 0
         pace: IntColumn | int = 0
         for position, (role, count) in enumerate(zip(gang.roles, counts, strict=True)):
             if not count:
                 continue
             kind = self._kind_at(position, model)
-            if kind.total < count or (level.name in self._placer.lone and kind.most < count):
+            if kind.total < count or (level.name in self._lone and kind.most < count):
                 return []
             held = self._held(position, kind, level)
             if int(held.max()) < count:
@@ -271,7 +171,7 @@ class Search:
         if not self._shaped[position]:
             return self._classes.sums(kind, level)
         assert self._chain is not None, self._gang
-        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None, level))
+        tree = Tree(self._chain, self._chain.order, kind.room, kind.cost, self._wish(role, None))
         if level.name == "cluster":
             return np.array([tree.capacity], dtype=np.int64)
         held = tree.caps_of(level)
@@ -290,11 +190,11 @@ class Search:
         for order in self._orders(parts, rows, model):
             if not self._may_step():
                 return None
-            seats = self._seat(order, rows, level, model)
+            seats = self._seat(order, rows, model)
             if seats is not None:
-                return placement_of(self._gang, seats, level, domain, self._inventory)
+                return self._named(seats, level, domain)
         seats = self._seat_exactly(parts, rows, level, model) if len(parts) > 1 else None
-        return None if seats is None else placement_of(self._gang, seats, level, domain, self._inventory)
+        return None if seats is None else self._named(seats, level, domain)
 
     def _seat_exactly(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
         """Look at every way to seat several roles, where they are plain enough for that and steps are left."""
@@ -302,9 +202,7 @@ class Search:
         plain = not any(
             part.role.share or part.role.mig or part.role.spread or part.role.pod.host_ports for part in parts
         )
-        plain = plain and not any(
-            self._placer.feasibility.caps_above(part.role, self._overlay.columns) for part in parts
-        )
+        plain = plain and not any(self._feasibility.caps_above(part.role, self._overlay.columns) for part in parts)
         if not plain or (self._left is not None and self._exact_steps >= EXACT_STEPS):
             self._unsure = True
             return None
@@ -332,7 +230,7 @@ class Search:
                 self._overlay.roll_back(mark)
                 self._unsure = True
                 return None
-            taken = take_seats(position, self._gang, kinds[at], spots, self._overlay, self._classes.score)
+            taken = self._take(parts[at], kinds[at], spots)
             assert taken is not None, (self._gang, spots)
             seats += taken
         return seats
@@ -352,6 +250,12 @@ class Search:
                 return False
         return True
 
+    def _named(self, seats: Sequence[Seat], level: Level, domain: int) -> Placement:
+        return placement_of(self._gang, seats, level, domain, self._inventory, self._paces)
+
+    def _take(self, part: _Part, kind: PodClass, spots: Sequence[tuple[int, int]]) -> list[Seat] | None:
+        return take_seats(part.position, self._gang, kind, spots, self._overlay, self._classes.score, self._paces)
+
     def _rows(self, level: Level, domain: int) -> IntColumn:
         assert self._chain is not None, self._gang
         return self._chain.rows(level, domain)
@@ -368,50 +272,44 @@ class Search:
         ranked = sorted(parts, key=lambda part: spare[part.position])
         yield from (list(order) for order in islice(permutations(ranked), ORDERS_TRIED))
 
-    def _seat(self, parts: Sequence[_Part], rows: IntColumn, level: Level, model: str) -> list[Seat] | None:
+    def _seat(self, parts: Sequence[_Part], rows: IntColumn, model: str) -> list[Seat] | None:
         mark = self._overlay.checkpoint()
         seats: list[Seat] = []
         for part in parts:
             kind = self._kind_at(part.position, model)
-            spots = self._spots(part, kind, rows, level)
+            spots = self._spots(part, kind, rows)
             taken = None
             if spots is not None:
-                taken = take_seats(part.position, self._gang, kind, spots, self._overlay, self._classes.score)
+                taken = self._take(part, kind, spots)
             if taken is None:
                 self._overlay.roll_back(mark)
                 return None
             seats += taken
         return seats
 
-    def _spots(self, part: _Part, kind: PodClass, rows: IntColumn, level: Level) -> list[tuple[int, int]] | None:
+    def _spots(self, part: _Part, kind: PodClass, rows: IntColumn) -> list[tuple[int, int]] | None:
         """Return (row, pods) for a role; a domain that is only preferred for it is given up where it must be."""
         assert self._chain is not None, self._gang
-        wish = self._wish(part.role, part.own, level)
+        wish = self._wish(part.role, part.own)
         spots = Tree(self._chain, rows, kind.room, kind.cost, wish).place(part.count)
         if spots is None and wish.whole and part.own is not None and not part.own.required:
-            split = replace(wish, whole="", even=wish.even or part.own.within, few=not wish.even)
+            split = replace(wish, whole="", balanced="" if wish.spread else part.own.within)
             spots = Tree(self._chain, rows, kind.room, kind.cost, split).place(part.count)
         return spots
 
-    def _wish(self, role: Role, own: TopologyRequest | None, base: Level) -> Wish:
+    def _wish(self, role: Role, own: TopologyRequest | None) -> Wish:
         """Return a role's wish below a base domain; without `own` only what is required counts."""
         near = own if own is not None else role.topology
         whole = near.within if near is not None and (near.required or own is not None) else ""
-        even, few = role.spread, False
         wish = self._gang.topology
-        if not even and not whole and wish is not None and not wish.required and self._is_wider(base, wish.within):
-            even, few = wish.within, True
+        close = wish.within if wish is not None and not wish.required and wish.within != "cluster" else ""
         return Wish(
             slices=slices_of(self._gang, role),
             whole="" if whole == "cluster" else whole,
-            even="" if even == "cluster" else even,
-            few=few,
-            caps=self._placer.feasibility.caps_above(role, self._overlay.columns),
+            spread="" if role.spread == "cluster" else role.spread,
+            balanced="" if role.spread else close,
+            caps=self._feasibility.caps_above(role, self._overlay.columns),
         )
-
-    def _is_wider(self, base: Level, name: str) -> bool:
-        names = list(self._inventory.levels)
-        return name in names and names.index(base.name) > names.index(name)
 
     # --- fewer replicas ---------------------------------------------------------------------------------------------
 
@@ -458,7 +356,7 @@ class Search:
     def _is_shaped(self, role: Role) -> bool:
         """Whether more than the sum of its nodes' room decides how many pods of a role a domain holds."""
         whole = role.topology is not None and role.topology.required and role.topology.within != "cluster"
-        above = self._placer.feasibility.budgets.keys() & {name for name, _ in role.pod.requests.extended}
+        above = self._feasibility.budgets.keys() & {name for name, _ in role.pod.requests.extended}
         return whole or bool(slices_of(self._gang, role)) or bool(above)
 
     def _may_step(self) -> bool:
@@ -469,29 +367,3 @@ class Search:
         if self._left < 0:
             self._unsure = True
         return self._left >= 0
-
-
-def takes_devices(role: Role) -> bool:
-    """Whether the role's pods get GPUs or parts of them."""
-    return bool(role.gpus or role.share is not None or role.mig)
-
-
-def weight_of(role: Role) -> int:
-    """Return what one place of a role is worth beside those of other roles: its GPUs, or 1."""
-    return max(1, role.gpus)
-
-
-def alternatives(gang: Gang, feasibility: Feasibility) -> tuple[str, ...]:
-    """Return the GPU models to try, each for all members that accept it; "" where it does not matter.
-
-    The slowest member sets the pace, so a gang gets one model unless it says that mixed ones will do. Roles that name
-    different models keep to their own.
-    """
-    roles = [role for role in gang.roles if takes_devices(role)]
-    if gang.mixed_models or sum(role.replicas for role in roles) < 2:
-        return ("",)
-    accepted = [feasibility.models(role, gang.service_class) for role in roles]
-    shared = set(accepted[0]).intersection(*accepted[1:])
-    if all(len(models) == 1 for models in accepted) or not shared:
-        return ("",)
-    return tuple(sorted(shared))

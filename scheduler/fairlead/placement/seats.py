@@ -1,26 +1,30 @@
-"""From numbers of pods on rows to exact devices, and from devices to a placement in rank order."""
+"""From numbers of pods on rows to exact devices, cores and NICs, and from those to a placement in rank order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fairlead.model.gang import Gang, Member, Placement
 from fairlead.placement.columns import PodClass
+from fairlead.placement.gang_pace import GangPaces
+from fairlead.placement.locality import cpu_text, nic_ids, penalties
 from fairlead.placement.parts import instances_on, shares_on
+from fairlead.placement.rank_order import rank_order
 from fairlead.placement.score import Score
+from fairlead.placement.whole_seats import Kit, take_whole
 from fairlead.topology.mig_grid import grid_milli
 from fairlead.world.fleet import Inventory, Level
-from fairlead.world.overlay import Batch, Overlay, Taking
+from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.span import span_of
 from fairlead.world.use import share_group
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One pod's place: role position in the spec, row, device bits, pace of its slowest link in bytes/s.
+    """One pod's place: role position in the spec, row, the bits of its devices, and all that it gets there.
 
     `start` is the unit where its MIG instance begins, `milli` the part of its device that it is charged for, 0 for all.
     """
@@ -28,43 +32,30 @@ class Seat:
     role: int
     row: int
     mask: int
-    pace: int
+    kit: Kit
     start: int = -1
     milli: int = 0
 
 
 def take_seats(
-    position: int, gang: Gang, kind: PodClass, spots: Sequence[tuple[int, int]], overlay: Overlay, score: Score
+    position: int,
+    gang: Gang,
+    kind: PodClass,
+    spots: Sequence[tuple[int, int]],
+    overlay: Overlay,
+    score: Score,
+    paces: GangPaces,
 ) -> list[Seat] | None:
-    """Take devices for the pods that `spots` (row, pods) says; None where a share finds none any more.
+    """Take devices for the pods that `spots` (row, pods) says; None where a share or NIC finds none any more.
 
     The caller rolls back. Pods that only take whole devices are taken all at once.
     """
-    role = kind.role
-    if role.share is not None:
+    if kind.role.share is not None:
         return _take_shares(position, gang, kind, spots, overlay, score)
-    if role.mig:
+    if kind.role.mig:
         return _take_instances(position, gang, kind, spots, overlay, score)
-    seats: list[Seat] = []
-    masks: list[int] = []
-    inventory, free_mask, devices = overlay.inventory, overlay.columns.free_mask, kind.fit.devices
-    for row, count in spots:
-        free = int(free_mask[row]) & int(devices[row])
-        taken = 0
-        for _ in range(count):
-            mask, pace = inventory.tables[row].best(free, role.gpus) if role.gpus else (0, 0)
-            assert mask.bit_count() == role.gpus, (role, row, free, mask)
-            free &= ~mask
-            taken |= mask
-            seats.append(Seat(position, row, mask, pace))
-        masks.append(taken)
-    if role.pod.host_ports or len(spots) == 1:
-        for (row, count), taken in zip(spots, masks, strict=True):
-            overlay.take(Taking(row, taken, role.pod, count))
-        return seats
-    columns = np.array(spots, dtype=np.int64).reshape(-1, 2)
-    overlay.take_batch(Batch(columns[:, 0], np.array(masks, dtype=np.int64), columns[:, 1], role.pod))
-    return seats
+    found = take_whole(kind, spots, overlay, paces)
+    return None if found is None else [Seat(position, row, kit.mask, kit) for row, kit in found]
 
 
 def _take_shares(
@@ -82,7 +73,7 @@ def _take_shares(
                 return None
             bit = score.device(role, kind.fit, kind.group, overlay, row, room)
             overlay.take(Taking(row, 0, role.pod, share=role.share, bit=bit, group=group))
-            seats.append(Seat(position, row, 1 << bit, 0, milli=role.share.milli))
+            seats.append(Seat(position, row, 1 << bit, Kit(1 << bit), milli=role.share.milli))
     return seats
 
 
@@ -105,45 +96,81 @@ def _take_instances(
             fewest = int(room[bit]) - int(room.sum()) + left  # that this device must hold in the end
             start = grid.best_start(int(columns.mig_state[row, bit]), role.mig, score.profiles, keep=fewest - 1)
             overlay.take(Taking(row, 0, role.pod, bit=bit, group=group, part=(role.mig, start)))
-            seats.append(Seat(position, row, 1 << bit, 0, start=start, milli=grid_milli(grid, role.mig)))
+            seats.append(Seat(position, row, 1 << bit, Kit(1 << bit), start, grid_milli(grid, role.mig)))
+    seats.sort(key=lambda seat: (seat.row, seat.mask, seat.start))
     return seats
 
 
-def placement_of(gang: Gang, seats: Sequence[Seat], level: Level, domain: int, inventory: Inventory) -> Placement:
-    """Name members in rank order: roles as in the spec, and neighbours in the tree next to each other."""
-    tree = [lv.domain_of for lv in reversed(list(inventory.levels.values()))]
-    near: dict[int, tuple[int, ...]] = {}
-    for seat in seats:
-        if seat.row not in near:
-            near[seat.row] = tuple(int(column[seat.row]) for column in tree)
-    index_of = dict.fromkeys(range(len(gang.roles)), 0)
+def placement_of(
+    gang: Gang, seats: Sequence[Seat], level: Level, domain: int, inventory: Inventory, paces: GangPaces
+) -> Placement:
+    """Name members in rank order: roles as in the spec, neighbours in the tree and on a node's ring side by side."""
+    names: dict[tuple[tuple[str, ...], int], tuple[str, ...]] = {}
+    on_row: dict[int, tuple[str, ...]] = {}
     members: list[Member] = []
-    names: dict[tuple[int, int], tuple[str, ...]] = {}
-    ranked = sorted(seats, key=lambda seat: (seat.role, near[seat.row], seat.row, seat.mask, seat.start))
-    for rank, seat in enumerate(ranked):
-        role = gang.roles[seat.role]
-        key = (id(inventory.device_bits[seat.row]), seat.mask)
-        devices = names.get(key)
-        if devices is None:
-            devices = names[key] = inventory.devices(seat.row, seat.mask)
-        members.append(
-            Member(
-                role=role.name,
-                index=index_of[seat.role],
-                rank=rank,
-                node=inventory.nodes[seat.row].name,
-                devices=devices,
-                share_milli=seat.milli,
-                mig_start=seat.start,
+    for position, role in enumerate(gang.roles):
+        own = [seat for seat in seats if seat.role == position]
+        for index, seat in enumerate(_ranked(own, inventory, paces)):
+            row, mask, kit = seat.row, seat.mask, seat.kit
+            if row not in on_row:
+                on_row[row] = tuple(inventory.device_bits[row])
+            key = (on_row[row], mask)  # nodes whose devices have the same names share them
+            if key not in names:
+                names[key] = _device_names(row, mask, inventory, paces)
+            members.append(
+                Member(
+                    role=role.name,
+                    index=index,
+                    rank=len(members),
+                    node=inventory.nodes[row].name,
+                    devices=names[key],
+                    share_milli=seat.milli,
+                    mig_start=seat.start,
+                    cpus=cpu_text(kit.cpus) if kit.cpus else "",
+                    nics=nic_ids(inventory.nodes[row].machine, kit.nics) if kit.nics else (),
+                )
             )
-        )
-        index_of[seat.role] += 1
-    paces = [seat.pace for seat in seats if seat.mask.bit_count() > 1]
-    name = "" if level.name == "cluster" else level.names[domain]
+    whole = [(seat.row, seat.mask) for seat in seats if seat.mask and not seat.milli]
+    alone = len(whole) == 1 and whole[0][1].bit_count() == 1
     return Placement(
         members=tuple(members),
         level=level.name,
-        domain=name,
-        pace_bytes_per_s=min(paces) if paces else 0,
+        domain="" if level.name == "cluster" else level.names[domain],
+        pace_bytes_per_s=paces.of(whole).bytes_per_s if whole and not alone else 0,
         span=span_of(inventory, members),
+        penalties=_penalties(seats, inventory, paces),
     )
+
+
+def _ranked(seats: list[Seat], inventory: Inventory, paces: GangPaces) -> Iterable[Seat]:
+    if len(seats) < 2:
+        return seats
+    levels = [level.domain_of for level in inventory.levels.values()]
+    order = rank_order([(seat.row, seat.mask) for seat in seats], levels, paces.table)
+    return (seats[at] for at in order)
+
+
+def _device_names(row: int, mask: int, inventory: Inventory, paces: GangPaces) -> tuple[str, ...]:
+    """Name a pod's devices along the fastest ring over them."""
+    if mask.bit_count() < 3:
+        return inventory.devices(row, mask)
+    gpus = inventory.nodes[row].machine.gpus
+    return tuple(gpus[at].device for at in paces.table(row).ring(mask))
+
+
+def _penalties(seats: Sequence[Seat], inventory: Inventory, paces: GangPaces) -> tuple[str, ...]:
+    """Say what is worse than it could be, each sentence once, with how many members it holds for."""
+    alike: dict[tuple[int, int], tuple[Seat, int]] = {}
+    for seat in seats:
+        key = (id(paces.table(seat.row)), id(seat.kit))
+        first, number = alike.get(key, (seat, 0))
+        alike[key] = (first, number + 1)
+    counts: dict[str, int] = {}
+    for seat, number in alike.values():
+        kit, table = seat.kit, paces.table(seat.row)
+        if not seat.mask or not (kit.far_cores or kit.nic_path or table.uplink_load(seat.mask)):
+            continue
+        machine = inventory.nodes[seat.row].machine
+        for text in penalties(machine, table, seat.mask, far_cores=kit.far_cores, nic_path=kit.nic_path):
+            counts[text] = counts.get(text, 0) + number
+    return tuple(text if number == 1 else f"{text} ({number} members)" for text, number in list(counts.items())[:8])

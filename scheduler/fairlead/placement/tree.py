@@ -3,12 +3,13 @@
 The nodes of a base domain lie in tree order, so that every domain below it is a run of neighbours. Capacities go up the
 tree (a slice level rounds down to whole slices, a level that must hold all of a role gives its best domain, an amount
 that lives at a level caps it); the number to place goes down it: into the one child that just holds it, else into the
-largest children first and the rest into the one that just holds that.
+largest children first and the rest into the one that just holds that. Where a gang only prefers to be together, what
+does not fit into one child is shared out evenly over as few of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,15 +102,17 @@ class Wish:
     """How pods of one role may lie below a base domain.
 
     `slices` are level name -> size. `whole` is a level one domain of which must hold all of them, "" for none.
-    `even` is a level over whose domains they are spread as evenly as can be; `few` says whether over as few as hold
-    them (a gang that does not fit into one) or over all (replicas that must not fail together). `caps` are amounts that
+    `spread` is a level over whose domains they are spread as evenly as can be, over all that hold any: replicas that
+    must not fail together. `balanced` is a level that should hold all of them: where it does not, they are shared out
+    evenly over as few of its domains as hold them, and over as few nodes, because the node with the fewest members has
+    the fewest links to the others; "" packs. An even share never costs a domain of any level. `caps` are amounts that
     live at a level: level name -> shape (domains,) of pods that are left there.
     """
 
     slices: Mapping[str, int]
     whole: str = ""
-    even: str = ""
-    few: bool = False
+    spread: str = ""
+    balanced: str = ""
     caps: Mapping[str, IntColumn]
 
 
@@ -145,7 +148,7 @@ class Tree:
                 known = domains < len(left)
                 caps = np.where(known, np.minimum(caps, left[np.where(known, domains, 0)]), caps)
             size = wish.slices.get(level.name, 1)
-            if size > 1 or level.name in (wish.whole, wish.even):
+            if size > 1 or level.name in (wish.whole, wish.spread):
                 domains = chain.domain_of[at][self._rows[starts]]
                 caps = np.where(domains < len(level.names), caps // size * size, 0)
             self._starts.insert(0, starts)
@@ -183,21 +186,42 @@ class Tree:
         """Return (row, pods) for `count` pods in tree order, None where they do not fit."""
         if count > self.capacity or count % self._unit(0):
             return None
+        packed = self._share_out(count, frozenset())
+        if not self._wish.balanced or len(packed) < 2:
+            return packed
+        balanced = self._share_out(count, frozenset({self._wish.balanced, "node"}))
+        used, at_least = self._domains(balanced), self._domains(packed)
+        if all(mine <= least for mine, least in zip(used, at_least, strict=True)):
+            return balanced
+        return self._share_out(count, frozenset({"node"}))  # over as few nodes of each domain, so that costs none
+
+    def _share_out(self, count: int, even_at: frozenset[str]) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
-        self._down(0, 0, len(self._caps[0]), count, found)
+        self._down(0, (0, len(self._caps[0])), count, even_at, found)
         return found
 
-    def _down(self, at: int, first: int, last: int, count: int, found: list[tuple[int, int]]) -> None:
-        """Share `count` out over the children `first`..`last` at level `at`."""
+    def _domains(self, spots: list[tuple[int, int]]) -> list[int]:
+        """Count the domains of every level that hold some of `spots`."""
+        rows = np.array([row for row, _ in spots], dtype=np.int64)
+        return [len(np.unique(column[rows])) for column in self._chain.domain_of]
+
+    def _down(
+        self, at: int, run: tuple[int, int], count: int, even_at: frozenset[str], found: list[tuple[int, int]]
+    ) -> None:
+        """Share `count` out over the children `run` (first, one past the last) at level `at`."""
+        first, last = run
         levels, starts, caps = self._chain.levels, self._starts[at], self._caps[at]
         mine = caps[first:last]
         name = levels[at].name
-        if name == self._wish.even:
-            parts = even(mine, count, self._unit(at), few=self._wish.few)
-        elif at == len(levels) - 1:
-            parts = few(mine, count, self._cost[first:last])
+        end = int(starts[last]) if last < len(starts) else len(self._rows)
+        alone = end - int(starts[first]) == last - first  # each child is one node, whatever its level is called
+        cost = self._cost[starts[first:last]] if alone else None
+        if name == self._wish.spread:
+            parts = even(mine, count, self._unit(at), cost, over_all=True)
+        elif name in even_at or (alone and "node" in even_at):
+            parts = even(mine, count, self._unit(at), cost, over_all=False)
         else:
-            parts = few(mine, count, None)
+            parts = few(mine, count, cost)
         for child, number in parts:
             child += first
             if at == len(levels) - 1:
@@ -206,7 +230,7 @@ class Tree:
             below = self._starts[at + 1]
             begin = int(np.searchsorted(below, starts[child]))
             end = int(np.searchsorted(below, starts[child + 1])) if child + 1 < len(starts) else len(below)
-            self._down(at + 1, begin, end, number, found)
+            self._down(at + 1, (begin, end), number, even_at, found)
 
 
 def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, int]]:
@@ -215,10 +239,11 @@ def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, 
     Of children that hold equally many the one of lower `cost` comes first, then the lower number. That is the fewest
     children there can be, since whatever is taken from a child is all that it holds.
     """
+    if count == int(caps.sum()):
+        return everything(caps)
     parts: list[tuple[int, int]] = []
     left = count
-    keys = (np.arange(len(caps)), cost, -caps) if cost is not None else (np.arange(len(caps)), -caps)
-    order = np.lexsort(keys)
+    order = _largest_first(caps, cost)
     falling = -caps[order]
     at = 0
     while left > 0:
@@ -233,15 +258,23 @@ def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, 
     return sorted(parts)
 
 
-def even(caps: IntColumn, count: int, unit: int, *, few: bool) -> list[tuple[int, int]]:
+def everything(caps: IntColumn) -> list[tuple[int, int]]:
+    """Return (child, pods) where each child gives all that it holds."""
+    some = np.flatnonzero(caps)
+    return list(zip(some.tolist(), caps[some].tolist(), strict=True))
+
+
+def even(caps: IntColumn, count: int, unit: int, cost: IntColumn | None, *, over_all: bool) -> list[tuple[int, int]]:
     """Return (child, pods) with the fullest child as empty as can be, in multiples of `unit`.
 
-    With `few`, over as few children as hold them, the tightest set of so many; else over all that hold any.
+    Over all children that hold any; or over as few as `few` uses, of those the set with the least room that can share
+    the pods evenly.
     """
-    order = np.lexsort((np.arange(len(caps)), -caps))
-    usable = [int(i) for i in order.tolist() if caps[i] >= unit]
-    if few:
-        usable = _fewest([int(caps[i]) for i in usable], usable, count)
+    if count == int(caps.sum()):
+        return everything(caps)
+    order = _largest_first(caps, cost)
+    order = order[: int(np.searchsorted(-caps[order], -unit, side="right"))]
+    usable = (order if over_all else _fewest(caps[order] // unit, order, count // unit)).tolist()
     share = dict.fromkeys(usable, 0)
     left = count // unit
     room = {child: int(caps[child]) // unit for child in usable}
@@ -257,16 +290,22 @@ def even(caps: IntColumn, count: int, unit: int, *, few: bool) -> list[tuple[int
     return sorted((child, number * unit) for child, number in share.items() if number)
 
 
-def _fewest(caps: Sequence[int], children: Sequence[int], count: int) -> list[int]:
-    """Return as few children as hold `count`, of those that can share it evenly the smallest; `caps` fall."""
-    number, held = 0, 0
-    while held < count:
-        held += caps[number]
-        number += 1
-    best = list(children[:number])
-    for at in range(1, len(children) - number + 1):
-        run = caps[at : at + number]
-        if sum(run) < count or run[-1] < count // number:
-            break
-        best = list(children[at : at + number])
-    return best
+def _largest_first(caps: IntColumn, cost: IntColumn | None) -> IntColumn:
+    """Return the children that hold most first; among equals the one of lower cost, then the lower number."""
+    keys = (np.arange(len(caps)), -caps) if cost is None else (np.arange(len(caps)), cost, -caps)
+    return np.lexsort(keys)
+
+
+def _fewest(falling: IntColumn, children: IntColumn, count: int) -> IntColumn:
+    """Return as few of `children` as hold `count`, of those that can share it evenly the ones with the least room.
+
+    `falling` is what they hold, the most first; so neighbours are taken, and what a run of them holds falls too.
+    """
+    held = np.concatenate(([0], np.cumsum(falling)))
+    number = int(np.searchsorted(held, count))
+    room = held[number:] - held[:-number]
+    enough = int(np.searchsorted(-room, -count, side="right"))
+    fair = int(np.searchsorted(-falling[number - 1 :], -(count // number), side="right"))
+    last = max(0, min(enough, fair) - 1)
+    first = int(np.searchsorted(-room, -room[last]))
+    return children[first : first + number]

@@ -9,7 +9,7 @@ could change it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
@@ -21,9 +21,10 @@ from fairlead.ordering.backlog import Walk, inside_queue
 from fairlead.ordering.fair_share import QueueTree
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, row_is_free
+from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
-from fairlead.placement.search import Answer, Placer
+from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
@@ -32,6 +33,9 @@ from fairlead.units import gpus_of
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
 from fairlead.world.use import use_of
+
+SHAPES_REMEMBERED = 4_096
+"""Shapes of gangs for which it is remembered whether they could ever fit."""
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ class Memo:
     placer: Placer | None = None
     queues: Mapping[str, Queue] | None = None
     tree: QueueTree | None = None
+    never: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict[tuple[object, ...], Refusal | None])
+    never_of: int = -1
 
     def placer_for(self, world: World) -> Placer:
         """Return a placer over this world; what it computed about rows that are as before is kept."""
@@ -49,9 +55,19 @@ class Memo:
         placer = self.placer
         if placer is None or self.pools != pools or not placer.follow(world):
             placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools))
-            self.placer, self.pools = placer, pools
+            self.placer, self.pools, self.never = placer, pools, {}
         placer.learn(world.mix)
         return placer
+
+    def why_never(self, gang: Gang, world: World) -> Refusal | None:
+        """Return why the gang would not fit with nothing else there; worked out once a shape until a node changes."""
+        assert self.placer is not None, "a placer comes first"
+        if self.never_of != world.inventory.version or len(self.never) >= SHAPES_REMEMBERED:
+            self.never_of, self.never = world.inventory.version, {}
+        shape = (gang.roles, gang.topology, gang.service_class, gang.mixed_models, gang.isolation, gang.namespace)
+        if shape not in self.never:
+            self.never[shape] = why_never(gang, world.offered, world.inventory, self.placer.feasibility)
+        return self.never[shape]
 
     def tree_for(self, world: World) -> QueueTree:
         """Return the queue tree; a World shares its queues with those before it until one changes."""
@@ -77,6 +93,7 @@ class _Cycle:
     def __init__(self, world: World, memo: Memo, effects: list[Effect]) -> None:
         self.world = world
         self.effects = effects
+        self.memo = memo
         self.placer = memo.placer_for(world)
         self.overlay = self.placer.overlay
         self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
@@ -95,10 +112,6 @@ class _Cycle:
     def run(self) -> tuple[bool, bool, int]:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         self._nominated()
-        for line in self.world.waiting.unheard:
-            assert line.refusal is not None, line
-            assert line.untold is not None, line
-            self.effects.append(Refuse(gang=line.untold, refusal=line.refusal))
         budget = self.world.rules.gangs_per_slice
         walk = Walk(self.world.waiting, self.standing, cut_version=self.world.cut_version, again=(budget + 1) // 2)
         for looked in count():
@@ -147,9 +160,11 @@ class _Cycle:
         for member in placement.members:
             row = self.world.inventory.row.get(member.node)
             role = next(r for r in gang.roles if r.name == member.role)
-            taking = None if row is None else self.overlay.taking(row, use_of(gang, member))
-            ready = row is not None and bool(fits[member.role].allowed[row])
-            if taking is None or not ready or not row_is_free(role, taking, len(member.devices), self.overlay):
+            if row is None or not bool(fits[member.role].allowed[row]):
+                self.overlay.roll_back(mark)
+                return False
+            taking = self.overlay.taking(row, use_of(gang, member))
+            if not row_is_free(role, taking, self.overlay):
                 self.overlay.roll_back(mark)
                 return False
             self.overlay.take(taking)
@@ -181,7 +196,7 @@ class _Cycle:
         return self.placer.place(allowed)
 
     def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
-        never = why_never(gang, self.world.offered, self.world.inventory, self.placer.feasibility)
+        never = self.memo.why_never(gang, self.world)
         if never is not None:
             return never
         fewest = self.placer.feasibility.charge(gang, fewest=True)

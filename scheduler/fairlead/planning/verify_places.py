@@ -151,8 +151,10 @@ def _check_host(gang: Gang, role: Role, node: Node, row: int, world: World, plac
         )
         if taint.effect != "PreferNoSchedule" and not tolerated:
             yield f"{gang.full_name}: {node.name} has the taint {taint.key}, which {role.name} does not tolerate"
-    if not set(role.pod.node_selector) <= set(node.labels):
+    if role.pod.node_selector and not set(role.pod.node_selector) <= set(node.labels):
         yield f"{gang.full_name}: {node.name} is not selected by {role.name}"
+    if not role.pod.host_ports:
+        return
     ports = places.ports.setdefault(node.name, list(world.ports.get(row, ())))
     for protocol, address, number in role.pod.host_ports:
         if any(p == protocol and n == number and (a == address or "0.0.0.0" in (a, address)) for p, a, n in ports):

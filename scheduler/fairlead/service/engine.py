@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Place, Refuse, Stop
 from fairlead.model.events import Decided, Event, Intended, NodeLost, Nominated, NominationEnded, Started, StopIntended
@@ -20,17 +21,22 @@ from fairlead.planning.plan import Plan
 from fairlead.planning.recuts import recut_plan
 from fairlead.planning.verify import violations
 from fairlead.service import standing_views
+from fairlead.service.fragmentation import FragmentationMeter
 from fairlead.service.ports import Performable
 from fairlead.world.snapshot import Photographer, World
 from fairlead.world.state import ClusterState
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
+
+VIEWS_PER_CYCLE = 512
+"""So that a backlog which comes all at once does not keep the next gang waiting while it is described."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
     """What one slice decided. `facts` are the intentions that state already holds, for the journal.
 
-    `views` are gangs whose phase, reason, nomination or placement may have changed. `more` asks for another slice soon.
+    `views` are gangs whose phase, reason, nomination or placement may have changed; the rest of a great many comes with
+    the slices that follow. `more` asks for another slice soon.
     `violations` are effects that `verify` refused: bugs of ours.
     """
 
@@ -51,6 +57,7 @@ class Engine:
         self.state = ClusterState(rules or Rules())
         self._photographer = Photographer(self.state)
         self._memo = Memo()
+        self._meter = FragmentationMeter()
 
     def started(self, now_ms: int) -> Event:
         """Return the mark that a journal needs before the first fact of this engine."""
@@ -97,20 +104,23 @@ class Engine:
         return Cycle(
             effects=tuple(effects),
             facts=tuple(facts),
-            views=self.touched(now_ms),
-            more=again,
+            views=self.touched(now_ms, VIEWS_PER_CYCLE),
+            more=again or bool(self.state.touched),
             wake_at_ms=plan.wake_at_ms,
             violations=tuple(violation.text for violation in bad),
             plan=plan,
         )
 
-    def touched(self, now_ms: int) -> tuple[GangView, ...]:
-        """Return the gangs that may have changed since the last call; `cycle` calls it for its own views."""
-        names = sorted(self.state.touched)
-        self.state.touched = set()
-        return tuple(
-            standing_views.gang_view(self.state.gangs[name], now_ms, None) for name in names if name in self.state.gangs
-        )
+    def touched(self, now_ms: int, at_most: int | None = None) -> tuple[GangView, ...]:
+        """Return gangs that may have changed since they were last returned, the longest untold first.
+
+        `cycle` calls it for its own views. What is beyond `at_most` is left for the next call.
+        """
+        gangs, touched = self.state.gangs, self.state.touched
+        names = list(islice(touched, at_most))
+        for name in names:
+            del touched[name]
+        return tuple(standing_views.gang_view(gangs[name], now_ms, None) for name in names if name in gangs)
 
     def gang_views(self, now_ms: int) -> Sequence[GangView]:
         """Return all gangs with their positions, by namespace and name."""
@@ -136,6 +146,10 @@ class Engine:
     def recut_plan(self) -> RecutPlan:
         """Return which idle GPUs to cut anew for the instances that wait; nothing is done about it."""
         return recut_plan(self.world(0))
+
+    def fragmentation(self) -> Fragmentation:
+        """Return how broken up the free GPUs are; measured anew only when something has changed."""
+        return self._meter.measure(self.world(0))
 
 
 def _with_their_kind(plan: Plan, bad: set[int]) -> set[int]:

@@ -14,7 +14,7 @@ import msgspec
 from fairlead.errors import FairleadError, MissingExtra, NotFound
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.service import view_json
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 try:
     from fastapi import FastAPI, Query, Request, Response
@@ -49,6 +49,10 @@ class Views(Protocol):
 
     def recut_plan(self) -> RecutPlan:
         """Return which idle GPUs to cut anew."""
+        ...
+
+    def fragmentation(self) -> Fragmentation:
+        """Return how broken up the free GPUs are."""
         ...
 
 
@@ -107,6 +111,7 @@ def _add_health(
         """Return the page that Prometheus reads."""
         metrics.observe_gangs(views.gang_views(now_ms()))
         metrics.observe_pools(views.pool_views())
+        metrics.observe_fragmentation(views.fragmentation())
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
 
@@ -159,6 +164,11 @@ def _add_views(app: FastAPI, views: Views, now_ms: Callable[[], int]) -> None:
     async def mig() -> Response:
         """Propose how to cut idle GPUs anew for the MIG instances that wait, and what that costs."""
         return _json({"as_of_ms": now_ms(), **view_json.recut_doc(views.recut_plan())})
+
+    @app.get("/v1/fragmentation")
+    async def fragmentation() -> Response:
+        """Return how broken up the free GPUs are, and the largest gang that each level has room for."""
+        return _json({"as_of_ms": now_ms(), **view_json.fragmentation_doc(views.fragmentation())})
 
     @app.get("/v1/usage")
     async def usage() -> Response:

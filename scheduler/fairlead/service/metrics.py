@@ -9,7 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 
 from fairlead.errors import MissingExtra
-from fairlead.world.views import GangView, PoolView
+from fairlead.world.views import Fragmentation, GangView, PoolView
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -22,6 +22,47 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _CYCLE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _PLACE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)  # 30 s is the bound of promise P1
+
+
+class RoomGauges:
+    """The series that say how broken up the free GPUs are."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.stranded_gpus = Gauge(
+            "fairlead_stranded_gpus", "Free GPUs, and parts of GPUs, that no request of late could use.", registry=r
+        )
+        self.shared_free_gpus = Gauge(
+            "fairlead_shared_free_gpus", "What is left of GPUs that somebody has a part of, in GPUs.", registry=r
+        )
+        self.largest_gang_gpus = Gauge(
+            "fairlead_largest_gang_gpus",
+            "Whole free GPUs of one model in one domain of a level, where there are most.",
+            ["level"],
+            registry=r,
+        )
+        self.largest_gang_nodes = Gauge(
+            "fairlead_largest_gang_nodes",
+            "Wholly free nodes of one GPU model in one domain of a level, where there are most.",
+            ["level"],
+            registry=r,
+        )
+        self.pending_although_free = Gauge(
+            "fairlead_pending_although_free_gangs",
+            "Gangs that wait although as many GPUs as they ask for are free somewhere.",
+            registry=r,
+        )
+
+    def observe(self, found: Fragmentation) -> None:
+        """Set them; levels that are there no more are not told."""
+        self.stranded_gpus.set(found.stranded_milli / 1000)
+        self.shared_free_gpus.set(found.shared_free_milli / 1000)
+        self.pending_although_free.set(found.pending_although_free)
+        self.largest_gang_gpus.clear()
+        self.largest_gang_nodes.clear()
+        for room in found.largest:
+            self.largest_gang_gpus.labels(level=room.level).set(room.gpus)
+            self.largest_gang_nodes.labels(level=room.level).set(room.nodes)
 
 
 class Metrics:
@@ -39,6 +80,7 @@ class Metrics:
         )
         self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
+        self.room = RoomGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
             "Time from the start of writing a placement to its last binding, or to its failure.",
@@ -104,6 +146,10 @@ class Metrics:
         pools = list(views)
         for state in ("free", "held", "foreign", "down"):
             self.gpus.labels(state=state).set(sum(getattr(pool, state) for pool in pools))
+
+    def observe_fragmentation(self, found: Fragmentation) -> None:
+        """Set the gauges that say how broken up the free GPUs are."""
+        self.room.observe(found)
 
     def write_failed(self, verb: str, code: int) -> None:
         """Count a write that was refused (`code` the HTTP status) or not answered (0)."""

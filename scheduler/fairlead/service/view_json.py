@@ -12,7 +12,7 @@ from typing import TypedDict
 from fairlead.model.gang import Placement
 from fairlead.model.ranges import fold
 from fairlead.placement.mig_plan import RecutPlan
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 
 class StartDoc(TypedDict):
@@ -33,6 +33,7 @@ class OnNodeDoc(TypedDict):
 class MemberDoc(TypedDict):
     """One member. `share_milli` is the part of its one GPU in thousandths, 0 for whole ones; `mig_start` is the unit
     where its instance begins, -1 for none; `cpus` is a CPU list, `devices` and `nics` are folded lists, "" for none.
+    Devices stand in the order of their fastest ring.
     """
 
     rank: int
@@ -46,15 +47,17 @@ class MemberDoc(TypedDict):
 
 
 class AllocationDoc(TypedDict):
-    """Where a gang is. `pace_bytes_per_s` is its slowest link, 0 where no member has two devices.
+    """Where a gang is. `pace_bytes_per_s` is the slowest known link between any two of its GPUs, 0 where there is none.
 
-    `span` is how many domains of each level its members lie in; `members` are in rank order.
+    `span` is how many domains of each level its members lie in; `penalties` are sentences that say what is worse than
+    it could be; `members` are in rank order.
     """
 
     level: str
     domain: str
     pace_bytes_per_s: int
     span: dict[str, int]
+    penalties: list[str]
     placed_ms: int | None
     nodes: list[OnNodeDoc]
     members: list[MemberDoc]
@@ -169,6 +172,24 @@ class UsageDoc(TypedDict):
     lost_gpu_ms: int
 
 
+class LevelRoomDoc(TypedDict):
+    """The most whole free GPUs, and the most wholly free nodes, of one GPU model in one domain of `level`."""
+
+    level: str
+    gpus: int
+    nodes: int
+
+
+class FragmentationDoc(TypedDict):
+    """How broken up the free GPUs are; levels tightest first, parts of GPUs in thousandths."""
+
+    free_gpus: int
+    shared_free_milli: int
+    stranded_milli: int
+    largest_gang: list[LevelRoomDoc]
+    pending_although_free: int
+
+
 def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocation: bool = True) -> GangDoc:
     """Return a gang's document. `names` maps ids to ``namespace/name``; `allocation` False leaves the members out."""
     refusal, placement, nomination = view.refusal, view.placement, view.nomination
@@ -225,6 +246,7 @@ def allocation_doc(placement: Placement, placed_ms: int | None) -> AllocationDoc
         domain=placement.domain,
         pace_bytes_per_s=placement.pace_bytes_per_s,
         span=dict(placement.span),
+        penalties=list(placement.penalties),
         placed_ms=placed_ms,
         nodes=list(nodes.values()),
         members=members,
@@ -277,6 +299,17 @@ def pool_doc(view: PoolView) -> PoolDoc:
         held=view.held,
         foreign=view.foreign,
         down=view.down,
+    )
+
+
+def fragmentation_doc(found: Fragmentation) -> FragmentationDoc:
+    """Return the document of how broken up the free GPUs are."""
+    return FragmentationDoc(
+        free_gpus=found.free_gpus,
+        shared_free_milli=found.shared_free_milli,
+        stranded_milli=found.stranded_milli,
+        largest_gang=[LevelRoomDoc(level=room.level, gpus=room.gpus, nodes=room.nodes) for room in found.largest],
+        pending_although_free=found.pending_although_free,
     )
 
 

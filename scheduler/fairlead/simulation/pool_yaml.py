@@ -23,13 +23,8 @@ def pool_of(document: Fields) -> Pool:
     selector = spec.labels("nodeSelector")
     if not selector:
         spec.fail("nodeSelector", "is required and may not be empty")
-    classes, sharing = spec.texts("serviceClasses"), spec.texts("sharing")
-    for mode in sharing or ():
-        if mode not in SHARING_MODES:
-            spec.fail("sharing", f"{mode!r} is not one of: {', '.join(SHARING_MODES)}")
-    allowed = SHARING_BY_DEFAULT if sharing is None else sharing
-    if spec.boolean("servingOnTimeSlices", False) and "time-slice" not in allowed:
-        spec.fail("servingOnTimeSlices", "means nothing unless spec.sharing lists time-slice; remove it")
+    classes = spec.texts("serviceClasses")
+    sharing, mig_mode, serving = sharing_words(spec, SHARING_BY_DEFAULT)
     pool = Pool(
         name=document.inner("metadata").text("name", pattern=DNS_LABEL),
         node_selector=selector,
@@ -38,14 +33,33 @@ def pool_of(document: Fields) -> Pool:
         driver=spec.text("driver", "gpu.nvidia.com"),
         device_class=spec.text("deviceClassName", "gpu.nvidia.com"),
         mig_device_class=spec.text("migDeviceClassName", "mig.nvidia.com"),
-        sharing=tuple(mode for mode in SHARING_MODES if mode in allowed),
-        mig_mode=spec.choice("mig", MIG_MODES, "static"),
-        serving_on_time_slices=spec.boolean("servingOnTimeSlices", False),
-        budgets=_budgets(spec),
+        sharing=sharing,
+        mig_mode=mig_mode,
+        serving_on_time_slices=serving,
+        budgets=budgets(spec),
     )
     spec.done()
     document.done()
     return pool
+
+
+def sharing_words(spec: Fields, default: tuple[str, ...]) -> tuple[tuple[str, ...], str, bool]:
+    """Read how a pool shares GPUs: `sharing` (`default` where it is absent), `mig` and `servingOnTimeSlices`.
+
+    Raises
+    ------
+    UnreadableInput
+        A word is not known, or has no meaning beside the others.
+    """
+    sharing = spec.texts("sharing")
+    for mode in sharing or ():
+        if mode not in SHARING_MODES:
+            spec.fail("sharing", f"{mode!r} is not one of: {', '.join(SHARING_MODES)}")
+    allowed = default if sharing is None else sharing
+    serving = spec.boolean("servingOnTimeSlices", False)
+    if serving and "time-slice" not in allowed:
+        spec.fail("servingOnTimeSlices", "means nothing unless spec.sharing lists time-slice; remove it")
+    return tuple(mode for mode in SHARING_MODES if mode in allowed), spec.choice("mig", MIG_MODES, "static"), serving
 
 
 def service_classes(spec: Fields, names: tuple[str, ...]) -> tuple[ServiceClass, ...]:
@@ -63,16 +77,23 @@ def service_classes(spec: Fields, names: tuple[str, ...]) -> tuple[ServiceClass,
     return tuple(ServiceClass(name) for name in names)
 
 
-def _budgets(spec: Fields) -> tuple[LevelBudget, ...]:
-    budgets: list[LevelBudget] = []
+def budgets(spec: Fields) -> tuple[LevelBudget, ...]:
+    """Read a pool's amounts that live above nodes.
+
+    Raises
+    ------
+    UnreadableInput
+        An entry is wrong, or stands there twice.
+    """
+    found: list[LevelBudget] = []
     for item in spec.items("budgets"):
         level = item.text("level", pattern=DNS_LABEL)
         name = resource_name(item.text("resource"), field=f"{item.path}.resource")
-        if any((level, name) == (known.level, known.resource) for known in budgets):
+        if any((level, name) == (known.level, known.resource) for known in found):
             raise UnreadableInput(f"{item.path}: {level} has a budget of {name} already; remove one of them")
         amount = item.raw("amount")
         if isinstance(amount, bool) or not isinstance(amount, str | int):
             item.fail("amount", "must be a quantity such as 40000 or 400G")
-        budgets.append(LevelBudget(level=level, resource=name, amount=amount_of(amount, field=f"{item.path}.amount")))
+        found.append(LevelBudget(level=level, resource=name, amount=amount_of(amount, field=f"{item.path}.amount")))
         item.done()
-    return tuple(budgets)
+    return tuple(found)

@@ -26,8 +26,9 @@ from fairlead.model.events import (
 from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
+from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue
 from fairlead.simulation.fields import Fields
+from fairlead.simulation.pool_yaml import budgets, service_classes, sharing_words
 from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
 from fairlead.topology import fleet_machines, fleets
 
@@ -44,7 +45,6 @@ SHAPES = {
 }
 PLAIN = Resources(cpu_milli=128_000, memory_bytes=1 << 40, ephemeral_bytes=1 << 40, pods=110)
 """What a node without a shape offers unless it says otherwise."""
-_CLASSES = tuple(member.value for member in ServiceClass)
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -169,13 +169,23 @@ def read_document(value: object) -> Scenario:
 
 
 def _pools(fleet: Fields) -> dict[str, Pool]:
+    """Read the pools; without any there is one in which every way of sharing is allowed."""
     pools: dict[str, Pool] = {}
     for item in fleet.items("pools"):
         classes = _service_classes(item)
         name = item.text("name", pattern=NAME)
         if name in pools:
             item.fail("name", f"there are two pools {name!r}; rename one")
-        pools[name] = Pool(name=name, node_selector=(), service_classes=classes, sharing=SHARING_MODES)
+        sharing, mig_mode, serving = sharing_words(item, SHARING_BY_DEFAULT)
+        pools[name] = Pool(
+            name=name,
+            node_selector=(),
+            service_classes=classes,
+            sharing=sharing,
+            mig_mode=mig_mode,
+            serving_on_time_slices=serving,
+            budgets=budgets(item),
+        )
         item.done()
     return pools or {"fleet": Pool(name="fleet", node_selector=(), sharing=SHARING_MODES)}
 
@@ -315,12 +325,7 @@ def _queues_hang_together(document: Fields, queues: tuple[Queue, ...]) -> None:
 
 def _service_classes(item: Fields) -> tuple[ServiceClass, ...] | None:
     names = item.texts("serviceClasses")
-    if names is None:
-        return None
-    for name in names:
-        if name not in _CLASSES:
-            item.fail("serviceClasses", f"{name!r} is not one of: {', '.join(_CLASSES)}")
-    return tuple(ServiceClass(name) for name in names)
+    return None if names is None else service_classes(item, names)
 
 
 def _names_differ(document: Fields, gangs: list[Gang]) -> None:

@@ -226,7 +226,7 @@ def _role(item: Fields, levels: Levels) -> Role:
     if fewest is not None and fewest > replicas:
         item.fail("minReplicas", f"{fewest} is larger than replicas {replicas}; lower it or raise replicas")
     item.ignore("minReplicas")
-    gpus = item.integer("gpus", 0, low=0, high=63)
+    gpus = item.integer("gpus", 0, low=0, high=MAX_REPLICAS)
     share, mig = _share(item), item.text("mig", "")
     if (gpus > 0) + (share is not None) + bool(mig) > 1:
         item.fail("gpus", "a member has whole GPUs, a share or a MIG instance; keep one of gpus, share and mig")

@@ -171,6 +171,7 @@ def as_document(outcome: Outcome) -> dict[str, object]:
                 "reason": "" if left.refusal is None else left.refusal.reason.token,
                 "kind": "" if left.refusal is None else left.refusal.reason.kind.value,
                 "message": "" if left.refusal is None else left.refusal.message,
+                "details": {} if left.refusal is None else dict(left.refusal.details),
             }
             for left in outcome.waiting
         ],
@@ -188,6 +189,8 @@ def _placement(placed: Placed) -> dict[str, object]:
         "level": where.level,
         "domain": where.domain,
         "pace_bytes_per_s": where.pace_bytes_per_s,
+        "span": dict(where.span),
+        "penalties": list(where.penalties),
         "members": [
             {
                 "role": member.role,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.model.hardware import Link, Machine
+from fairlead.topology.likeness import ByKind
 from fairlead.topology.paths import UNKNOWN_RANK, class_rank, effective, theoretical_pace, tree_class
 
 COLUMNS_UP_TO = 16
@@ -195,28 +196,22 @@ def _kept_together(mask: int, shape: Shape) -> int:
 class TableCache:
     """One table per distinct shape. Not shared between threads."""
 
-    __slots__ = ("_by_machine", "_by_shape")
-
-    REMEMBERED = 65_536  # machines recognised by identity before their shape is worked out again
+    __slots__ = ("_by_kind", "_by_shape")
 
     def __init__(self) -> None:
         """Start empty."""
         self._by_shape: dict[Shape, ShapeTable] = {}
-        self._by_machine: dict[int, tuple[Machine, ShapeTable]] = {}
+        self._by_kind: ByKind[ShapeTable] = ByKind()
 
     def table(self, machine: Machine) -> ShapeTable:
         """Return the table of the machine's shape, made at the first call for that shape."""
-        known = self._by_machine.get(id(machine))  # the tuple keeps the machine alive, so its id stays its own
-        if known is not None:
-            return known[1]
+        return self._by_kind.get(machine, self._of_shape)
+
+    def _of_shape(self, machine: Machine) -> ShapeTable:
         shape = shape_key(machine)
-        table = self._by_shape.get(shape)
-        if table is None:
-            table = self._by_shape[shape] = ShapeTable(shape)
-        if len(self._by_machine) >= self.REMEMBERED:
-            self._by_machine.clear()
-        self._by_machine[id(machine)] = (machine, table)
-        return table
+        if shape not in self._by_shape:
+            self._by_shape[shape] = ShapeTable(shape)
+        return self._by_shape[shape]
 
     def __len__(self) -> int:
         """Return how many distinct shapes there are."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fairlead.model.gang import Gang, GangId
 from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
 from fairlead.world.layers import Frozen, Layers
-from fairlead.world.lines import Entry, Line, LinePicture, Request, by_age, request_of
+from fairlead.world.lines import Entry, Line, Request, by_age, request_of
 from fairlead.world.pictures import Waiting
 
 AskKey = tuple[str, str, str, str]
@@ -39,7 +39,6 @@ class Backlog:
     fresh       per queue, in order: lines that the present walk has still to ask
     reopened    per queue, in order: lines that it has asked, and that may be answered differently by now
     refused     per queue, in order: lines whose refusal still holds
-    unheard     lines of `refused` that somebody has joined since
     nominated   gangs for which room is being made, by uid
     asked       what is wanted, by what a queue's rules look at
     retry_at_ms when the next backoff ends, None where there is none
@@ -49,7 +48,6 @@ class Backlog:
     fresh: Mapping[str, Sequence[Entry]]
     reopened: Mapping[str, Sequence[Entry]]
     refused: Mapping[str, Sequence[Entry]]
-    unheard: tuple[LinePicture, ...]
     nominated: tuple[Waiting, ...]
     asked: Mapping[AskKey, Ask]
     retry_at_ms: int | None
@@ -85,7 +83,6 @@ class Lines:
         self._fresh = _Side()
         self._reopened = _Side()
         self._refused = _Side()
-        self._unheard: dict[int, Line] = {}
         self._answers_hold: tuple[int, int] = (-1, 0)
 
     # --- where a gang belongs ---------------------------------------------------------------------------------------
@@ -152,7 +149,7 @@ class Lines:
             record.leave_line()
             record.line, record.joined = line, line.refusals
         if line.refusals == record.joined:
-            line.untold[record.id] = None
+            line.untold[record.id] = record
 
     def _take_out(self, gang: GangId, before: Waiting) -> None:
         line = self._line_of.pop(gang, None)
@@ -192,7 +189,6 @@ class Lines:
         if self._answers_hold != (epoch, ripened_ms):
             self._answers_hold = (epoch, ripened_ms)
             self._reopened.take_over(self._refused)
-            self._unheard = {}
         if not cut:
             self._fresh.take_over(self._reopened)
         return Backlog(
@@ -200,7 +196,6 @@ class Lines:
             fresh=self._fresh.picture(),
             reopened=self._reopened.picture(),
             refused=self._refused.picture(),
-            unheard=tuple(line.entry[3] for line in self._unheard.values() if line.entry is not None),
             nominated=tuple(self._nominated[gang] for gang in sorted(self._nominated)),
             asked=dict(self._asked),
             retry_at_ms=self._backoffs[0][0] if self._backoffs else None,
@@ -212,7 +207,6 @@ class Lines:
         if line.entry is not None:
             side = next(s for s in (self._fresh, self._reopened, self._refused) if s.remove(line.queue, line.entry))
         line.entry = None
-        self._unheard.pop(id(line), None)
         wanted = 0 if line.hopeless else len(line.ready)
         if wanted != line.counted:
             more = wanted - line.counted
@@ -227,8 +221,8 @@ class Lines:
         if line.answered:
             line.answered, side = False, self._refused
         side.add(line.queue, line.entry)
-        if side is self._refused and line.untold:
-            self._unheard[id(line)] = line
+        if side is not self._fresh:
+            line.hear()
 
 
 class _Side:

@@ -125,10 +125,12 @@ class Columns:
     groups: dict[str, int] = field(default_factory=dict[str, int])
     residents: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict[tuple[int, int], tuple[int, ...]])
 
-    def copy(self) -> Columns:
-        """Return writable copies of all columns."""
+    def copy(self, alike: Columns | None = None) -> Columns:
+        """Return writable copies of all columns; those over devices are `alike`'s own where its are the same."""
+        devices = self if alike is None else alike
         return Columns(
-            **{name: getattr(self, name).copy() for name in (*ROW_COLUMNS, *DEVICE_COLUMNS)},
+            **{name: getattr(self, name).copy() for name in ROW_COLUMNS},
+            **{name: getattr(devices, name) if alike else getattr(self, name).copy() for name in DEVICE_COLUMNS},
             extended={name: column.copy() for name, column in self.extended.items()},
             cpus=dict(self.cpus),
             nics=dict(self.nics),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.reasons import Kind, Refusal
@@ -30,16 +31,19 @@ def request_of(gang: Gang) -> Request:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LinePicture:
-    """A line as a World shows it. `ready` is never empty: by age, then uid. `untold` is one of those who
-    came after `refusal` was said."""
+    """A line as a World shows it. `ready` is never empty: by age, then uid."""
 
     ready: tuple[Waiting, ...]
-    refusal: Refusal | None
-    untold: GangId | None
 
 
 Entry = tuple[int, int, str, LinePicture]
 """(−priority, age, uid) of a line's first gang, and the line: entries of a queue sort into its order."""
+
+
+class Listener(Protocol):
+    """Who stands in a line, and has heard what was said there after `joined` refusals."""
+
+    joined: int
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -60,7 +64,7 @@ class Line:
     ready: list[Waiting] = field(default_factory=list[Waiting])
     refusal: Refusal | None = None
     refusals: int = 0
-    untold: dict[GangId, None] = field(default_factory=dict[GangId, None])
+    untold: dict[GangId, Listener] = field(default_factory=dict[GangId, Listener])
     counted: int = 0
     entry: Entry | None = None
     answered: bool = False
@@ -70,18 +74,24 @@ class Line:
         """The queue it stands in."""
         return self.example.queue
 
-    def refuse(self, refusal: Refusal) -> set[GangId]:
-        """Tell everybody in line; returns those for whom it is news."""
+    def refuse(self, refusal: Refusal) -> list[GangId]:
+        """Tell everybody in line; returns those for whom it is news, in order."""
         before = self.refusal
         other = before is None or refusal.reason is not before.reason
         if other or (refusal != before and len(self.ready) <= NEWS_FOR_ALL):
-            news = {waiting.gang.id for waiting in self.ready}
+            news = [waiting.gang.id for waiting in self.ready]
         else:
-            news = set(self.untold)
+            news = list(self.untold)
         self.refusal = refusal
         self.refusals += 1
         self.untold = {}
         return news
+
+    def hear(self) -> None:
+        """Let those who came last hear what the others were told: one walk over the queues asks for all of them."""
+        for listener in self.untold.values():
+            listener.joined = -1
+        self.untold = {}
 
     @property
     def hopeless(self) -> bool:
@@ -90,7 +100,7 @@ class Line:
 
     def picture(self) -> LinePicture:
         """Return the line as it is."""
-        return LinePicture(ready=tuple(self.ready), refusal=self.refusal, untold=next(iter(self.untold), None))
+        return LinePicture(ready=tuple(self.ready))
 
 
 def by_age(waiting: Waiting) -> tuple[int, str]:

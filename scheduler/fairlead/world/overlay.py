@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fairlead.world.snapshot import HostPorts, Running, World
 from fairlead.world.use import Use, use_of
 
 Mark = int
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +61,37 @@ class Overlay:
         self.tick = 0
         self.touched: IntColumn = np.zeros(len(self.inventory.nodes), dtype=np.int64)
         self._undo: list[tuple[Taking | Batch, int, HostPorts | None]] = []
+        self._seen, self._followed = world.picture, 0
 
     def follow(self, world: World) -> None:
         """Become what a new overlay over `world` would be; rows that differ count as changed.
 
-        The world must have the same inventory and the same resources. What was taken can't be rolled back any more.
+        The world must be a later picture of the same state, with the same inventory and the same resources. Only rows
+        are looked at that it counted anew, or that were touched here. What was taken can't be rolled back any more.
         """
         assert world.inventory is self.inventory, "an overlay follows only worlds of its own inventory"
         mine, theirs = self.columns, world.free
-        differs = np.zeros(len(self.touched), dtype=np.bool_)
+        rows = np.flatnonzero((world.changed_in > self._seen) | (self.touched > self._followed))
+        differs = np.zeros(len(rows), dtype=np.bool_)
         for column, other in zip(mine.arrays(), theirs.arrays(), strict=True):
-            unequal = column != other
+            unequal = column[rows] != other[rows]
             differs |= unequal if unequal.ndim == 1 else unequal.any(axis=1)
-        for held, wanted in ((mine.cpus, theirs.cpus), (mine.nics, theirs.nics)):
-            differs[[row for row in held.keys() | wanted.keys() if held.get(row) != wanted.get(row)]] = True
-        if self.ports != world.ports:
-            ports = self.ports.keys() | world.ports.keys()
-            differs[[row for row in ports if self.ports.get(row) != world.ports.get(row)]] = True
-        rows = np.flatnonzero(differs)
+        by_row = ((mine.cpus, theirs.cpus), (mine.nics, theirs.nics), (self.ports, world.ports))
+        for at, row in enumerate(rows.tolist()):
+            if any(held.get(row) != wanted.get(row) for held, wanted in by_row):
+                differs[at] = True
+        rows = rows[differs]
         if len(rows):
             self.tick += 1
             self.touched[rows] = self.tick
             for column, other in zip(mine.arrays(), theirs.arrays(), strict=True):
                 column[rows] = other[rows]
-            self.ports = dict(world.ports)
-            mine.cpus, mine.nics = dict(theirs.cpus), dict(theirs.nics)
-            mine.residents = dict(theirs.residents)
+            listed = rows.tolist()
+            _take_over(mine.cpus, theirs.cpus, listed)
+            _take_over(mine.nics, theirs.nics, listed)
+            _take_over(self.ports, world.ports, listed)
+        mine.residents = dict(theirs.residents)  # tenants may change where columns do not: others, just as mixed
+        self._seen, self._followed = world.picture, self.tick
         self._undo = []
 
     def patch(self, inventory: Inventory) -> None:
@@ -236,3 +243,13 @@ def uses_of(attempt: Running, inventory: Inventory) -> Iterator[tuple[int, Use]]
         row = inventory.row.get(member.node)
         if row is not None:
             yield row, use_of(attempt.spec, member)
+
+
+def _take_over(mine: dict[int, V], theirs: Mapping[int, V], rows: Sequence[int]) -> None:
+    """Make some rows of a mapping what they are in another."""
+    for row in rows:
+        value = theirs.get(row)
+        if value is None:
+            mine.pop(row, None)
+        else:
+            mine[row] = value

@@ -187,12 +187,14 @@ class _Rows:
         self.changed_in = np.zeros(len(inventory.nodes), dtype=np.int64)
         self.ports: dict[int, HostPorts] = {}
         self._frozen: _Rows | None = None
+        self._last: Columns | None = None
+        self._in_parts: set[int] = set()
 
     def frozen(self) -> _Rows:
         """Return copies that nobody edits; the same ones until a row changes."""
         if self._frozen is None:
             shown = copy(self)
-            shown.free = self.free.copy().freeze()
+            shown.free = self._last = self.free.copy(self._last).freeze()
             shown.part_free_milli, shown.changed_in = _readonly(self.part_free_milli), _readonly(self.changed_in)
             shown.ports = dict(self.ports)
             self._frozen = shown
@@ -210,7 +212,7 @@ class _Rows:
             offered.pods[row] = amount.pods
             for name, column in offered.extended.items():
                 column[row] = self.above.get(name, dict(amount.extended).get(name, 0))
-        self.offered, self._frozen = offered.freeze(), None
+        self.offered, self._frozen, self._last = offered.freeze(), None, None
 
     def count(self, inventory: Inventory, row: int, state: ClusterState, picture: int) -> None:
         """Count one row anew from everything that is on it."""
@@ -226,6 +228,11 @@ class _Rows:
             self.free.take(row, used.taken)
             ports.update(used.host_ports)
         self._count_foreign(inventory, row, state.foreign.get(name, ()))
+        in_parts = any(hold.use.gpu_milli < 1000 * len(hold.use.devices) for hold in holds) or name in state.foreign
+        in_parts = in_parts or bool((inventory.mig.grid_of[row] >= 0).any())
+        if in_parts or row in self._in_parts:  # else the columns over devices are as they were
+            self._last = None
+            self._in_parts.add(row)
         self.part_free_milli[row] = _left_of_parts(list(holds)) + _left_of_instances(inventory, row, self.free)
         self.changed_in[row] = picture
         self.ports.pop(row, None)

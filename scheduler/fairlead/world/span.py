@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from fairlead.model.gang import Member
 from fairlead.model.hardware import Machine
+from fairlead.topology.likeness import ByKind
 from fairlead.world.fleet import Inventory
 
 
@@ -46,6 +47,16 @@ def _islands(inventory: Inventory, held: dict[int, set[str]]) -> int:
 
 def _groups(machine: Machine, devices: set[str]) -> int:
     """Count the groups of GPUs that `devices` lie in, of a machine whose NVLinks do not join all its GPUs."""
+    groups = _LINKED.get(machine, _linked)
+    return len({groups[at] for at, gpu in enumerate(machine.gpus) if gpu.device in devices})
+
+
+_LINKED: ByKind[tuple[str, ...]] = ByKind()
+"""Per kind of machine; what it remembers follows from the machine alone."""
+
+
+def _linked(machine: Machine) -> tuple[str, ...]:
+    """Return for each GPU the id of one that stands for all those NVLinks join it to."""
     group = {gpu.id: gpu.id for gpu in machine.gpus}
 
     def root(gpu: str) -> str:
@@ -56,4 +67,4 @@ def _groups(machine: Machine, devices: set[str]) -> int:
     for link in machine.links:
         if link.path.startswith("NV") and link.a in group and link.b in group:
             group[root(link.a)] = root(link.b)
-    return len({root(gpu.id) for gpu in machine.gpus if gpu.device in devices})
+    return tuple(root(gpu.id) for gpu in machine.gpus)

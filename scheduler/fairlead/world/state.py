@@ -29,7 +29,7 @@ class ClusterState:
     """Everything the scheduler knows. Read it freely; only `apply` changes it.
 
     `epoch` grows with every fact that could turn a refusal into a placement; `version` with every fact;
-    `touched` names gangs whose view may have changed since somebody last took the set. `cut_version` is the version at
+    `touched` names gangs whose view may have changed since somebody took them from it. `cut_version` is the version at
     which the last walk over the queues was cut short, None where it came to its end.
 
     For pictures, which take these away: `changed` are gangs whose record is another, `changed_nodes` nodes whose own
@@ -59,7 +59,7 @@ class ClusterState:
         self.changed_nodes: set[NodeName] = set()
         self.changed: dict[GangId, None] = {}
         self.answered: list[Line] = []
-        self.touched: set[GangId] = set()
+        self.touched: dict[GangId, None] = {}
 
     def apply_all(self, facts: Iterable[ev.Event]) -> None:
         """Apply facts in order."""
@@ -186,7 +186,7 @@ class ClusterState:
                         del self.gangs[gang_id]
 
     def _touch(self, record: GangRecord) -> None:
-        self.touched.add(record.id)
+        self.touched[record.id] = None
         self.changed[record.id] = None
 
     def _change(self, record: GangRecord) -> None:
@@ -393,7 +393,7 @@ class ClusterState:
         if line is None or alone:
             if record.refusal != refusal:
                 record.refusal = refusal
-                self.touched.add(gang_id)
+                self.touched[gang_id] = None
             return
-        self.touched |= line.refuse(refusal)
+        self.touched |= dict.fromkeys(line.refuse(refusal))
         self.answered.append(line)

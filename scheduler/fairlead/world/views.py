@@ -1,4 +1,4 @@
-"""What people see of the state: one view a gang, one a queue, one a pool.
+"""What people see of the state: one view a gang, a queue, a node, a pool, and one of the free GPUs.
 
 The status writer, the HTTP API and the command lines all print these and compute nothing of their own.
 """
@@ -92,3 +92,33 @@ class PoolView:
     held: int
     foreign: int
     down: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelRoom:
+    """The largest gangs of one GPU model that one domain of `level` has room for now.
+
+    `gpus` counts whole free GPUs, on however many nodes; `nodes` counts nodes on which every GPU is free.
+    """
+
+    level: str
+    gpus: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragmentation:
+    """The free GPUs of usable nodes: in a pool, ready and not cordoned.
+
+    free_gpus              GPUs with nothing on them
+    shared_free_milli      thousandths that are left of GPUs which somebody has a part of
+    stranded_milli         thousandths, of both, that no request of the learned mix could use where they are
+    largest                by level, tightest first
+    pending_although_free  gangs that wait although as many GPUs as they ask for, of models they take, are free
+    """
+
+    free_gpus: int
+    shared_free_milli: int
+    stranded_milli: int
+    largest: tuple[LevelRoom, ...]
+    pending_although_free: int

@@ -1,0 +1,102 @@
+"""The one who places gangs: an overlay with its columns, kept from cycle to cycle, and a search for each gang."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairlead.model.gang import Gang
+from fairlead.placement.columns import ClassColumns
+from fairlead.placement.feasible import Feasibility
+from fairlead.placement.fragments import build
+from fairlead.placement.gang_pace import GangPaces
+from fairlead.placement.locality import LocalTables
+from fairlead.placement.remainder import FragmentScore, capacity_by_model
+from fairlead.placement.score import NEVER, Score
+from fairlead.placement.search import STEPS, Answer, Search
+from fairlead.placement.seats import placement_of, take_seats
+from fairlead.placement.wishes import is_single
+from fairlead.world.demand import Mix
+from fairlead.world.fleet import Inventory, Level
+from fairlead.world.overlay import Overlay
+from fairlead.world.snapshot import World
+
+
+class Placer:
+    """Searches over one overlay with its class columns; kept from cycle to cycle while the inventory stays."""
+
+    def __init__(self, overlay: Overlay, feasibility: Feasibility, score: Score | None = None) -> None:
+        """Nothing is computed yet; nothing is learned of what is asked for, unless a `score` knows."""
+        self.overlay = overlay
+        self.inventory: Inventory = overlay.inventory
+        self.feasibility = feasibility
+        self._capacity = capacity_by_model(overlay.inventory)
+        self.score = score or Score(FragmentScore(build(Mix(), self._capacity), overlay))
+        self.classes = ClassColumns(overlay, feasibility, self.score)
+        self.chains = feasibility.chains
+        self.paces = GangPaces(overlay.inventory, LocalTables())
+        self.lone = frozenset(
+            name for name, level in self.inventory.levels.items() if len(level.names) >= _rows_in(level)
+        )
+
+    def follow(self, world: World) -> bool:
+        """Go on with a later world; False where too much is different for what was computed to be of use."""
+        before, after = self.inventory, world.inventory
+        if after is not before:
+            if after.patched != before.version:
+                return False
+            self.inventory = after
+            self.feasibility.patch(after, after.patched_rows)
+            self.overlay.patch(after)
+            self.paces.patch(after)
+        if self.overlay.columns.extended.keys() != world.free.extended.keys():
+            return False
+        self.overlay.follow(world)
+        return True
+
+    def learn(self, mix: Mix) -> None:
+        """Score by what is asked for lately; a mix that is known already changes nothing."""
+        if mix.version != self.score.version:
+            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay), mix.profiles)
+
+    def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
+        """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""
+        if is_single(gang):
+            return self._place_single(gang)
+        return self._search(gang, steps).run()
+
+    def place_in(self, gang: Gang, level: Level, domain: int) -> Answer:
+        """Like `place`, but inside one domain and nowhere else."""
+        return self._search(gang, STEPS).run_in(level, domain)
+
+    def _place_single(self, gang: Gang) -> Answer:
+        """One pod goes to the row that costs least."""
+        role = gang.roles[0]
+        kind = self.classes.of(gang, role)
+        cost = kind.cost
+        if not len(cost):
+            return Answer()
+        for wish in (gang.topology, role.topology):
+            if wish is not None and wish.required and wish.within not in ("cluster", "node"):
+                level = self.inventory.levels.get(wish.within)
+                if level is None:
+                    return Answer()
+                cost = np.where(level.domain_of >= 0, cost, NEVER)
+        row = int(cost.argmin())
+        if int(cost[row]) == NEVER:
+            return Answer()
+        mark = self.overlay.checkpoint()
+        seats = take_seats(0, gang, kind, ((row, 1),), self.overlay, self.score, self.paces)
+        if seats is None:
+            self.overlay.roll_back(mark)
+            return Answer(ended_early=True, steps=1)
+        node = self.inventory.levels["node"]
+        placement = placement_of(gang, seats, node, int(node.domain_of[row]), self.inventory, self.paces)
+        return Answer(placement=placement, steps=1)
+
+    def _search(self, gang: Gang, steps: int | None) -> Search:
+        return Search(gang, self.overlay, self.classes, self.chains, self.paces, self.lone, steps)
+
+
+def _rows_in(level: Level) -> int:
+    """Return how many nodes are in some domain of a level; as many as domains where each has one node."""
+    return int((level.domain_of >= 0).sum())
