@@ -278,7 +278,7 @@ def nodes(docs: Sequence[NodeDoc], *, out: TextIO | None = None) -> None:
 
 def recuts(doc: RecutPlanDoc, *, out: TextIO | None = None) -> None:
     """Print one line a GPU that is to be cut anew, then what would still wait."""
-    out = out or sys.stdout
+    page = out or sys.stdout
     head = ("NODE", "GPU", "NOW", "THEN", "SERVES", "GAIN", "COST", "STRANDED")
     rows = [
         (
@@ -294,13 +294,13 @@ def recuts(doc: RecutPlanDoc, *, out: TextIO | None = None) -> None:
         for item in doc["proposals"]
     ]
     if rows:
-        table(head, rows, right=frozenset({"GAIN", "COST"}), out=out)
+        table(head, rows, right=frozenset({"GAIN", "COST"}), out=page)
     else:
-        out.write("no GPU is worth cutting anew for what waits\n")
+        page.write("no GPU is worth cutting anew for what waits\n")
     for name, count in sorted(doc["unserved"].items()):
-        out.write(f"{count} x {name} would still wait\n")
+        page.write(f"{count} x {name} would still wait\n")
     if doc["ended_early"]:
-        out.write(f"{doc['ended_early']}\n")
+        page.write(f"{doc['ended_early']}\n")
 
 
 def _node_state(doc: NodeDoc) -> str:
