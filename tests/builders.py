@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fairlead.discovery.mig_tables import profiles_of
+from mig_grids import A100_80, cut_gpus
+
 from fairlead.model import events as ev
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Stop
 from fairlead.model.gang import (
@@ -24,14 +25,14 @@ from fairlead.model.gang import (
     ServiceClass,
     Share,
     ShareMode,
+    Slices,
     Toleration,
     TopologyRequest,
 )
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
-from fairlead.model.partitions import MigGeometry, MigInstance, device_text
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
+from fairlead.model.tenancy import SHARING_MODES, LevelBudget, Pool, Queue
 from fairlead.service.engine import Cycle, Engine
 from fairlead.topology import fleet_machines
 from fairlead.units import duration_ms
@@ -39,8 +40,13 @@ from fairlead.world.views import GangView
 
 T0 = 1_800_000_000_000
 GIB = 1 << 30
-A100 = "NVIDIA A100-SXM4-80GB"
-SHAPES = {"hgx": fleet_machines.hgx_h100, "a100": fleet_machines.dgx_a100, "l40s": fleet_machines.pcie_l40s}
+SHAPES = {
+    "hgx": fleet_machines.hgx_h100,
+    "a100": fleet_machines.dgx_a100,
+    "l40s": fleet_machines.pcie_l40s,
+    "gb200": fleet_machines.gb200_tray,
+}
+LEVELS = ("zone", "block", "rack")
 
 
 def words(text: str) -> tuple[list[str], dict[str, str]]:
@@ -55,6 +61,16 @@ def words(text: str) -> tuple[list[str], dict[str, str]]:
     return plain, named
 
 
+def spelled_out(named: dict[str, str]) -> dict[str, str]:
+    """``r1n01..18`` stands for eighteen names, r1n01 to r1n18."""
+    found: dict[str, str] = {}
+    for name, text in named.items():
+        match = re.fullmatch(r"(.*?)(\d+)\.\.(\d+)", name)
+        numbers = range(int(match[2]), int(match[3]) + 1) if match else ()
+        found |= {f"{match[1]}{number:0{len(match[2])}}": text for number in numbers} if match else {name: text}
+    return found
+
+
 def plain_machine(gpus: int, model: str = "H100", memory_gib: int = 80) -> Machine:
     """GPUs of which nothing is known but that they are there."""
     return Machine(
@@ -66,9 +82,10 @@ def plain_machine(gpus: int, model: str = "H100", memory_gib: int = 80) -> Machi
 
 
 def node(name: str, text: str = "8") -> Node:
-    """``8`` or a shape (hgx, a100, l40s); rack=, block=, clique=, model=, memory=, cpu=, pods=, ext=name:n, pool=,
-    label=k:v, taint=k:v (NoSchedule); unhealthy=0,1; cordoned, notready. MIG on A100s: mig=dynamic, or what each GPU is
-    cut into, mig=3g.40gb@0,1g.10gb@4/7g.80gb@0 (a slash between GPUs, ``-`` for a whole one, the last repeats)."""
+    """``8`` or a shape (hgx, a100, l40s, gb200); zone=, rack=, block=, clique=, model=, memory=, cpu=, pods=,
+    ext=name:n, pool=, label=k:v, taint=k:v (NoSchedule); unhealthy=0,1; cordoned, notready. Machines with a shape have
+    NICs and NUMA nodes. MIG on A100s: mig=dynamic, or what each GPU is cut into, mig=3g.40gb@0,1g.10gb@4/7g.80gb@0 (a
+    slash between GPUs, ``-`` for a whole one, the last repeats)."""
     plain, named = words(text)
     shape = next((SHAPES[word] for word in plain if word in SHAPES), None)
     count = next((int(word) for word in plain if word.isdecimal()), 8)
@@ -76,10 +93,10 @@ def node(name: str, text: str = "8") -> Node:
         machine = shape()
     else:
         machine = plain_machine(
-            count, named.get("model", A100 if "mig" in named else "H100"), int(named.get("memory", "80"))
+            count, named.get("model", A100_80 if "mig" in named else "H100"), int(named.get("memory", "80"))
         )
     if "mig" in named:
-        machine = replace(machine, gpus=_cut(machine.gpus, named["mig"]))
+        machine = replace(machine, gpus=cut_gpus(machine.gpus, named["mig"]))
     sick = {int(i) for i in named["unhealthy"].split(",")} if "unhealthy" in named else set()
     machine = replace(
         machine,
@@ -102,41 +119,30 @@ def node(name: str, text: str = "8") -> Node:
             pods=int(named.get("pods", "110")),
             extended=_extended(named),
         ),
-        levels=tuple((level, named[level]) for level in ("block", "rack") if level in named),
+        levels=tuple((level, named[level]) for level in LEVELS if level in named),
         unschedulable="cordoned" in plain,
         not_ready_since_ms=T0 if "notready" in plain else None,
     )
 
 
-def _cut(gpus: tuple[Gpu, ...], text: str) -> tuple[Gpu, ...]:
-    cuts = text.split("/")
-    return tuple(cut_gpu(gpu, cuts[min(i, len(cuts) - 1)]) for i, gpu in enumerate(gpus))
-
-
-def cut_gpu(gpu: Gpu, text: str) -> Gpu:
-    """Cut one GPU: ``dynamic``, ``-`` for whole, ``""`` for MIG mode without instances, or 3g.40gb@0,1g.10gb@4."""
-    if text == "-":
-        return gpu
-    profiles = profiles_of(gpu.model)
-    number = {p.name: p for p in profiles}
-    dynamic = text == "dynamic"
-    found = () if dynamic else tuple(part.split("@") for part in text.split(",") if part)
-    instances = tuple(
-        MigInstance(
-            id=at,
-            profile=number[name].id,
-            start=int(start),
-            size=number[name].size,
-            device=f"{gpu.device}-mig-{device_text(name)}-{number[name].id}-{start}",
-        )
-        for at, (name, start) in enumerate(found)
-    )
-    geometry = MigGeometry(enabled=True, pending=True, profiles=profiles, instances=instances, dynamic=dynamic)
-    return replace(gpu, mig=geometry, mig_enabled=True, whole=dynamic)
-
-
 def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((n, int(c)) for n, c in (e.split(":") for e in named.get("ext", "").split(",") if e)))
+
+
+def pool(text: str = "", name: str = "fleet") -> Pool:
+    """budget=rack/watts:1000,cluster/storage:20 (what every domain of a level has), sharing=mig,mps,time-slice (all
+    unless said; ``sharing=`` is nothing), classes=; slow-serving (serving may use time slices)."""
+    plain, named = words(text)
+    parts = [re.split("[/:]", part) for part in named.get("budget", "").split(",") if part]
+    sharing = named.get("sharing")
+    return Pool(
+        name=name,
+        node_selector=(),
+        service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
+        sharing=SHARING_MODES if sharing is None else tuple(m for m in sharing.split(",") if m),
+        serving_on_time_slices="slow-serving" in plain,
+        budgets=tuple(LevelBudget(level=level, resource=what, amount=int(n)) for level, what, n in parts),
+    )
 
 
 def queue(name: str, text: str = "") -> Queue:
@@ -156,49 +162,28 @@ def queue(name: str, text: str = "") -> Queue:
 
 def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (must),
-    near= (wish), model=, memory=, cpu=, ext=, port=, tolerate=, select=k:v, affinity=k:a|b, volume=k:v,
-    duration=, overrun=, startdeadline=, restarts=, success=any, counts=role; fixed (not preemptible), suspended,
+    near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
+    affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
+    restarts=, success=any, counts=role; fixed (not preemptible), mixed (models), strict (isolation), suspended,
     norestart. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is three of
-    them. strict keeps other tenants off its devices."""
+    them.
+
+    What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
+    """
     plain, named = words(text)
-    share = None
-    if "share" in named:
-        mode = ShareMode(named.get("mode", "time-slice"))
-        share = Share(milli=int(named["share"]), memory_bytes=int(named.get("sharemem", "0")) * GIB, mode=mode)
     roles = [match for word in plain if (match := re.fullmatch(r"(?:(\w+):)?(\d+)x(\d+)", word))]
-    pod = PodShape(
-        requests=Resources(cpu_milli=int(named.get("cpu", "1")) * 1000, pods=1, extended=_extended(named)),
-        node_selector=tuple(tuple(part.split(":", 1)) for part in named.get("select", "").split(",") if part),
-        affinity=_terms(named["affinity"]) if "affinity" in named else None,
-        volume_affinity=(_terms(named["volume"]),) if "volume" in named else (),
-        tolerations=(Toleration(key=named["tolerate"], operator="Exists"),) if "tolerate" in named else (),
-        host_ports=(("TCP", "0.0.0.0", int(named["port"])),) if "port" in named else (),
-    )
-    level = named.get("within", named.get("near"))
     belongs = named.get("queue", "team")
     return Gang(
         id=GangId(name),
         namespace=named.get("ns", belongs),
         name=name,
         queue=belongs,
-        roles=tuple(
-            Role(
-                name=match[1] or "worker",
-                replicas=int(match[2]),
-                gpus=int(match[3]),
-                gpu_model=named.get("model", ""),
-                gpu_memory_bytes=int(named.get("memory", "0")) * GIB,
-                pod=pod,
-                mig=named.get("mig", ""),
-                share=share,
-            )
-            for match in roles
-        )
-        or (Role(name="worker", replicas=1, gpus=1, pod=pod),),
+        roles=tuple(_role(match[1] or "worker", int(match[2]), int(match[3]), named) for match in roles)
+        or (_role("worker", 1, 1, named),),
         priority=int(named.get("priority", "0")),
         priority_class=named.get("prioclass", ""),
         service_class=ServiceClass(named.get("class", "training")),
-        topology=TopologyRequest(within=level, required="within" in named) if level is not None else None,
+        topology=_topology(named),
         submitted_ms=at_ms,
         suspended="suspended" in plain,
         duration_ms=duration_ms(named["duration"]) if "duration" in named else None,
@@ -207,9 +192,60 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         preemptible="fixed" not in plain,
         max_restarts=int(named.get("restarts", "3")),
         restart_on_failure="norestart" not in plain,
-        isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
         success_any=named.get("success") == "any",
         success_roles=(named["counts"],) if "counts" in named else (),
+        mixed_models="mixed" in plain,
+        isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
+    )
+
+
+def _role(name: str, replicas: int, gpus: int, words_of_gang: dict[str, str]) -> Role:
+    """What is said of all roles, and over it what is said of this one; descriptions of GPUs only where it has some."""
+    own = {key.removeprefix(f"{name}."): value for key, value in words_of_gang.items() if key.startswith(f"{name}.")}
+    named = {**words_of_gang, **own}
+    share = None
+    if "share" in named:
+        mode = ShareMode(named.get("mode", "time-slice"))
+        share = Share(milli=int(named["share"]), memory_bytes=int(named.get("sharemem", "0")) * GIB, mode=mode)
+    gpu = named if gpus or share or named.get("mig") else own
+    return Role(
+        name=name,
+        replicas=replicas,
+        gpus=gpus,
+        gpu_model=gpu.get("model", ""),
+        gpu_memory_bytes=int(gpu.get("memory", "0")) * GIB,
+        pod=_pod(named),
+        min_replicas=int(named["min"]) if "min" in named else None,
+        nics_per_gpu=int(gpu.get("nics", "0")),
+        topology=_topology(own),
+        spread=named.get("spread", ""),
+        mig=named.get("mig", ""),
+        share=share,
+    )
+
+
+def _pod(named: dict[str, str]) -> PodShape:
+    above = (part.split(":") for part in named.get("needs", "").split(",") if part)
+    amounts = sorted([*_extended(named), *((what, int(count)) for what, count in above)])
+    return PodShape(
+        requests=Resources(cpu_milli=int(named.get("cpu", "1")) * 1000, pods=1, extended=tuple(amounts)),
+        node_selector=tuple(tuple(part.split(":", 1)) for part in named.get("select", "").split(",") if part),
+        affinity=_terms(named["affinity"]) if "affinity" in named else None,
+        volume_affinity=(_terms(named["volume"]),) if "volume" in named else (),
+        tolerations=(Toleration(key=named["tolerate"], operator="Exists"),) if "tolerate" in named else (),
+        host_ports=(("TCP", "0.0.0.0", int(named["port"])),) if "port" in named else (),
+    )
+
+
+def _topology(named: dict[str, str]) -> TopologyRequest | None:
+    parts = [part.split(":") for part in named.get("slices", "").split(",") if part]
+    level = named.get("within", named.get("near", "cluster"))
+    if level == "cluster" and not parts:
+        return None
+    return TopologyRequest(
+        within=level,
+        required="near" not in named,
+        slices=tuple(Slices(within=inner, size=int(size)) for inner, size in parts),
     )
 
 
@@ -218,29 +254,23 @@ def _terms(text: str) -> tuple[tuple[Requirement, ...], ...]:
     return ((Requirement(key=key, operator="In", values=tuple(values.split("|"))),),)
 
 
-def pool(name: str, text: str = "") -> Pool:
-    """sharing=mig,mps,time-slice (nothing unless said), classes=; slow-serving (serving may use time slices)."""
-    plain, named = words(text)
-    return Pool(
-        name=name,
-        node_selector=(),
-        service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
-        sharing=tuple(m for m in named.get("sharing", "").split(",") if m),
-        serving_on_time_slices="slow-serving" in plain,
-    )
-
-
 class Stage:
     """An engine, a clock, and hands to play the shell and the world outside. Effects are only collected."""
 
-    def __init__(self, nodes: Iterable[Node] = (), queues: Iterable[Queue] = (), rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node] = (),
+        queues: Iterable[Queue] = (),
+        rules: Rules | None = None,
+        fleet: Pool | None = None,
+    ) -> None:
         self.now_ms = T0
         self.engine = Engine(rules)
         self.effects: list[Effect] = []
         self.facts: list[ev.Event] = []
         self.cycles: list[Cycle] = []
         self.specs: dict[str, Gang] = {}
-        self.take(ev.PoolSeen(pool=Pool(name="fleet", node_selector=(), sharing=SHARING_MODES), at_ms=T0))
+        self.take(ev.PoolSeen(pool=fleet or pool(), at_ms=T0))
         self.take(*(ev.NodeSeen(node=n, at_ms=T0) for n in nodes))
         self.take(*(ev.QueueSeen(queue=q, at_ms=T0) for q in queues))
 

@@ -8,8 +8,8 @@ import types
 import typing
 from typing import Any
 
-from builders import A100, cut_gpu
 from hypothesis import strategies as st
+from mig_grids import A100_80, cut_gpu
 
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
@@ -37,9 +37,9 @@ THEIRS = ("gpu-0", "gpu-3", "gpu-3-mig-3g40gb-9-0", "gpu-3-mig-1g10gb-19-4", "gp
 
 
 def node(name: str = "n1", gpus: int = 4, sick: tuple[int, ...] = (), cut: str = "-", **more: Any) -> Node:
-    """A node of pool `main` with GPUs gpu-0 …; `sick` are unhealthy, the last one is `cut` (builders.cut_gpu)."""
+    """A node of pool `main` with GPUs gpu-0 …; `sick` are unhealthy, the last one is `cut` (mig_grids.cut_gpu)."""
     devices = tuple(
-        Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", model=A100, healthy=i not in sick) for i in range(gpus)
+        Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", model=A100_80, healthy=i not in sick) for i in range(gpus)
     )
     devices = (*devices[:-1], cut_gpu(devices[-1], cut)) if devices else ()
     fields: dict[str, Any] = {"pool": "main", "allocatable": ROOM, **more}

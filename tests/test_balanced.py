@@ -41,6 +41,11 @@ def test_an_even_share_uses_as_few_as_packing_and_its_fullest_is_as_empty_as_can
     assert max(number for _, number in shared) == unit * min(least_maximum(s, count // unit) for s in sets)
 
 
+def test_a_set_with_more_room_is_taken_where_the_tightest_one_would_fill_its_largest() -> None:
+    shared = even(np.array([4, 4, 5, 6, 6]), 19, 1, None, over_all=False)
+    assert sorted(number for _, number in shared) == [4, 5, 5, 5]
+
+
 @given(CAPS, st.data())
 def test_a_spread_goes_over_all_that_hold_any(caps, data):
     count = data.draw(st.integers(1, max(1, sum(caps))))

@@ -35,8 +35,9 @@ def small_nodes(draw, most: int = 6):
         )
         node = builders.node(f"n{at}", text)
         racks = {rack: f"b{rack[1:]}"[:2] if rack != "r2" else "b0" for rack in ("r0", "r1", "r2")}
-        levels = dict(node.levels)
-        nodes.append(replace(node, levels=(("block", racks[levels["rack"]]), ("rack", levels["rack"]))))
+        rack = dict(node.levels)["rack"]
+        levels = (("block", racks[rack]), ("rack", rack)) if draw(st.integers(0, 5)) else ()
+        nodes.append(replace(node, levels=levels))
     return nodes
 
 
@@ -47,7 +48,8 @@ def small_gangs(draw, roles_most: int = 2):
         size = draw(st.sampled_from([1, 1, 1, 2]))
         replicas = size * draw(st.integers(1, 3))
         within = draw(st.sampled_from(["", "", "rack"]))
-        slices = (Slices(within=draw(st.sampled_from(["rack", "node"])), size=size),) if size > 1 else ()
+        sliced = size > 1 or not draw(st.integers(0, 5))
+        slices = (Slices(within=draw(st.sampled_from(["rack", "node"])), size=size),) if sliced else ()
         roles.append(
             Role(
                 name=name,
@@ -58,7 +60,9 @@ def small_gangs(draw, roles_most: int = 2):
                     builders.gang("x").roles[0].pod,
                     requests=Resources(cpu_milli=1000 * draw(st.integers(1, 3)), pods=1),
                 ),
-                topology=TopologyRequest(within=within or "cluster", required=bool(within), slices=slices)
+                topology=TopologyRequest(
+                    within=within or "cluster", required=bool(within) and draw(st.booleans()), slices=slices
+                )
                 if within or slices
                 else None,
             )
@@ -112,6 +116,35 @@ def test_the_search_finds_a_place_wherever_there_is_one(data) -> None:
         assert not possible, "said no, and there is a way"
     if never is not None:
         assert not can_be_placed(gang, nodes), f"said never: {never.message}"
+
+
+@given(st.data())
+@examples(200)
+def test_replicas_that_are_spread_are_even_over_the_racks_that_had_room(data) -> None:
+    """A rack with one pod less than the fullest, or fewer, had no room for another one."""
+    nodes = data.draw(small_nodes())
+    busy = data.draw(busy_devices(nodes))
+    gang = builders.gang("asked", f"{data.draw(st.integers(2, 6))}x{data.draw(st.integers(1, 2))} spread=rack mixed")
+    within = data.draw(st.sampled_from(["", "block"]))
+    gang = replace(gang, topology=TopologyRequest(within=within, required=data.draw(st.booleans())) if within else None)
+    answer, _, _ = asked(nodes, gang, busy)
+    assume(answer is not None and answer.placement is not None)
+    rack_of = {str(node.name): dict(node.levels).get("rack", "") for node in nodes}
+    block_of = {str(node.name): dict(node.levels).get("block", "") for node in nodes}
+    used = {block_of[str(member.node)] for member in answer.placement.members}
+    room: dict[str, int] = {}
+    for node in nodes:
+        free = len(node.machine.gpus) - len(busy.get(str(node.name), ()))
+        pods = min(free // gang.roles[0].gpus, node.allocatable.cpu_milli // 1000, node.allocatable.pods)
+        rack = rack_of[str(node.name)]
+        if answer.placement.level != "block" or block_of[str(node.name)] in used:
+            room[rack] = room.get(rack, 0) + pods
+    room.pop("", None)
+    held = dict.fromkeys(room, 0)
+    for member in answer.placement.members:
+        held[rack_of[str(member.node)]] += 1
+    fullest = max(held.values())
+    assert all(fullest - number <= 1 or number == room[rack] for rack, number in held.items()), (held, room)
 
 
 @given(st.data())

@@ -1,6 +1,7 @@
 """The pages in tests/scenarios: worlds and what must come of them, in words. A new case needs no Python.
 
-A case has a `name` (a sentence), `nodes` and `queues` (see `builders`), and `steps`. Steps are facts or expectations:
+A case has a `name` (a sentence), `nodes` (``n1..4`` are four), `queues` and a `pool` (see `builders`), and `steps`.
+Steps are facts or expectations:
 
     submit / change / suspend / resume / delete / refuse-spec     a GangJob
     node / gone / cordon / uncordon / lose / back / sick / well    a node
@@ -9,6 +10,9 @@ A case has a `name` (a sentence), `nodes` and `queues` (see `builders`), and `st
     bind / run / conflict / ends / fails / releases                what the cluster answers
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
+    places: [a, b]     exactly these gangs are placed, and nothing else happens
+    lies-in: {a: {rack: {r1: 4, r2: 4}}, a.leader: {rack: {r1: 1}}}     how many members lie where
+    cpus / nics / penalties: {a: [...]}                                 of each member; of the placement
     says: {gang: token or part of the sentence}, phase: {gang: phase}, used-gpus: {queue: n}
     used-milli: {queue: thousandths}, capacity-milli: what queues hold or could hold
 """
@@ -41,17 +45,21 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_scenario(case: dict[str, Any]) -> None:
-    unknown = set(case) - {"name", "nodes", "queues", "rules", "steps"}
+    unknown = set(case) - {"name", "nodes", "queues", "rules", "pool", "steps"}
     assert not unknown, f"a case has no {unknown}"
-    nodes = [builders.node(name, text) for name, text in case.get("nodes", {}).items()]
+    nodes = [builders.node(name, text) for name, text in builders.spelled_out(case.get("nodes", {})).items()]
     queues = [builders.queue(name, text or "") for name, text in case.get("queues", {"team": ""}).items()]
-    stage = Stage(nodes, queues, Rules(**case.get("rules", {})))
+    stage = Stage(nodes, queues, Rules(**case.get("rules", {})), builders.pool(case.get("pool", "")))
     expected = 0
     for step in case["steps"]:
         ((verb, rest),) = step.items()
         if verb == "then":
             effects = stage.settle()
             assert_told(effects, rest)
+            expected += 1
+        elif verb == "places":
+            effects = stage.settle()
+            assert [tell(effect).split()[:2] for effect in effects] == [["place", name] for name in rest]
             expected += 1
         elif verb in EXPECT:
             stray = stage.settle()
@@ -117,7 +125,42 @@ def one_switch(stage: Stage, wanted: dict[str, str]) -> None:
             assert len(values) == 1, (name, member.devices, values)
 
 
+def lies_in(stage: Stage, wanted: dict[str, dict[str, dict[str, int]]]) -> None:
+    levels = stage.engine.world(stage.now_ms).inventory.levels
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for key, counts in wanted.items():
+        name, _, role = key.partition(".")
+        for level in counts:
+            held = found.setdefault(key, {}).setdefault(level, {})
+            for member in stage.attempt(name).placement.members:
+                row = stage.engine.world(stage.now_ms).inventory.row[member.node]
+                at = int(levels[level].domain_of[row])
+                domain = levels[level].names[at] if at >= 0 else "none"
+                if role in ("", member.role):
+                    held[domain] = held.get(domain, 0) + 1
+    assert found == wanted
+
+
+def beside(field: str):
+    """Compare what each member gets beside its GPUs, in rank order."""
+
+    def check(stage: Stage, wanted: dict[str, list[Any]]) -> None:
+        found = {name: [getattr(member, field) for member in stage.attempt(name).placement.members] for name in wanted}
+        told = {name: [text if isinstance(text, str) else " ".join(text) for text in of] for name, of in found.items()}
+        assert told == wanted
+
+    return check
+
+
+def penalties(stage: Stage, wanted: dict[str, list[str]]) -> None:
+    assert {name: list(stage.attempt(name).placement.penalties) for name in wanted} == wanted
+
+
 EXPECT = {
+    "lies-in": lies_in,
+    "cpus": beside("cpus"),
+    "nics": beside("nics"),
+    "penalties": penalties,
     "says": says,
     "phase": phase,
     "used-gpus": used_gpus,
@@ -187,7 +230,7 @@ DO = {
     "used": used,
     "queue": lambda stage, name, more: stage.take(ev.QueueSeen(queue=builders.queue(name, more), at_ms=stage.now_ms)),
     "queue-gone": lambda stage, name, more: stage.take(ev.QueueGone(name=name, at_ms=stage.now_ms)),
-    "pool": lambda stage, name, more: stage.take(ev.PoolSeen(pool=builders.pool(name, more), at_ms=stage.now_ms)),
+    "pool": lambda stage, name, more: stage.take(ev.PoolSeen(pool=builders.pool(more, name), at_ms=stage.now_ms)),
     "bind": lambda stage, name, more: stage.bind(name),
     "run": lambda stage, name, more: stage.run(name, *more.split()),
     "conflict": lambda stage, name, more: stage.fail_place(name),
@@ -210,7 +253,7 @@ DO = {
 
 def test_every_word_of_the_language_is_used() -> None:
     said = {next(iter(step)) for param in CASES for step in param.values[0]["steps"]}
-    assert (set(DO) | set(EXPECT) | {"then"}) - said == set(), "a word that no page uses is not tested"
+    assert (set(DO) | set(EXPECT) | {"then", "places"}) - said == set(), "a word that no page uses is not tested"
 
 
 def test_names_of_cases_are_sentences_and_unique() -> None:

@@ -12,6 +12,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "openb",
         "Pack a public list of pods onto its nodes and say what stays free.",
     ),
+    "reclaim": (
+        "fairlead.cli.bench_reclaim",
+        "reclaim",
+        "Decide who makes room for half of a full fleet.",
+    ),
     "scale": ("fairlead.cli.bench_scale", "scale", "Decide about a fixed backlog on fleets of several sizes."),
 }
 

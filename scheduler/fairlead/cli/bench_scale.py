@@ -23,7 +23,7 @@ def scale(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Decide about the same backlog on fleets of several sizes. Each size runs in a process of its own."""
-    sizes = _sizes(nodes)
+    sizes = sizes_of(nodes)
     if gangs < 1:
         raise UnreadableInput(f"--gangs: {gangs} is no backlog; write a positive number")
     rows: list[dict[str, Any]] = [_apart("rows", size, gangs, seed, preemption, profile) for size in sizes]
@@ -39,7 +39,8 @@ def scale(
     _table(answer)
 
 
-def _sizes(text: str) -> list[int]:
+def sizes_of(text: str) -> list[int]:
+    """Return fleet sizes with commas between them; raises UnreadableInput where they are none."""
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:

@@ -52,6 +52,8 @@ class Standing:
         self._tree_leaving: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._tree_hoped: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._hoped: dict[str, int] = {}
+        self._above: set[str] = {name for name, milli in self.used.items() if milli > self.entitled[name]}
+        self._lenders: tuple[str, ...] | None = None
         for name, milli in leaving:
             self.leave(name, milli)
 
@@ -64,6 +66,7 @@ class Standing:
         if queue in self.used:
             self.used[queue] += milli
             self._add(queue, milli)
+            self._weigh(queue)
 
     def leave(self, queue: str, milli: int) -> None:
         """Move GPUs from used to leaving: their attempt is being stopped and still holds them."""
@@ -75,6 +78,7 @@ class Standing:
         """Count GPUs as used that a queue is to get as soon as room was made."""
         self.charge(queue, milli)
         self._hoped[queue] = self._hoped.get(queue, 0) + milli
+        self._weigh(queue)
         for name in self._chain.get(queue, ()):
             self._tree_hoped[name] += milli
 
@@ -133,6 +137,31 @@ class Standing:
             or self._tree_used[name] - self._tree_hoped[name] - milli >= WHOLE * self._queues[name].guaranteed_gpus
             for name in self._chain[queue]
         )
+
+    def lenders(self) -> tuple[str, ...]:
+        """Return the queues above their entitlement, by name: nobody else has anything that others may take."""
+        if self._lenders is None:
+            self._lenders = tuple(sorted(self._above))
+        return self._lenders
+
+    def _weigh(self, queue: str) -> None:
+        """Note whether a queue is above its entitlement, now that its usage is another."""
+        above = queue in self.used and self.used[queue] - self._hoped.get(queue, 0) > self.entitled[queue]
+        if above != (queue in self._above):
+            self._above ^= {queue}
+            self._lenders = None
+
+    def most_to_lose(self, queue: str, taker: str) -> int:
+        """Return the most that `taker` may take of `queue` by one attempt, -1 for nothing: see `may_lose`."""
+        if not self.may_lose(queue, 0, taker):
+            return -1
+        shared = set(self._chain.get(taker, ()))
+        left = [
+            self._tree_used[name] - self._tree_hoped[name] - WHOLE * self._queues[name].guaranteed_gpus
+            for name in self._chain[queue]
+            if name not in shared
+        ]
+        return min(left, default=self.used[queue])
 
     def order_key(self, queue: str) -> tuple[int, int, str]:
         """Queues below their guarantee first, furthest first; then by share of entitlement used; then by name."""

@@ -55,6 +55,12 @@ class ClassColumns:
 
     def of(self, gang: Gang, role: Role, model: str = "") -> PodClass:
         """Return the fresh columns of a role's pods; `model` narrows them to one GPU model."""
+        kind = self.known(gang, role, model)
+        self.refresh(kind)
+        return kind
+
+    def known(self, gang: Gang, role: Role, model: str = "") -> PodClass:
+        """Return a role's class, its columns as old as they are."""
         group = share_group(gang, role)
         key = (_asked(role), gang.service_class, group, model)
         known = self._classes.get(key)
@@ -62,7 +68,6 @@ class ClassColumns:
             if len(self._classes) >= CLASSES_KEPT:
                 self._classes.clear()
             known = self._classes[key] = self._new(gang.service_class, role, group, model)
-        self.refresh(known)
         return known
 
     def sums(self, kind: PodClass, level: Level) -> IntColumn:

@@ -178,6 +178,11 @@ class Feasibility:
             known = self._inside[level.name, required] = (low == high) & (low >= 0)
         return known
 
+    def levels_above(self, gang: Gang) -> frozenset[str]:
+        """Return the levels below the cluster that amounts live at which some role needs."""
+        asked = {name for role in gang.roles for name, _ in role.pod.requests.extended} & self.budgets.keys()
+        return frozenset(level for name in asked for level, _ in self.budgets[name]) - {"cluster", "node"}
+
     def caps_above(self, role: Role, columns: Columns) -> dict[str, IntColumn]:
         """Return how many pods of a role amounts above the nodes allow: level name -> shape (domains,)."""
         caps: dict[str, IntColumn] = {}
@@ -340,6 +345,9 @@ def _wanted(shape: PodShape, columns: Columns) -> list[tuple[int, IntColumn]]:
     return pairs
 
 
+NO_NODES = "no nodes at all"
+
+
 def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts]) -> str:
     """Say in words what keeps a role's pods off the nodes now, most frequent rule first."""
     counts: dict[str, int] = dict(fit.blocked)
@@ -367,7 +375,7 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
         if clashing:
             counts["with a host port taken"] = clashing
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or "no nodes at all"
+    return "; ".join(f"{count} nodes {text}" for text, count in ranked[:4]) or NO_NODES
 
 
 def row_is_free(role: Role, taking: Taking, overlay: Overlay) -> bool:

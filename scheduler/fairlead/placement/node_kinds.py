@@ -15,9 +15,9 @@ from fairlead.world.fleet import MAX_DEVICES, IntColumn
 
 def acceptable(gpu: Gpu, role: Role) -> bool:
     """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
-    wanted = role.gpu_model.casefold()
+    wanted = [part.strip() for part in role.gpu_model.casefold().split("|")]
     have = gpu.model.casefold()
-    return (not wanted or any(part in have for part in wanted.split("|"))) and gpu.memory_bytes >= role.gpu_memory_bytes
+    return any(part in have for part in wanted) and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
 def offers(gpu: Gpu, role: Role) -> bool:

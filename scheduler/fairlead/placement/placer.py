@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fairlead.model.gang import Gang
-from fairlead.placement.columns import ClassColumns
-from fairlead.placement.feasible import Feasibility
+from fairlead.placement.columns import ClassColumns, PodClass
+from fairlead.placement.feasible import Feasibility, slots_on
 from fairlead.placement.fragments import build
 from fairlead.placement.gang_pace import GangPaces
 from fairlead.placement.locality import LocalTables
@@ -14,7 +14,7 @@ from fairlead.placement.remainder import FragmentScore, capacity_by_model
 from fairlead.placement.score import NEVER, Score
 from fairlead.placement.search import STEPS, Answer, Search
 from fairlead.placement.seats import placement_of, take_seats
-from fairlead.placement.wishes import is_single
+from fairlead.placement.wishes import is_single, required_levels
 from fairlead.world.demand import Mix
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Overlay
@@ -66,6 +66,12 @@ class Placer:
 
     def place_in(self, gang: Gang, level: Level, domain: int) -> Answer:
         """Like `place`, but inside one domain and nowhere else."""
+        if level.name == "node" and is_single(gang) and self._is_bare(gang):
+            row = int(level.order[level.starts[domain]])
+            kind = self.classes.known(gang, gang.roles[0])
+            rows = np.array([row])
+            room = slots_on(kind.role, kind.fit, kind.group, self.overlay, rows)
+            return self._seat_on(gang, kind, row) if room[0] > 0 else Answer()
         return self._search(gang, STEPS).run_in(level, domain)
 
     def _place_single(self, gang: Gang) -> Answer:
@@ -75,15 +81,23 @@ class Placer:
         cost = kind.cost
         if not len(cost):
             return Answer()
-        for wish in (gang.topology, role.topology):
-            if wish is not None and wish.required and wish.within not in ("cluster", "node"):
-                level = self.inventory.levels.get(wish.within)
-                if level is None:
-                    return Answer()
-                cost = np.where(level.domain_of >= 0, cost, NEVER)
+        for name in required_levels(gang):
+            level = self.inventory.levels.get(name)
+            if level is None:
+                return Answer()
+            cost = np.where(level.domain_of >= 0, cost, NEVER)
         row = int(cost.argmin())
         if int(cost[row]) == NEVER:
             return Answer()
+        return self._seat_on(gang, kind, row)
+
+    def _is_bare(self, gang: Gang) -> bool:
+        """Whether nothing but what is free on a node decides whether the one pod of a gang fits there."""
+        role = gang.roles[0]
+        above = any(name in self.feasibility.budgets for name, _ in role.pod.requests.extended)
+        return role.topology is None and not above and not role.mig
+
+    def _seat_on(self, gang: Gang, kind: PodClass, row: int) -> Answer:
         mark = self.overlay.checkpoint()
         seats = take_seats(0, gang, kind, ((row, 1),), self.overlay, self.score, self.paces)
         if seats is None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.placement.feasible import Feasibility, Fit, scarcest, slots, slots_on
+from fairlead.placement.feasible import NO_NODES, Feasibility, Fit, scarcest, slots, slots_on
 from fairlead.placement.node_kinds import acceptable
+from fairlead.placement.parts import nics_room
 from fairlead.placement.placer import Placer
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import mig_refusal, share_refusal
@@ -17,6 +18,7 @@ from fairlead.placement.tree import Chains, Tree, Wish
 from fairlead.placement.wishes import alternatives, named_levels, slices_of, takes_devices
 from fairlead.units import gpus_of
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
+from fairlead.world.snapshot import HostPorts
 
 
 def unknown_level(gang: Gang, inventory: Inventory) -> Refusal | None:
@@ -68,10 +70,10 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
         held = np.maximum(held, total)
     for role in gang.roles:
         if not placer.classes.of(gang, role).room.any():
-            fit = placer.feasibility.fit(role, gang.service_class)
+            fit, nics = placer.feasibility.fit(role, gang.service_class), placer.feasibility.nics
             if role.mig and slots_on(role, fit, 0, placer.overlay, np.arange(len(fit.allowed))).any():
                 return refuse(Reason.ISOLATION_KEEPS_APART)
-            return refuse(Reason.NODES_FILTERED, role=role.name, detail=scarcest(role, fit, columns, ports))
+            return refuse(Reason.NODES_FILTERED, role=role.name, detail=_scarce(role, fit, columns, ports, nics))
     if answer.ended_early:
         return refuse(Reason.SEARCH_ENDED, steps=answer.steps, members=gang.members)
     # Sums over roles and nodes say too much where roles want the same room; that it does not fit is known by now.
@@ -100,8 +102,9 @@ def _role_never(
     if needed > largest:
         what = " ".join(filter(None, [role.gpu_model, _memory_words(role)])) or "of any model"
         return refuse(Reason.NO_SUCH_GPU, role=role.name, gpus=needed, what=what, best=largest)
-    if not slots(role, fit, everything, {}).any():
-        return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=scarcest(role, fit, everything, {}))
+    if not _room_ever(role, fit, everything, inventory).any():
+        detail = _scarce(role, fit, everything, {}, _nics_ever(inventory))
+        return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=detail)
     return None
 
 
@@ -120,6 +123,31 @@ def _part_never(role: Role, fit: Fit, inventory: Inventory) -> Refusal | None:
     return share_refusal(role, gpus)
 
 
+def _room_ever(role: Role, fit: Fit, everything: Columns, inventory: Inventory) -> IntColumn:
+    """Return how many pods of a role each node holds with nothing on it and all its NICs up. Shape (nodes,)."""
+    room = slots(role, fit, everything, {})
+    if role.nics_per_gpu and role.gpus:
+        room = np.minimum(room, nics_room(role, _nics_ever(inventory), {}, np.arange(len(room))))
+    return room
+
+
+def _scarce(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPorts], nics: IntColumn) -> str:
+    """Say in words what keeps a role's pods off the nodes; `nics` are the bits of those that there are."""
+    said = [scarcest(role, fit, columns, ports)]
+    if role.nics_per_gpu and role.gpus:
+        room = nics_room(role, nics, columns.nics, np.arange(len(nics)))
+        short = int((fit.allowed & (room == 0)).sum())
+        if short:
+            said = [text for text in said if text != NO_NODES]
+            said.append(f"{short} nodes without {role.gpus * role.nics_per_gpu} free NICs")
+    return "; ".join(said)
+
+
+def _nics_ever(inventory: Inventory) -> IntColumn:
+    """Return the bits of all NICs, also of those that are down and may come back. Shape (nodes,)."""
+    return np.array([(1 << len(node.machine.nics[:62])) - 1 for node in inventory.nodes], dtype=np.int64)
+
+
 def _held_in_all(
     gang: Gang, level: Level, everything: Columns, inventory: Inventory, feasibility: Feasibility, model: str
 ) -> int:
@@ -129,7 +157,7 @@ def _held_in_all(
     total = np.zeros(len(level.names), dtype=np.int64)
     for role in gang.roles:
         fit = feasibility.fit(role, gang.service_class, ever=True, model=model if takes_devices(role) else "")
-        room = np.minimum(slots(role, fit, everything, {}), role.replicas)
+        room = np.minimum(_room_ever(role, fit, everything, inventory), role.replicas)
         wish = role.topology
         whole = wish.within if wish is not None and wish.required and wish.within != "cluster" else ""
         caps: Mapping[str, IntColumn] = feasibility.caps_above(role, everything)

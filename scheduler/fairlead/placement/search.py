@@ -75,7 +75,8 @@ class Search:
         self._feasibility = classes.feasibility
         self._paces = paces
         self._lone = lone
-        self._chain: Chain | None = chains.through(named_levels(gang))
+        named, above = named_levels(gang), self._feasibility.levels_above(gang)
+        self._chain: Chain | None = chains.through(named | above) or chains.through(named)
         self._left = steps
         self._steps = 0
         self._exact_steps = 0
@@ -295,7 +296,21 @@ class Search:
         if spots is None and wish.whole and part.own is not None and not part.own.required:
             split = replace(wish, whole="", balanced="" if wish.spread else part.own.within)
             spots = Tree(self._chain, rows, kind.room, kind.cost, split).place(part.count)
+        if spots is not None and not self._within_caps(spots, wish):
+            self._unsure = True
+            return None
         return spots
+
+    def _within_caps(self, spots: Sequence[tuple[int, int]], wish: Wish) -> bool:
+        """Whether amounts that live above the nodes allow these places; a level across the chain's did not cap them."""
+        placed = np.array(spots, dtype=np.int64).reshape(-1, 2)
+        for name, caps in wish.caps.items():
+            domains = self._inventory.levels[name].domain_of[placed[:, 0]]
+            held = np.zeros(len(caps), dtype=np.int64)
+            np.add.at(held, domains[domains >= 0], placed[domains >= 0, 1])
+            if (held > caps).any():
+                return False
+        return True
 
     def _wish(self, role: Role, own: TopologyRequest | None) -> Wish:
         """Return a role's wish below a base domain; without `own` only what is required counts."""

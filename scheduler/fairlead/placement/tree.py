@@ -126,6 +126,7 @@ class Tree:
         self._cost = cost[rows]
         self._wish = wish
         self._whole_at = next((at for at, level in enumerate(chain.levels) if level.name == wish.whole), -1)
+        self._spread_at = next((at for at, level in enumerate(chain.levels) if level.name == wish.spread), -1)
         self._starts: list[IntColumn] = []
         self._caps: list[IntColumn] = []
         self._climb(room[rows])
@@ -148,7 +149,7 @@ class Tree:
                 known = domains < len(left)
                 caps = np.where(known, np.minimum(caps, left[np.where(known, domains, 0)]), caps)
             size = wish.slices.get(level.name, 1)
-            if size > 1 or level.name in (wish.whole, wish.spread):
+            if level.name in wish.slices or level.name in (wish.whole, wish.spread):
                 domains = chain.domain_of[at][self._rows[starts]]
                 caps = np.where(domains < len(level.names), caps // size * size, 0)
             self._starts.insert(0, starts)
@@ -209,7 +210,7 @@ class Tree:
         self, at: int, run: tuple[int, int], count: int, even_at: frozenset[str], found: list[tuple[int, int]]
     ) -> None:
         """Share `count` out over the children `run` (first, one past the last) at level `at`."""
-        first, last = run
+        at, (first, last) = self._past_packing(at, run)
         levels, starts, caps = self._chain.levels, self._starts[at], self._caps[at]
         mine = caps[first:last]
         name = levels[at].name
@@ -231,6 +232,19 @@ class Tree:
             begin = int(np.searchsorted(below, starts[child]))
             end = int(np.searchsorted(below, starts[child + 1])) if child + 1 < len(starts) else len(below)
             self._down(at + 1, (begin, end), number, even_at, found)
+
+    def _past_packing(self, at: int, run: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+        """Go from domains above the level of a spread, where these ask for nothing, to all of that level in them.
+
+        Else the pods would be packed into the one block that just holds them before they are spread over its racks.
+        """
+        wish, between = self._wish, {level.name for level in self._chain.levels[at : max(at, self._spread_at)]}
+        if not between or not between.isdisjoint({wish.whole, *wish.slices, *wish.caps}):
+            return at, run
+        starts, below = self._starts[at], self._starts[self._spread_at]
+        begin = int(np.searchsorted(below, starts[run[0]]))
+        end = int(np.searchsorted(below, starts[run[1]])) if run[1] < len(starts) else len(below)
+        return self._spread_at, (begin, end)
 
 
 def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, int]]:
@@ -301,11 +315,20 @@ def _fewest(falling: IntColumn, children: IntColumn, count: int) -> IntColumn:
 
     `falling` is what they hold, the most first; so neighbours are taken, and what a run of them holds falls too.
     """
-    held = np.concatenate(([0], np.cumsum(falling)))
-    number = int(np.searchsorted(held, count))
-    room = held[number:] - held[:-number]
-    enough = int(np.searchsorted(-room, -count, side="right"))
-    fair = int(np.searchsorted(-falling[number - 1 :], -(count // number), side="right"))
-    last = max(0, min(enough, fair) - 1)
+    number = int(np.searchsorted(np.cumsum(falling), count)) + 1
+    low, high = -(-count // number), int(falling[0])
+    while low < high:  # the least that the fullest of any so many children has: that of the largest
+        middle = (low + high) // 2
+        enough = int(np.minimum(falling[:number], middle).sum()) >= count
+        low, high = (low, middle) if enough else (middle + 1, high)
+    level = _runs(np.minimum(falling, low), number)  # what runs hold with nobody above that
+    last = int(np.searchsorted(-level, -count, side="right")) - 1
+    room = _runs(falling, number)
     first = int(np.searchsorted(-room, -room[last]))
     return children[first : first + number]
+
+
+def _runs(falling: IntColumn, number: int) -> IntColumn:
+    """Return the sums of all runs of `number` neighbours."""
+    sums = np.concatenate(([0], np.cumsum(falling)))
+    return sums[number:] - sums[:-number]

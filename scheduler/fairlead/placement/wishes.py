@@ -13,13 +13,23 @@ def is_single(gang: Gang) -> bool:
 
 
 def levels_to_try(gang: Gang, inventory: Inventory) -> list[Level]:
-    """Return the levels a gang may be placed in, tightest first; none where it requires one that nobody has."""
+    """Return the levels a gang may be placed in, tightest first; none where it requires one that nobody has.
+
+    Pods that are spread over racks must not be packed into the tightest domain that holds them, so such a gang is tried
+    where it must or would like to be, and in the cluster.
+    """
+    wish = gang.topology
+    required = wish is not None and wish.required
+    order = list(inventory.levels)
+    apart = [order.index(role.spread) for role in gang.roles if role.spread in inventory.levels]
     found: list[Level] = []
-    for level in inventory.levels.values():
-        found.append(level)
-        if gang.topology is not None and gang.topology.required and level.name == gang.topology.within:
+    for at, level in enumerate(inventory.levels.values()):
+        wished = wish is not None and level.name == wish.within
+        if not apart or level.name == "cluster" or (wished and (required or at > max(apart))):
+            found.append(level)
+        if required and wished:
             return found
-    return [] if gang.topology is not None and gang.topology.required else found
+    return [] if required else found
 
 
 def named_levels(gang: Gang) -> frozenset[str]:
@@ -30,6 +40,16 @@ def named_levels(gang: Gang) -> frozenset[str]:
             names |= {wish.within, *(part.within for part in wish.slices)}
     names |= {role.spread for role in gang.roles}
     return frozenset(names - {"", "cluster", "node"})
+
+
+def required_levels(gang: Gang) -> frozenset[str]:
+    """Return the levels that every pod of a gang of one role must be in some domain of."""
+    names: set[str] = set()
+    for wish in (gang.topology, gang.roles[0].topology):
+        if wish is not None:
+            names |= {wish.within} if wish.required else set()
+            names |= {part.within for part in wish.slices}
+    return frozenset(names - {"cluster", "node"})
 
 
 def slices_of(gang: Gang, role: Role) -> dict[str, int]:

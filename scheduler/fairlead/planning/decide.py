@@ -22,7 +22,7 @@ from fairlead.ordering.fair_share import QueueTree
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, row_is_free
 from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import find_room
+from fairlead.placement.preempt import RoomMemo, find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
@@ -48,6 +48,7 @@ class Memo:
     tree: QueueTree | None = None
     never: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict[tuple[object, ...], Refusal | None])
     never_of: int = -1
+    room: RoomMemo = field(default_factory=RoomMemo)
 
     def placer_for(self, world: World) -> Placer:
         """Return a placer over this world; what it computed about rows that are as before is kept."""
@@ -96,7 +97,7 @@ class _Cycle:
         self.memo = memo
         self.placer = memo.placer_for(world)
         self.overlay = self.placer.overlay
-        self.spared: set[str] = {effect.gang for effect in effects if isinstance(effect, Stop)}
+        self.spared: set[GangId] = {effect.gang for effect in effects if isinstance(effect, Stop)}
         pending = [
             (ask.example.queue, ask.gpu_milli)
             for ask in world.waiting.asked.values()
@@ -244,8 +245,10 @@ class _Cycle:
         gang = waiting.gang
         if not self.world.rules.preemption_on or self.stops_left <= 0:
             return False
-        room = find_room(gang, self.world, self.placer, self.standing, frozenset(self.spared))
-        if room is None or not room.victims or len(room.victims) > self.stops_left:
+        room = find_room(
+            gang, self.world, self.placer, self.standing, self.spared, self.memo.room, at_most=self.stops_left
+        )
+        if room is None:
             return False
         self.stops_left -= len(room.victims)
         self.effects.append(

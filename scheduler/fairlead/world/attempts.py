@@ -16,6 +16,39 @@ from fairlead.world.lifecycle import HOLDING
 from fairlead.world.pictures import Running, deadlines
 
 
+class AttemptLog:
+    """Which gangs' attempts changed, in order; revision r stands behind the first r changes. Old ones are let go."""
+
+    __slots__ = ("_first", "_gangs")
+
+    def __init__(self) -> None:
+        """Nothing has changed."""
+        self._first = 0
+        self._gangs: list[GangId] = []
+
+    @property
+    def revision(self) -> int:
+        """Return how many changes there were."""
+        return self._first + len(self._gangs)
+
+    def note(self, gang: GangId, alive: int) -> None:
+        """Write down a change; of many more changes than there are attempts alive the older half is let go."""
+        self._gangs.append(gang)
+        if len(self._gangs) > 4 * alive + LOGGED_AT_LEAST:
+            half = len(self._gangs) // 2
+            self._first += half
+            self._gangs = self._gangs[half:]
+
+    def between(self, first: int, last: int) -> set[GangId] | None:
+        """Return whose attempts changed from one revision to another, None where that is not known any more."""
+        if not self._first <= first <= last:
+            return None
+        return set(self._gangs[first - self._first : last - self._first])
+
+
+LOGGED_AT_LEAST = 4_096
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Attempts:
     """Attempts as a World shows them. Iteration is over all of them, in no order that counts.
@@ -25,6 +58,7 @@ class Attempts:
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
+    log, revision tell two pictures of one state apart: see `changed_since`
     """
 
     everyone: Frozen[GangId, Running]
@@ -34,6 +68,12 @@ class Attempts:
     ripened_ms: int
     next_ripe_ms: int | None
     pods_placing: int
+    log: AttemptLog
+    revision: int
+
+    def changed_since(self, log: AttemptLog | None, revision: int) -> set[GangId] | None:
+        """Return gangs whose attempts may differ from those of an earlier picture; None where all may."""
+        return self.log.between(revision, self.revision) if log is self.log else None
 
     def __iter__(self) -> Iterator[Running]:
         """Yield every attempt."""
@@ -61,6 +101,7 @@ class AttemptIndex:
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
         self._pods_placing = 0
+        self._log = AttemptLog()
 
     def file(self, record: GangRecord, lost: set[NodeName], rules: Rules) -> None:
         """Take up an attempt as it is, or let go of it."""
@@ -69,6 +110,7 @@ class AttemptIndex:
             return
         picture = _picture(record, rules)
         self._everyone.put(picture.gang, picture)
+        self._log.note(picture.gang, len(self._everyone.live))
         if picture.ripe_ms:
             insort(self._ripe, (picture.ripe_ms, picture.gang))
         if picture.phase is Phase.STOPPING:
@@ -89,6 +131,7 @@ class AttemptIndex:
         if before is None:
             return
         self._everyone.drop(gang)
+        self._log.note(gang, len(self._everyone.live))
         self._unwell.pop(gang, None)
         self._stopping.pop(gang, None)
         if before.phase is Phase.PLACING:
@@ -112,6 +155,8 @@ class AttemptIndex:
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
             pods_placing=self._pods_placing,
+            log=self._log,
+            revision=self._log.revision,
         )
 
 

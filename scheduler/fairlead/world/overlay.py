@@ -47,6 +47,21 @@ class Batch:
     pod: PodShape
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lot:
+    """What many pods without shares and host ports give back, summed up: each row once. Shape (rows,) each.
+
+    masks   devices that become free; amounts by the name of a resource, as `Resources` and `extended` call it
+    cpus, nics (row, bits) of the CPUs and NICs that become free
+    """
+
+    rows: IntColumn
+    masks: IntColumn
+    amounts: Mapping[str, IntColumn]
+    cpus: tuple[tuple[int, int], ...] = ()
+    nics: tuple[tuple[int, int], ...] = ()
+
+
 class Overlay:
     """Writable columns over one World. Every change is undone exactly by `roll_back`.
 
@@ -60,7 +75,7 @@ class Overlay:
         self.ports: dict[int, HostPorts] = dict(world.ports)
         self.tick = 0
         self.touched: IntColumn = np.zeros(len(self.inventory.nodes), dtype=np.int64)
-        self._undo: list[tuple[Taking | Batch, int, HostPorts | None]] = []
+        self._undo: list[tuple[Taking | Batch | Lot, int, HostPorts | None]] = []
         self._seen, self._followed = world.picture, 0
 
     def follow(self, world: World) -> None:
@@ -129,6 +144,11 @@ class Overlay:
             self.ports[row] = before - frozenset(taking.pod.host_ports)
         self._undo.append((given, -1, before))
 
+    def give_lot(self, lot: Lot) -> None:
+        """Many pods leave many rows; its masks must be of devices that are healthy and not free."""
+        self._apply_lot(lot, -1)
+        self._undo.append((lot, -1, None))
+
     def checkpoint(self) -> Mark:
         """Return a mark to roll back to."""
         return len(self._undo)
@@ -139,6 +159,9 @@ class Overlay:
             change, sign, before = self._undo.pop()
             if isinstance(change, Batch):
                 self._apply_batch(change, -sign)
+                continue
+            if isinstance(change, Lot):
+                self._apply_lot(change, -sign)
                 continue
             self._apply(change, -sign)
             if change.pod.host_ports:
@@ -184,14 +207,7 @@ class Overlay:
 
     def taking(self, row: int, use: Use) -> Taking:
         """Return a use in this inventory's terms; devices that are no longer there are left out."""
-        mask = self.inventory.mask(row, use.devices)
-        if use.mig:
-            part = (use.mig, use.mig_start) if mask else None
-            return Taking(row, 0, use.shape, bit=mask.bit_length() - 1, group=use.group, part=part)
-        if use.share is None:
-            return Taking(row, mask, use.shape, cpus=use.cpu_bits, nics=self.inventory.nic_mask(row, use.nics))
-        bit = mask.bit_length() - 1
-        return Taking(row, 0, use.shape, share=use.share if mask else None, bit=bit, group=use.group)
+        return taking_of(self.inventory, row, use)
 
     def _apply(self, taking: Taking, sign: int) -> None:
         row, columns = taking.row, self.columns
@@ -219,6 +235,18 @@ class Overlay:
         well = int(self.inventory.healthy_mask[row]) >> bit & 1
         self.columns.free_mask[row] = free | 1 << bit if idle and well else free & ~(1 << bit)
 
+    def _apply_lot(self, lot: Lot, sign: int) -> None:
+        self.tick += 1
+        self.touched[lot.rows] = self.tick
+        columns = self.columns
+        columns.free_mask[lot.rows] ^= lot.masks
+        for name, amounts in lot.amounts.items():
+            column: IntColumn = columns.extended[name] if name in columns.extended else getattr(columns, name)
+            column[lot.rows] -= sign * amounts
+        for held, bits in ((columns.cpus, lot.cpus), (columns.nics, lot.nics)):
+            for row, mask in bits:
+                held[row] = held.get(row, 0) ^ mask
+
     def _apply_batch(self, batch: Batch, sign: int) -> None:
         self.tick += 1
         self.touched[batch.rows] = self.tick
@@ -234,6 +262,18 @@ class Overlay:
         ):
             if amount:
                 column[batch.rows] -= counts * amount
+
+
+def taking_of(inventory: Inventory, row: int, use: Use) -> Taking:
+    """Return a use in an inventory's terms; devices that are no longer there are left out."""
+    mask = inventory.mask(row, use.devices)
+    if use.mig:
+        part = (use.mig, use.mig_start) if mask else None
+        return Taking(row, 0, use.shape, bit=mask.bit_length() - 1, group=use.group, part=part)
+    if use.share is None:
+        return Taking(row, mask, use.shape, cpus=use.cpu_bits, nics=inventory.nic_mask(row, use.nics))
+    bit = mask.bit_length() - 1
+    return Taking(row, 0, use.shape, share=use.share if mask else None, bit=bit, group=use.group)
 
 
 def uses_of(attempt: Running, inventory: Inventory) -> Iterator[tuple[int, Use]]:

@@ -1,0 +1,252 @@
+"""The search for room: what of the offers holds in the overlay, and who of their victims is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fairlead.model.gang import Gang, GangId, Placement
+from fairlead.ordering.standing import Standing
+from fairlead.placement.placer import Placer
+from fairlead.placement.release import release
+from fairlead.placement.room_offers import Offer
+from fairlead.placement.row_steps import Demand, Rights, amounts_on
+from fairlead.placement.victims import Victim, Victims
+from fairlead.placement.wishes import is_single
+from fairlead.world.fleet import IntColumn, Level
+from fairlead.world.snapshot import Running
+
+TRIES = 24
+"""Times that a gang is placed in the overlay with victims released."""
+EVERYONE_AT_MOST = 1_024
+"""Victims in a domain up to which it is tried with all of them gone, where the cheapest choice did not do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A placement that becomes possible once `victims` are gone."""
+
+    placement: Placement
+    victims: tuple[Running, ...]
+    cost: int
+
+
+class RoomSearch:
+    """One gang's search; holds what all offers share."""
+
+    def __init__(
+        self, gang: Gang, placer: Placer, standing: Standing, victims: Victims, rights: Rights, levels: Sequence[Level]
+    ) -> None:
+        """`levels` are those that the positions of offers mean."""
+        self._gang = gang
+        self._gpu_milli = placer.feasibility.charge(gang)
+        self._placer = placer
+        self._overlay = placer.overlay
+        self._standing = standing
+        self._victims = victims
+        self._rights = rights
+        self._levels = levels
+        self._now_ms = victims.now_ms
+        self._tries_left = TRIES
+        self._room_after = 0
+        self._demands: tuple[Demand, ...] = ()
+
+    def best(self, offers: Sequence[Offer], everyones: Sequence[Offer], at_most: int | None) -> Room | None:
+        """Return the room of the cheapest offer that holds; else the cheapest where everybody's end makes room."""
+        for offer in sorted(offers, key=_rank):
+            self._demands = offer.demands
+            room = self._room(offer.victims, self._levels[offer.position], offer.domain)
+            if room is not None and (at_most is None or len(room.victims) <= at_most):
+                return room
+        best: Room | None = None
+        for offer in sorted(everyones, key=_rank):
+            if self._tries_left <= 0:
+                break
+            self._demands = offer.demands
+            level = self._levels[offer.position]
+            room = self._room(self._everyone(self._rows(level, offer.domain)), level, offer.domain)
+            if room is None or (at_most is not None and len(room.victims) > at_most):
+                continue
+            if best is None or room.cost < best.cost:
+                best = room
+        return best
+
+    def _rows(self, level: Level, domain: int) -> IntColumn:
+        return level.order[level.starts[domain] : level.starts[domain + 1]]
+
+    def _everyone(self, rows: IntColumn) -> tuple[Victim, ...]:
+        """Return all whom the gang has a right to on some rows, nobody where they are too many."""
+        found: dict[GangId, Victim] = {}
+        for row in rows.tolist():
+            for gang, (victim, _) in self._victims.on_row[row].items():
+                if self._rights.cover(victim):
+                    found[gang] = victim
+            if len(found) > EVERYONE_AT_MOST:
+                return ()
+        return tuple(found.values())
+
+    # --- what holds --------------------------------------------------------------------------------------------------
+
+    def _room(self, victims: Sequence[Victim], level: Level, domain: int) -> Room | None:
+        """Return the room that these victims make in a domain, pruned of those who are not needed."""
+        allowed = self._rightful(victims)
+        if not allowed:
+            return None
+        placement = self._try(allowed, level, domain)
+        if placement is None:
+            return None
+        kept, placement = self._prune(allowed, placement, level, domain)
+        cost = sum(victim.lost(self._now_ms) for victim in kept)
+        return Room(placement, tuple(victim.attempt for victim in kept), cost)
+
+    def _rightful(self, victims: Sequence[Victim]) -> list[Victim]:
+        """Keep, in this order, those that may be taken together: every right is checked as usage falls."""
+        standing, own = self._standing, self._gang.queue
+        excess = {v.queue: standing.used.get(v.queue, 0) - standing.entitled.get(v.queue, 0) for v in victims}
+        taken: list[Victim] = []
+        for victim in sorted(victims, key=lambda v: (-excess[v.queue], v.lost(self._now_ms), v.gang)):
+            if victim.queue == own or standing.may_lose(victim.queue, victim.gpu_milli, own):
+                taken.append(victim)
+                standing.charge(victim.queue, -victim.gpu_milli)
+        for victim in taken:
+            standing.charge(victim.queue, victim.gpu_milli)
+        return taken
+
+    def _try(self, victims: Sequence[Victim], level: Level, domain: int) -> Placement | None:
+        """Place the gang in a domain with victims gone; the overlay is then as it was."""
+        if self._tries_left <= 0 or not self._within_limits(victims):
+            return None
+        self._tries_left -= 1
+        mark = self._overlay.checkpoint()
+        release(self._overlay, victims, self._victims.extended)
+        if len(victims) > 1 and len(self._gang.roles) == 1:
+            kind = self._placer.classes.of(self._gang, self._gang.roles[0])
+            self._room_after = int(kind.room[self._rows(level, domain)].sum())
+        placement = self._placer.place_in(self._gang, level, domain).placement
+        self._overlay.roll_back(mark)
+        return placement
+
+    def _within_limits(self, victims: Iterable[Victim]) -> bool:
+        standing, own = self._standing, self._gang.queue
+        if standing.limit_hit(own, self._gpu_milli, after_stops=True) is None:
+            return True
+        gone: dict[str, int] = {}
+        for victim in victims:
+            gone[victim.queue] = gone.get(victim.queue, 0) + victim.gpu_milli
+        for queue, milli in gone.items():
+            standing.charge(queue, -milli)
+        hit = standing.limit_hit(own, self._gpu_milli, after_stops=True)
+        for queue, milli in gone.items():
+            standing.charge(queue, milli)
+        return hit is None
+
+    # --- who is not needed --------------------------------------------------------------------------------------------
+
+    def _prune(
+        self, victims: list[Victim], placement: Placement, level: Level, domain: int
+    ) -> tuple[list[Victim], Placement]:
+        """Spare everyone who is not in the way, the most expensive first."""
+        pods = self._pods_on(placement)
+        if is_single(self._gang) and len(victims) == 1:
+            return victims, placement
+        kept = [victim for victim in victims if any(held.row in pods for held in victim.held)]
+        kept = self._needed(kept, pods)
+        if len(kept) < len(victims):
+            again = self._try(kept, level, domain)
+            if again is None:
+                kept = victims
+            else:
+                placement = again
+        if len(kept) > self._tries_left:
+            return kept, placement
+        for victim in sorted(kept, key=lambda v: (-v.lost(self._now_ms), v.gang)):
+            if self._is_needed(victim, kept):
+                continue
+            room_before = self._room_after
+            fewer = [other for other in kept if other is not victim]
+            spared = self._try(fewer, level, domain)
+            if spared is not None:
+                kept, placement = fewer, spared
+            else:
+                self._room_after = room_before
+        return kept, placement
+
+    def _pods_on(self, placement: Placement) -> dict[int, list[int]]:
+        """Return row -> how many pods of each role a placement has there."""
+        names = {role.name: at for at, role in enumerate(self._gang.roles)}
+        pods: dict[int, list[int]] = {}
+        for member in placement.members:
+            row = self._placer.inventory.row[member.node]
+            pods.setdefault(row, [0] * len(names))[names[member.role]] += 1
+        return pods
+
+    def _needed(self, victims: list[Victim], pods: dict[int, list[int]]) -> list[Victim]:
+        """Leave out, the dearest first, those without whom bits and amounts of each row are still enough."""
+        if not all(demand.plain for demand in self._demands):
+            return victims
+        left = {row: self._with_all(row, victims_on) for row, victims_on in _by_row(victims).items() if row in pods}
+        kept: set[GangId] = {victim.gang for victim in victims}
+        for victim in sorted(victims, key=lambda v: (-v.lost(self._now_ms), v.gang)):
+            without: dict[int, tuple[int, list[int]]] = {}
+            for held in victim.held:
+                if held.row in left:
+                    free, amounts = left[held.row]
+                    rest = [a - b for a, b in zip(amounts, held.amounts, strict=True)]
+                    if not held.plain or not self._enough(held.row, pods[held.row], free & ~held.mask, rest):
+                        break
+                    without[held.row] = free & ~held.mask, rest
+            else:
+                kept.discard(victim.gang)
+                left |= without
+        return [victim for victim in victims if victim.gang in kept]
+
+    def _with_all(self, row: int, victims: Sequence[Victim]) -> tuple[int, list[int]]:
+        """Return devices and amounts on a row with victims gone."""
+        free = int(self._overlay.columns.free_mask[row])
+        amounts = amounts_on(row, self._overlay.columns, self._victims.extended)
+        for victim in victims:
+            for held in victim.held:
+                if held.row == row:
+                    free |= held.mask
+                    amounts = [a + b for a, b in zip(amounts, held.amounts, strict=True)]
+        return free, amounts
+
+    def _enough(self, row: int, pods: Sequence[int], free: int, amounts: Sequence[int]) -> bool:
+        """Whether pods of the roles fit on a row, each role counting only devices that all of them accept."""
+        devices = free
+        for demand, count in zip(self._demands, pods, strict=True):
+            if count and demand.role.gpus:
+                devices &= int(demand.kind.fit.devices[row])
+        if devices.bit_count() < sum(d.role.gpus * n for d, n in zip(self._demands, pods, strict=True)):
+            return False
+        return all(
+            amount >= sum(d.amounts[at] * n for d, n in zip(self._demands, pods, strict=True))
+            for at, amount in enumerate(amounts)
+        )
+
+    def _is_needed(self, victim: Victim, kept: Sequence[Victim]) -> bool:
+        """Whether a count proves that without this victim too few pods fit: of one role of plain pods alone."""
+        demand = self._demands[0]
+        if len(self._demands) > 1 or not demand.plain or not all(v.plain for v in kept):
+            return False
+        loss = 0
+        for held in victim.held:
+            free, amounts = self._with_all(held.row, [v for v in kept if any(h.row == held.row for h in v.held)])
+            if not demand.kind.fit.allowed[held.row]:
+                continue
+            devices = int(demand.kind.fit.devices[held.row])
+            rest = [a - b for a, b in zip(amounts, held.amounts, strict=True)]
+            loss += demand.slots(devices, free, amounts) - demand.slots(devices, free & ~held.mask, rest)
+        return self._room_after - loss < demand.role.replicas
+
+
+def _rank(offer: Offer) -> tuple[int, int, int]:
+    return offer.price, offer.position, offer.domain
+
+
+def _by_row(victims: Iterable[Victim]) -> dict[int, list[Victim]]:
+    on_row: dict[int, list[Victim]] = {}
+    for victim in victims:
+        for held in victim.held:
+            on_row.setdefault(held.row, []).append(victim)
+    return on_row
