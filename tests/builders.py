@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from mig_grids import A100_80, cut_gpus
+
 from fairlead.model import events as ev
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Stop
 from fairlead.model.gang import (
@@ -21,6 +23,8 @@ from fairlead.model.gang import (
     Requirement,
     Role,
     ServiceClass,
+    Share,
+    ShareMode,
     Slices,
     Toleration,
     TopologyRequest,
@@ -28,7 +32,7 @@ from fairlead.model.gang import (
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import LevelBudget, Pool, Queue
+from fairlead.model.tenancy import SHARING_MODES, LevelBudget, Pool, Queue
 from fairlead.service.engine import Cycle, Engine
 from fairlead.topology import fleet_machines
 from fairlead.units import duration_ms
@@ -80,14 +84,19 @@ def plain_machine(gpus: int, model: str = "H100", memory_gib: int = 80) -> Machi
 def node(name: str, text: str = "8") -> Node:
     """``8`` or a shape (hgx, a100, l40s, gb200); zone=, rack=, block=, clique=, model=, memory=, cpu=, pods=,
     ext=name:n, pool=, label=k:v, taint=k:v (NoSchedule); unhealthy=0,1; cordoned, notready. Machines with a shape have
-    NICs and NUMA nodes."""
+    NICs and NUMA nodes. MIG on A100s: mig=dynamic, or what each GPU is cut into, mig=3g.40gb@0,1g.10gb@4/7g.80gb@0 (a
+    slash between GPUs, ``-`` for a whole one, the last repeats)."""
     plain, named = words(text)
     shape = next((SHAPES[word] for word in plain if word in SHAPES), None)
     count = next((int(word) for word in plain if word.isdecimal()), 8)
     if shape is not None:
         machine = shape()
     else:
-        machine = plain_machine(count, named.get("model", "H100"), int(named.get("memory", "80")))
+        machine = plain_machine(
+            count, named.get("model", A100_80 if "mig" in named else "H100"), int(named.get("memory", "80"))
+        )
+    if "mig" in named:
+        machine = replace(machine, gpus=cut_gpus(machine.gpus, named["mig"]))
     sick = {int(i) for i in named["unhealthy"].split(",")} if "unhealthy" in named else set()
     machine = replace(
         machine,
@@ -120,13 +129,18 @@ def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((n, int(c)) for n, c in (e.split(":") for e in named.get("ext", "").split(",") if e)))
 
 
-def pool(text: str = "") -> Pool:
-    """The pool of all nodes: budget=rack/watts:1000,cluster/storage:20 (what every domain of a level has)."""
-    _, named = words(text)
+def pool(text: str = "", name: str = "fleet") -> Pool:
+    """budget=rack/watts:1000,cluster/storage:20 (what every domain of a level has), sharing=mig,mps,time-slice (all
+    unless said; ``sharing=`` is nothing), classes=; slow-serving (serving may use time slices)."""
+    plain, named = words(text)
     parts = [re.split("[/:]", part) for part in named.get("budget", "").split(",") if part]
+    sharing = named.get("sharing")
     return Pool(
-        name="fleet",
+        name=name,
         node_selector=(),
+        service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
+        sharing=SHARING_MODES if sharing is None else tuple(m for m in sharing.split(",") if m),
+        serving_on_time_slices="slow-serving" in plain,
         budgets=tuple(LevelBudget(level=level, resource=what, amount=int(n)) for level, what, n in parts),
     )
 
@@ -151,7 +165,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
     restarts=, success=any, counts=role; fixed (not preemptible), mixed (models), strict (isolation), suspended,
-    norestart.
+    norestart. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is three of
+    them.
 
     What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
     """
@@ -188,7 +203,11 @@ def _role(name: str, replicas: int, gpus: int, words_of_gang: dict[str, str]) ->
     """What is said of all roles, and over it what is said of this one; descriptions of GPUs only where it has some."""
     own = {key.removeprefix(f"{name}."): value for key, value in words_of_gang.items() if key.startswith(f"{name}.")}
     named = {**words_of_gang, **own}
-    gpu = named if gpus else own
+    share = None
+    if "share" in named:
+        mode = ShareMode(named.get("mode", "time-slice"))
+        share = Share(milli=int(named["share"]), memory_bytes=int(named.get("sharemem", "0")) * GIB, mode=mode)
+    gpu = named if gpus or share or named.get("mig") else own
     return Role(
         name=name,
         replicas=replicas,
@@ -200,6 +219,8 @@ def _role(name: str, replicas: int, gpus: int, words_of_gang: dict[str, str]) ->
         nics_per_gpu=int(gpu.get("nics", "0")),
         topology=_topology(own),
         spread=named.get("spread", ""),
+        mig=named.get("mig", ""),
+        share=share,
     )
 
 
@@ -347,6 +368,7 @@ def tell(effect: Effect, *, devices: bool = False) -> str:
             where: list[str] = []
             for member in effect.placement.members:
                 bits = ",".join(name.rpartition("-")[2] for name in member.devices)
+                bits += f"@{member.mig_start}" if member.mig_start >= 0 else ""
                 where.append(f"{member.node}[{bits}]" if devices else str(member.node))
             return f"place {effect.gang} on {' '.join(where)}"
         case Stop():

@@ -9,6 +9,7 @@ import typing
 from typing import Any
 
 from hypothesis import strategies as st
+from mig_grids import A100_80, cut_gpu
 
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
@@ -32,11 +33,15 @@ ROOM = Resources(cpu_milli=64_000, memory_bytes=2**38, pods=110)
 NODES = ("n1", "n2")
 GANGS = ("g1", "g2")  # few, so that facts meet
 ATTEMPTS = (1,)
+THEIRS = ("gpu-0", "gpu-3", "gpu-3-mig-3g40gb-9-0", "gpu-3-mig-1g10gb-19-4", "gpu-2-mig-1g10gb-19-4")
 
 
-def node(name: str = "n1", gpus: int = 4, sick: tuple[int, ...] = (), **more: Any) -> Node:
-    """A node of pool `main` with whole GPUs gpu-0 …; `sick` are unhealthy."""
-    devices = tuple(Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", healthy=i not in sick) for i in range(gpus))
+def node(name: str = "n1", gpus: int = 4, sick: tuple[int, ...] = (), cut: str = "-", **more: Any) -> Node:
+    """A node of pool `main` with GPUs gpu-0 …; `sick` are unhealthy, the last one is `cut` (mig_grids.cut_gpu)."""
+    devices = tuple(
+        Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", model=A100_80, healthy=i not in sick) for i in range(gpus)
+    )
+    devices = (*devices[:-1], cut_gpu(devices[-1], cut)) if devices else ()
     fields: dict[str, Any] = {"pool": "main", "allocatable": ROOM, **more}
     return Node(name=name, machine=Machine(gpus=devices), **fields)
 
@@ -48,12 +53,19 @@ def gang(uid: str = "g1", queue: str = "vision", cpu_milli: int = 1_000) -> Gang
     return Gang(id=uid, namespace="ns", name=f"job-{uid}", queue=queue, roles=roles)
 
 
-def placement(*members: tuple[str, tuple[int, ...]]) -> Placement:
-    """Ranks in order: (node, GPU indexes)."""
+def placement(*members: tuple[Any, ...]) -> Placement:
+    """Ranks in order: (node, GPU indexes), and then the thousandths of its one GPU where it has a part."""
     return Placement(
         members=tuple(
-            Member(role="worker", index=rank, rank=rank, node=name, devices=tuple(f"gpu-{i}" for i in gpus))
-            for rank, (name, gpus) in enumerate(members)
+            Member(
+                role="worker",
+                index=rank,
+                rank=rank,
+                node=name,
+                devices=tuple(f"gpu-{i}" for i in gpus),
+                share_milli=milli[0] if milli and len(gpus) == 1 else 0,
+            )
+            for rank, (name, gpus, *milli) in enumerate(members)
         )
     )
 
@@ -70,7 +82,11 @@ NAMED = (
 
 times = st.integers(0, 400)
 placements = st.lists(
-    st.tuples(st.sampled_from(NODES), st.sets(st.integers(0, 3), max_size=2).map(lambda s: tuple(sorted(s)))),
+    st.tuples(
+        st.sampled_from(NODES),
+        st.sets(st.integers(0, 3), max_size=2).map(lambda s: tuple(sorted(s))),
+        st.sampled_from([0, 0, 1, 125, 300, 333, 500, 999, 1000]),
+    ),
     min_size=1,
     max_size=2,
 ).map(lambda members: placement(*members))
@@ -90,6 +106,7 @@ def any_fact(draw: Any) -> Any:
             pool=draw(st.sampled_from(["main", "main", "side", ""])),
             unschedulable=draw(st.booleans()),
             not_ready_since_ms=draw(st.one_of(st.none(), times)),
+            cut=draw(st.sampled_from(["-", "dynamic", "3g.40gb@0,1g.10gb@4"])),
         )
         return NodeSeen(node=seen, at_ms=at)
     if kind == 2:
@@ -98,7 +115,7 @@ def any_fact(draw: Any) -> Any:
         used = Resources(cpu_milli=draw(st.sampled_from([0, 63_000, 64_000])), pods=1)
         return NodeUsed(name=name, taken=used, at_ms=at)
     if kind == 4:
-        return ForeignDevices(name=name, devices=tuple(draw(st.sets(st.sampled_from(["gpu-0", "gpu-3"])))), at_ms=at)
+        return ForeignDevices(name=name, devices=tuple(draw(st.sets(st.sampled_from(THEIRS)))), at_ms=at)
     if kind in (5, 6):
         return Intended(
             gang=uid, attempt=attempt, placement=draw(placements), tier=draw(st.sampled_from(list(Tier))), at_ms=at,

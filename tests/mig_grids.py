@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fairlead.discovery.mig_tables import profiles_of
 from fairlead.model.hardware import Gpu
-from fairlead.model.partitions import MigGeometry, MigInstance
-from fairlead.placement.mig_grid import full_grid, grid_of
+from fairlead.model.partitions import MigGeometry, MigInstance, device_text
+from fairlead.topology.mig_grid import full_grid, grid_of
 
 A100_40, A100_80 = "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"
 RTX = "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"
@@ -43,3 +45,30 @@ def cut_grid(model, *layout):
         for at, (name, start) in enumerate(layout)
     )
     return grid_of(MigGeometry(enabled=True, pending=True, profiles=profiles, instances=instances))
+
+
+def cut_gpus(gpus: tuple[Gpu, ...], text: str) -> tuple[Gpu, ...]:
+    cuts = text.split("/")
+    return tuple(cut_gpu(gpu, cuts[min(i, len(cuts) - 1)]) for i, gpu in enumerate(gpus))
+
+
+def cut_gpu(gpu: Gpu, text: str) -> Gpu:
+    """Cut one GPU: ``dynamic``, ``-`` for whole, ``""`` for MIG mode without instances, or 3g.40gb@0,1g.10gb@4."""
+    if text == "-":
+        return gpu
+    profiles = profiles_of(gpu.model)
+    number = {p.name: p for p in profiles}
+    dynamic = text == "dynamic"
+    found = () if dynamic else tuple(part.split("@") for part in text.split(",") if part)
+    instances = tuple(
+        MigInstance(
+            id=at,
+            profile=number[name].id,
+            start=int(start),
+            size=number[name].size,
+            device=f"{gpu.device}-mig-{device_text(name)}-{number[name].id}-{start}",
+        )
+        for at, (name, start) in enumerate(found)
+    )
+    geometry = MigGeometry(enabled=True, pending=True, profiles=profiles, instances=instances, dynamic=dynamic)
+    return replace(gpu, mig=geometry, mig_enabled=True, whole=dynamic)

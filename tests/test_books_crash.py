@@ -62,10 +62,10 @@ def oracle(until_ms: int, batches: Any = None) -> dict[str, int]:
         for fact in facts:
             sweep.read(fact)
     for _, _, spans in sweep.spans():
-        for (begin, what), end in zip(spans, [*[b for b, _ in spans[1:]], until_ms], strict=True):
-            if what is not None:
-                totals[what[0]] = totals.get(what[0], 0) + end - begin
-    return totals
+        for (begin, parts), end in zip(spans, [*[b for b, _ in spans[1:]], until_ms], strict=True):
+            for what in parts:
+                totals[what[0]] = totals.get(what[0], 0) + (end - begin) * what[7]
+    return {account: ticks // 840 for account, ticks in totals.items()}
 
 
 def totals(url: str, until_ms: int = END_MS) -> dict[str, int]:

@@ -16,6 +16,7 @@ from fairlead.model.events import Nominated
 from fairlead.model.gang import GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
+from fairlead.placement.mig_plan import RecutPlan
 from fairlead.service.http_api import build_app
 from fairlead.service.metrics import Metrics
 from fairlead.world.views import Fragmentation, GangView, LevelRoom, NodeView, PoolView, QueueView
@@ -76,6 +77,9 @@ class Fixed:
 
     def pool_views(self) -> Sequence[PoolView]:
         return [PoolView(name="p", nodes=1, gpus=8, free=6, held=2, foreign=0, down=0)]
+
+    def recut_plan(self) -> RecutPlan:
+        return RecutPlan(proposals=(), unserved=(("3g.40gb", 2),))
 
     def fragmentation(self) -> Fragmentation:
         room = (LevelRoom(level="node", gpus=5, nodes=0), LevelRoom(level="cluster", gpus=6, nodes=0))
@@ -190,6 +194,12 @@ def test_a_missing_gang_is_404_with_a_sentence():
 
 def test_queues_nodes_pools_and_usage():
     assert ask("GET", "/v1/queues").json()["items"][0]["limit"] is None
+    assert ask("GET", "/v1/mig").json() == {
+        "as_of_ms": ask("GET", "/v1/nodes").json()["as_of_ms"],
+        "proposals": [],
+        "unserved": {"3g.40gb": 2},
+        "ended_early": None,
+    }
     assert ask("GET", "/v1/nodes").json()["items"][0]["levels"] == {"rack": "r1"}
     assert ask("GET", "/v1/pools").json()["items"][0]["free"] == 6
     assert ask("GET", "/v1/usage").json()["items"] == [

@@ -71,7 +71,7 @@ class Books:
         return {name: ticks // 840 for name, ticks in found.balances.items() if ticks}
 
 
-def hold(at_ms: int, *members: tuple[str, tuple[int, ...]], uid: str = "g1", tier: Tier = Tier.IN_QUOTA) -> Intended:
+def hold(at_ms: int, *members: tuple[Any, ...], uid: str = "g1", tier: Tier = Tier.IN_QUOTA) -> Intended:
     return Intended(
         gang=uid, attempt=1, placement=placement(*members), tier=tier, at_ms=at_ms, deadline_ms=at_ms + 30_000
     )  # fmt: skip

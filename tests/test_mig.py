@@ -6,13 +6,14 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mig_grids import A100_80, PLAIN, PRODUCTS, RTX, cut_grid, grid
 
 from fairlead.model.partitions import MigGeometry, MigProfile
-from fairlead.placement.mig_grid import full_grid, grid_milli, grid_of, mig_milli
+from fairlead.topology.mig_grid import full_grid, grid_milli, grid_of, mig_milli
 
 # --- counts that are published, or that brute force over placements gives
 
@@ -231,3 +232,23 @@ def test_what_instances_count_for() -> None:
     }  # fmt: skip
     assert mig_milli(grid("NVIDIA A30"), "2g.12gb+me") == 500
     assert mig_milli(found, "9g.90gb") == grid_milli(found, "9g.90gb") == 0
+
+
+@pytest.mark.parametrize("product", [A100_80, RTX])
+def test_a_start_that_keeps_room_is_found_in_every_state(product) -> None:
+    found = grid(product)
+    for name in [p.name for p in found.profiles]:
+        room = found.room(name)
+        for state in np.flatnonzero(room).tolist()[::3]:
+            after = found.put(state, name, found.best_start(state, name, keep=int(room[state]) - 1))
+            assert room[after] == room[state] - 1
+
+
+def test_the_best_start_for_others_gives_way_to_more_of_the_same() -> None:
+    wide = MigProfile(id=1, name="wide", size=2, starts=(0, 1, 2), most=2)
+    edge = MigProfile(id=2, name="edge", size=1, starts=(0, 3), most=2)
+    found = full_grid((wide, edge))
+    mix = (("edge", 9),)
+    assert found.best_start(0, "wide", mix) == 1, "both edges stay free"
+    assert found.best_start(0, "wide", mix, keep=1) in (0, 2)
+    assert found.best_start(0, "wide", mix, keep=2) == -1

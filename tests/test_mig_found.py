@@ -24,9 +24,9 @@ from fairlead.model import codec
 from fairlead.model import events as ev
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName
 from fairlead.model.partitions import MigGeometry, MigInstance, parse_device
-from fairlead.placement.mig_devices import device_name, grid_of_gpu, part_of, taken_state
-from fairlead.placement.mig_grid import full_grid, grid_of
 from fairlead.topology import fleets
+from fairlead.topology.mig_devices import device_name, grid_of_gpu, part_of, taken_state
+from fairlead.topology.mig_grid import full_grid, grid_of
 from fairlead_operator.custom_objects import NodeTopology
 from fairlead_operator.decode_nodes import decode_topology, slice_devices
 from fairlead_operator.device_objects import Slice

@@ -102,7 +102,7 @@ def test_room_found_with_a_memory_is_the_room_found_without(ops, asks: str) -> N
 def check_bound(asker, world, placer, standing) -> None:
     """No row takes more pods with everybody gone than its bound says."""
     victims = fresh(world)
-    rights = rights_of(asker, victims, standing)
+    rights = rights_of(asker, asker.gpu_milli, victims, standing)
     if rights is None:
         return
     yields = [victims.yield_of(*group) for group in rights.groups]

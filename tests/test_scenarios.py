@@ -5,8 +5,8 @@ Steps are facts or expectations:
 
     submit / change / suspend / resume / delete / refuse-spec     a GangJob
     node / gone / cordon / uncordon / lose / back / sick / well    a node
-    foreign: n1 0 1    used: n1 cpu=100 port=80                    what others take on a node
-    queue / queue-gone                                             a queue
+    foreign: n1 0 gpu-1-mig-…    used: n1 cpu=100 port=80                    what others take on a node
+    queue / queue-gone / pool                                      a queue, a pool
     bind / run / conflict / ends / fails / releases                what the cluster answers
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
@@ -14,6 +14,7 @@ Steps are facts or expectations:
     lies-in: {a: {rack: {r1: 4, r2: 4}}, a.leader: {rack: {r1: 1}}}     how many members lie where
     cpus / nics / penalties: {a: [...]}                                 of each member; of the placement
     says: {gang: token or part of the sentence}, phase: {gang: phase}, used-gpus: {queue: n}
+    used-milli: {queue: thousandths}, capacity-milli: what queues hold or could hold
 """
 
 from __future__ import annotations
@@ -98,6 +99,15 @@ def used_gpus(stage: Stage, wanted: dict[str, int]) -> None:
     assert {view.name: view.used_gpus for view in stage.engine.queue_views() if view.name in wanted} == wanted
 
 
+def used_milli(stage: Stage, wanted: dict[str, int]) -> None:
+    held = stage.engine.world(stage.now_ms).queue_gpu_milli
+    assert {name: held.get(name, 0) for name in wanted} == wanted
+
+
+def capacity_milli(stage: Stage, wanted: int) -> None:
+    assert stage.engine.world(stage.now_ms).capacity_milli == wanted
+
+
 def placed_within(stage: Stage, wanted: dict[str, str]) -> None:
     found = {}
     for name in wanted:
@@ -154,6 +164,8 @@ EXPECT = {
     "says": says,
     "phase": phase,
     "used-gpus": used_gpus,
+    "used-milli": used_milli,
+    "capacity-milli": capacity_milli,
     "placed-within": placed_within,
     "shares": one_switch,
 }
@@ -184,7 +196,7 @@ def set_health(healthy: bool):
 
 
 def foreign(stage: Stage, name: str, more: str) -> None:
-    devices = tuple(f"gpu-{i}" for i in more.split())
+    devices = tuple(f"gpu-{i}" if i.isdecimal() else i for i in more.split())
     stage.take(ev.ForeignDevices(name=NodeName(name), devices=devices, at_ms=stage.now_ms))
 
 
@@ -218,6 +230,7 @@ DO = {
     "used": used,
     "queue": lambda stage, name, more: stage.take(ev.QueueSeen(queue=builders.queue(name, more), at_ms=stage.now_ms)),
     "queue-gone": lambda stage, name, more: stage.take(ev.QueueGone(name=name, at_ms=stage.now_ms)),
+    "pool": lambda stage, name, more: stage.take(ev.PoolSeen(pool=builders.pool(more, name), at_ms=stage.now_ms)),
     "bind": lambda stage, name, more: stage.bind(name),
     "run": lambda stage, name, more: stage.run(name, *more.split()),
     "conflict": lambda stage, name, more: stage.fail_place(name),

@@ -289,5 +289,5 @@ def test_the_page_names_every_refusal_of_sharing() -> None:
 def test_a_pool_of_an_older_journal_shares_nothing() -> None:
     old = Pool(name="p", node_selector=())
     assert (old.sharing, old.mig_mode, old.serving_on_time_slices) == ((), "static", False)
-    assert not pool_allows(old, gang(CUT), CUT)
-    assert pool_allows(old, gang(WHOLE), WHOLE)
+    assert not pool_allows(old, gang(CUT).service_class, CUT)
+    assert pool_allows(old, gang(WHOLE).service_class, WHOLE)

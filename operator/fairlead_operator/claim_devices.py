@@ -5,6 +5,7 @@ from __future__ import annotations
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Member
 from fairlead.model.hardware import Node
+from fairlead.topology.mig_devices import device_name
 
 
 def claim_devices(node: Node, member: Member, profile: str) -> tuple[str, ...]:
@@ -16,11 +17,17 @@ def claim_devices(node: Node, member: Member, profile: str) -> tuple[str, ...]:
     Raises
     ------
     UnreadableInput
-        The node's slices name no device for that instance.
+        The node's slices name no device for that instance (any more).
     """
     if member.mig_start < 0:
         return member.devices
-    (gpu,) = member.devices
+    (device,) = member.devices
+    gpu = next((gpu for gpu in node.machine.gpus if gpu.device == device), None)
+    try:
+        if gpu is not None:
+            return (device_name(gpu, profile, member.mig_start),)
+    except KeyError:
+        pass
     raise UnreadableInput(
-        f"node {node.name}: its ResourceSlices name no {profile or 'MIG'} device at unit {member.mig_start} of {gpu}"
+        f"node {node.name}: its ResourceSlices name no {profile or 'MIG'} device at unit {member.mig_start} of {device}"
     )

@@ -252,7 +252,11 @@ def _role(job: Mapping[str, Any], name: str, tasks: Sequence[int]) -> dict[str, 
     }
     gpus, memory = job["gpusPerTask"], job.get("gpuMemoryPerTask") or 0
     if memory:
-        words["share"] = {"milli": min(1_000, -(-memory * 1_000 // GPU_MEMORY_MIB)), "memory": f"{memory}Mi"}
+        words["share"] = {
+            "milli": min(1_000, -(-memory * 1_000 // GPU_MEMORY_MIB)),
+            "memory": f"{memory}Mi",
+            "mode": "mps",
+        }
     elif gpus != int(gpus):
         words["share"] = {"milli": round(gpus * 1_000)}
     elif gpus:

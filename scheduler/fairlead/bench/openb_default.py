@@ -14,7 +14,7 @@ from fairlead.bench.openb_files import GPU_MILLI, OpenbNode, OpenbPod
 from fairlead.model.events import NodeSeen, PoolSeen
 from fairlead.model.gang import Gang, GangId, PodShape, Role, Share
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources
-from fairlead.model.tenancy import Pool
+from fairlead.model.tenancy import SHARING_MODES, Pool
 from fairlead.placement.feasible import Feasibility
 from fairlead.placement.placer import Placer
 from fairlead.service.engine import Engine
@@ -32,7 +32,7 @@ class DefaultPolicy:
     def __init__(self, nodes: Sequence[OpenbNode], pods: Sequence[OpenbPod], rng: random.Random) -> None:
         """Begin with an empty fleet and no arrivals; neither the list nor the random stream is looked at."""
         engine = Engine()
-        engine.take([PoolSeen(pool=Pool(name="openb", node_selector=()), at_ms=0)])
+        engine.take([PoolSeen(pool=Pool(name="openb", node_selector=(), sharing=SHARING_MODES), at_ms=0)])
         engine.take(NodeSeen(node=_node(rank, node), at_ms=0) for rank, node in enumerate(nodes))
         world = engine.world(0)
         self._placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools))

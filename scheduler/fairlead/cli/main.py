@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "explain": ("fairlead.cli.verbs", "explain", "Say why a gang waits, or where it runs and what it costs."),
     "queues": ("fairlead.cli.verbs", "queues", "List queues: guaranteed, limit, used, borrowed, pending."),
     "nodes": ("fairlead.cli.verbs", "nodes", "List nodes and their devices by state."),
+    "mig": ("fairlead.cli.verbs", "mig", "Propose how to cut idle GPUs anew for MIG instances that wait."),
     "usage": ("fairlead.cli.verbs", "usage", "List held and lost GPU-hours by queue."),
     "topology": ("fairlead.cli.topology", "app", "Look at machines and fabrics, and ask how devices hang together."),
     "ledger": ("fairlead.cli.ledger", "app", "Verify the books and show their entries."),

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, TextIO
 from fairlead.units import duration_text, gpu_hours_text, gpus_of, pace_text
 
 if TYPE_CHECKING:
-    from fairlead.service.view_json import FragmentationDoc, GangDoc, MemberDoc, NodeDoc, PoolDoc, QueueDoc, UsageDoc
+    from fairlead.service.view_json import (
+        FragmentationDoc,
+        GangDoc,
+        MemberDoc,
+        NodeDoc,
+        PoolDoc,
+        QueueDoc,
+        RecutPlanDoc,
+        UsageDoc,
+    )
 
 RICH_ROWS = 300  # Rich measures every cell; above this many rows plain lines are faster by an order of magnitude
 _PHASE_STYLE = {"Running": "green", "Pending": "yellow", "Failed": "red", "Refused": "red", "Stopping": "magenta"}
@@ -265,6 +274,33 @@ def nodes(docs: Sequence[NodeDoc], *, out: TextIO | None = None) -> None:
         for doc in docs
     ]
     table(head, rows, right=frozenset({"GPUS", "FREE", "HELD", "FOREIGN", "DOWN"}), out=out)
+
+
+def recuts(doc: RecutPlanDoc, *, out: TextIO | None = None) -> None:
+    """Print one line a GPU that is to be cut anew, then what would still wait."""
+    page = out or sys.stdout
+    head = ("NODE", "GPU", "NOW", "THEN", "SERVES", "GAIN", "COST", "STRANDED")
+    rows = [
+        (
+            item["node"],
+            item["device"],
+            " ".join(item["before"]) or "nothing",
+            " ".join(item["after"]) or "nothing",
+            " ".join(f"{count:+d} {name}" for name, count in sorted(item["serves"].items())),
+            duration_text(item["gain_gpu_ms"]),
+            duration_text(item["cost_gpu_ms"]),
+            f"{item['stranded_before'] / 10:g} % -> {item['stranded_after'] / 10:g} %",
+        )
+        for item in doc["proposals"]
+    ]
+    if rows:
+        table(head, rows, right=frozenset({"GAIN", "COST"}), out=page)
+    else:
+        page.write("no GPU is worth cutting anew for what waits\n")
+    for name, count in sorted(doc["unserved"].items()):
+        page.write(f"{count} x {name} would still wait\n")
+    if doc["ended_early"]:
+        page.write(f"{doc['ended_early']}\n")
 
 
 def _node_state(doc: NodeDoc) -> str:

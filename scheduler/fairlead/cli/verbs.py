@@ -68,6 +68,16 @@ def nodes(
         render.fragmentation(answer)
 
 
+def mig(server: ServerOption = DEFAULT_SERVER, json: JsonOption = False) -> None:
+    """Propose how to cut idle GPUs anew for the MIG instances that wait."""
+    answer: Any = Server(server).call("GET", "/v1/mig")
+    answer.pop("as_of_ms", None)
+    if json:
+        render.as_json(answer)
+    else:
+        render.recuts(answer)
+
+
 def usage(server: ServerOption = DEFAULT_SERVER, json: JsonOption = False) -> None:
     """Print held and lost GPU-hours by queue."""
     _show(server, "/v1/usage", json, render.usage)

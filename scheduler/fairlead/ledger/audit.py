@@ -198,7 +198,14 @@ def _check_entry(
     elif facts[entry.fact][1] != entry.at_ms:
         yield Finding(entry=number, field="at_ms", message=f"is {entry.at_ms}, its fact says {facts[entry.fact][1]}")
     origin = Origin(cluster, entry.fact, entry.at_ms)
-    state = State(account=entry.account, pool=entry.pool, gang=entry.gang, attempt=entry.attempt, rank=entry.rank)
+    state = State(
+        account=entry.account,
+        pool=entry.pool,
+        gang=entry.gang,
+        attempt=entry.attempt,
+        rank=entry.rank,
+        ticks=_ticks_per_ms(entry),
+    )
     where = (entry.node, entry.device)
     if entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms)) != entry.id:
         yield Finding(entry=number, field="id", message="is not made from what the entry says")
@@ -221,7 +228,7 @@ def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
     if len(entry.postings) != 2:
         yield "postings", f"there are {len(entry.postings)}, not 2"
         return
-    ticks = (entry.to_ms - entry.from_ms) * TICKS_PER_GPU_MS * (1 if entry.kind == EntryKind.SEGMENT else -1)
+    ticks = (entry.to_ms - entry.from_ms) * _ticks_per_ms(entry) * (1 if entry.kind == EntryKind.SEGMENT else -1)
     for line, (part, due) in enumerate(zip(entry.postings, (-ticks, ticks), strict=True)):
         try:
             account = accounts.parse(part.account)
@@ -236,8 +243,16 @@ def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
             yield f"postings[{line}].ticks", f"is {part.ticks!r}, must be {due}"
 
 
+def _ticks_per_ms(entry: Entry) -> int:
+    """Return the part of its device that an entry is of, all of it where its ticks are no part that could be."""
+    ticks, span = entry.postings[1].ticks, entry.to_ms - entry.from_ms
+    whole = type(ticks) is int and ticks % span == 0 and 0 < abs(ticks) // span <= TICKS_PER_GPU_MS
+    return abs(ticks) // span if whole else TICKS_PER_GPU_MS
+
+
 def _what(entry: Entry) -> What:
-    return (entry.account, entry.pool, entry.gang, entry.attempt, entry.rank, entry.namespace, entry.name)
+    who = (entry.account, entry.pool, entry.gang, entry.attempt, entry.rank, entry.namespace, entry.name)
+    return (*who, _ticks_per_ms(entry))
 
 
 def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
@@ -255,10 +270,10 @@ def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
         for finding in _compare_device(f"{node}/{device}", spans, booked, until):
             found.add(finding)
             break
-        for at, (begin, what) in enumerate(spans):
+        for at, (begin, parts) in enumerate(spans):
             end = min(spans[at + 1][0] if at + 1 < len(spans) else until, until)
-            if what is not None and begin < end:
-                ticks = (end - begin) * TICKS_PER_GPU_MS
+            for what in parts if begin < end else ():
+                ticks = (end - begin) * what[7]
                 for account, amount in ((what[0], ticks), (f"capacity:{what[1]}", -ticks)):
                     expected[account] = expected.get(account, 0) + amount
     for (node, device), strays in sorted(intervals.items()):
@@ -279,26 +294,26 @@ def _compare_device(
         edges.setdefault(end, []).append((what, -sign))
     due_at = dict(spans)
     net: dict[What, int] = {}
-    due: What | None = None
+    due: tuple[What, ...] = ()
     moments = sorted({*edges, *due_at, until})
     for now, then in pairwise(moments):
         due = due_at.get(now, due)
         for what, sign in edges.get(now, ()):
             net[what] = net.get(what, 0) + sign
         there = {what: count for what, count in net.items() if count}
-        if now >= until or there == ({due: 1} if due is not None else {}):
+        if now >= until or there == dict.fromkeys(due, 1):
             continue
-        numbers = [n for a, b, _, what, n in booked if a < then and b > now and what in there and what != due]
-        twice = [n for a, b, _, what, n in booked if a < then and b > now and what == due]
+        numbers = [n for a, b, _, what, n in booked if a < then and b > now and what in there and what not in due]
+        twice = [n for a, b, _, what, n in booked if a < then and b > now and what in due]
         said = ", ".join(f"{count} × {_text(what)}" for what, count in sorted(there.items())) or "nothing"
+        truth = " and ".join(_text(what) for what in due) or "that it was not in the fleet"
         yield Finding(
             entry=min(numbers) if numbers else max(twice, default=None),
             field="account",
-            message=f"{device} from {now} to {then}: booked {said}; the journal says {_text(due)}",
+            message=f"{device} from {now} to {then}: booked {said}; the journal says {truth}",
         )
 
 
-def _text(what: What | None) -> str:
-    if what is None:
-        return "that it was not in the fleet"
-    return what[0] + (f" by {what[5]}/{what[6]} attempt {what[3]} rank {what[4]}" if what[2] else "")
+def _text(what: What) -> str:
+    part = "" if what[7] == TICKS_PER_GPU_MS else f" for {what[7]} of {TICKS_PER_GPU_MS} ticks"
+    return what[0] + (f" by {what[5]}/{what[6]} attempt {what[3]} rank {what[4]}" if what[2] else "") + part

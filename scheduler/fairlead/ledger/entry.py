@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What a device is in: the account it is booked to, and by whom it is held."""
+    """What a device, or `ticks` of its 840 a ms, is in: the account it is booked to, and by whom it is held."""
 
     account: str
     pool: str
@@ -70,6 +70,7 @@ class State:
     name: str = ""
     attempt: int = 0
     rank: int = -1
+    ticks: int = TICKS_PER_GPU_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,10 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 def make_entry(
     origin: Origin, kind: EntryKind, device: tuple[str, str], state: State, span: tuple[int, int], estimated_ms: int = 0
 ) -> Entry:
-    """Build the entry that books (or takes back) `state` of a whole device over `span` = (from_ms, to_ms)."""
+    """Build the entry that books (or takes back) `state` of a device over `span` = (from_ms, to_ms)."""
     from_ms, to_ms = span
     assert from_ms < to_ms, (device, state, span)
-    ticks = (to_ms - from_ms) * TICKS_PER_GPU_MS * (1 if kind is EntryKind.SEGMENT else -1)
+    ticks = (to_ms - from_ms) * state.ticks * (1 if kind is EntryKind.SEGMENT else -1)
     return Entry(
         id=entry_id(origin, kind, device, state, span),
         kind=kind,
@@ -115,9 +116,14 @@ def make_entry(
 
 
 def entry_id(origin: Origin, kind: EntryKind, device: tuple[str, str], state: State, span: tuple[int, int]) -> str:
-    """Return the id: SHA-256 over cluster, device, holder, edges and the fact that made it, in this order."""
+    """Return the id: SHA-256 over cluster, device, holder, edges and the fact that made it, in this order.
+
+    Where it is of a part of the device, its ticks a ms come last.
+    """
+    part = () if state.ticks == TICKS_PER_GPU_MS else (state.ticks,)
     parts = (
         origin.cluster, *device, state.gang, state.attempt, state.rank, kind.value, state.account, *span, origin.fact,
+        *part,
     )  # fmt: skip
     return hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
 

@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSegment:
-    """What a device is in now and since when it is not posted."""
+    """What a device, or a part of it, is in now and since when it is not posted."""
 
     node: str
     device: str
@@ -105,11 +105,10 @@ class Meter:
         return Outcome(entries=tuple(entries), closed=tuple(closed))
 
     def open_segments(self) -> Iterator[OpenSegment]:
-        """Yield what is not posted yet, one per device that is in the fleet, sorted by node and device."""
+        """Yield what is not posted yet, one per part of a device that is in the fleet, sorted by node and device."""
         for node, track in sorted(self._nodes.items()):
             for device, book in sorted(track.books.items()):
-                state = book.segments[-1][1] if book.segments else None
-                if state is not None:
+                for state in book.segments[-1][1] if book.segments else ():
                     yield OpenSegment(
                         node=node, device=device, state=state, from_ms=max(book.posted_to_ms, book.segments[-1][0])
                     )
@@ -204,6 +203,7 @@ class Meter:
                     key=key,
                     node=member.node,
                     devices=member.devices,
+                    milli=member.share_milli,
                     requests=who.requests.get(member.role, Resources(pods=1)),
                     state=State(
                         account=account,
@@ -273,7 +273,6 @@ class Meter:
         entries = [
             make_entry(origin, EntryKind.SEGMENT, where, state, (a, b), _width(estimated, state, b))
             for a, b, state in _clipped(book.since(book.posted_to_ms), book.posted_to_ms, to_ms)
-            if state is not None
         ]
         book.posted_to_ms = to_ms
         return entries
@@ -297,13 +296,13 @@ def _width(estimated: Widths, state: State, to_ms: int) -> int:
     return estimated.get((state.gang, state.attempt, state.rank, to_ms), 0) if state.gang else 0
 
 
-def _clipped(line: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[int, int, State | None]]:
-    """Yield (from, to, state) of a timeline inside [from_ms, to_ms)."""
-    for at, (begin, state) in enumerate(line):
+def _clipped(line: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[int, int, State]]:
+    """Yield (from, to, state) of a timeline inside [from_ms, to_ms), each part of the device by itself."""
+    for at, (begin, states) in enumerate(line):
         end = line[at + 1][0] if at + 1 < len(line) else to_ms
         a, b = max(begin, from_ms), min(end, to_ms)
         if a < b:
-            yield a, b, state
+            yield from ((a, b, state) for state in states)
 
 
 def _corrections(old: Segments, new: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[EntryKind, int, int, State]]:
@@ -311,8 +310,6 @@ def _corrections(old: Segments, new: Segments, from_ms: int, to_ms: int) -> Iter
     was, now = list(_clipped(old, from_ms, to_ms)), list(_clipped(new, from_ms, to_ms))
     for kind, line, other in ((EntryKind.REVERSAL, was, now), (EntryKind.SEGMENT, now, was)):
         for begin, end, state in line:
-            if state is None:
-                continue
             at = begin
             for a, b, same in other:
                 if same == state and a < end and b > begin:

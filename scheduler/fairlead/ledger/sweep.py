@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 
 from fairlead.model import events as ev
 from fairlead.model.codec import Cut, Record
-from fairlead.model.hardware import Node, Resources
+from fairlead.model.hardware import Gpu, Node, Resources
+from fairlead.model.partitions import parse_device
 
 MUST_BOOK_WITHIN_MS = 172_800_000  # two days: an older fact counts as if it were just that old
 
-What = tuple[str, str, str, int, int, str, str]
-"""(account, pool, gang, attempt, rank, namespace, job): what an entry must say of an interval."""
-Span = tuple[int, What | None]
-"""(from_ms, what), lasting until the next span's beginning; None where the device was not in the fleet."""
+What = tuple[str, str, str, int, int, str, str, int]
+"""(account, pool, gang, attempt, rank, namespace, job, ticks a ms): what an entry must say of an interval."""
+Span = tuple[int, tuple[What, ...]]
+"""(from_ms, all that was true of the device), until the next span's beginning; () where it was not in the fleet."""
+ALL_TICKS = 840
 
 
 def _not_before(oldest: int | None, moment: int) -> int:
@@ -34,6 +36,7 @@ class _Hold:
     asks: Resources
     what: What
     begin: int
+    milli: int
 
 
 @dataclass(slots=True)
@@ -118,9 +121,10 @@ class Sweep:
             elif key in self._holds:
                 self._holds[key].begin = min(begin, self._holds[key].begin)
             else:
-                what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job)
+                what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job, 0)
                 need = asks.get(member.role, Resources(pods=1))
-                self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin)
+                part = member.share_milli or 1000
+                self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin, part)
 
     def _finish(self, key: tuple[str, int, int], at: int) -> None:
         self._over[key] = min(at, self._over.get(key, at))
@@ -168,7 +172,7 @@ class Sweep:
                 here.holding[key] = self._holds[key]
             for name in names:
                 what = here.look(name)
-                if what != (out[name][-1][1] if out[name] else None):
+                if what != (out[name][-1][1] if out[name] else ()):
                     out[name].append((now, what))
         return out
 
@@ -194,28 +198,28 @@ class _Here:
         elif isinstance(fact, ev.ForeignDevices):
             self.others = fact.devices
 
-    def look(self, device: str) -> What | None:
-        """Say what a device is in; the first rule that applies decides."""
+    def look(self, device: str) -> tuple[What, ...]:
+        """Say what a device is in; the first rule that applies decides about all that is not held."""
         node = self.node
         gpu = next((g for g in reversed(node.machine.gpus) if g.device == device), None) if node else None
         if node is None or gpu is None:
-            return None
+            return ()
         pool = node.pool or "-"
-        mine = [(hold.begin, key) for key, hold in self.holding.items() if device in hold.devices]
         if self.lost > 0 or node.not_ready_since_ms is not None:
-            account = f"down:{pool}:node-lost"
-        elif not gpu.healthy:
-            account = f"down:{pool}:unhealthy"
-        elif mine:
-            first = self.holding[min(mine)[1]].what
-            return (first[0], pool, *first[2:])
-        elif device in self.others or not node.pool:
+            return ((f"down:{pool}:node-lost", pool, "", 0, -1, "", "", ALL_TICKS),)
+        if not gpu.healthy:
+            return ((f"down:{pool}:unhealthy", pool, "", 0, -1, "", "", ALL_TICKS),)
+        if device in self.others or not node.pool:
             account = f"unmanaged:{pool}"
         elif node.unschedulable:
             account = f"down:{pool}:cordoned"
         else:
             account = f"stranded:{pool}" if self._nothing_left(node) else f"free:{pool}"
-        return (account, pool, "", 0, -1, "", "")
+        mine = sorted((hold.begin, key) for key, hold in self.holding.items() if device in hold.devices)
+        asked = [(self.holding[key].milli, self.holding[key].what) for _, key in mine]
+        theirs: What = (f"unmanaged:{pool}", pool, "", 0, -1, "", "", 0)
+        asked += [(part, theirs) for name in sorted(self.others) for part in _part_named(gpu, name)]
+        return _dealt(asked, pool, account)
 
     def _nothing_left(self, node: Node) -> bool:
         asks = [self.taken, *(hold.asks for hold in self.holding.values())]
@@ -224,3 +228,40 @@ class _Here:
             or node.allocatable.memory_bytes - sum(a.memory_bytes for a in asks) <= 0
             or node.allocatable.pods - sum(a.pods for a in asks) <= 0
         )
+
+
+def _part_named(gpu: Gpu, name: str) -> list[int]:
+    """Read a MIG device's name; return its thousandths of `gpu`, nothing where it is no part of that one."""
+    if gpu.mig is None:
+        return []
+    length = max((first + p.size for p in gpu.mig.profiles for first in p.starts), default=0)
+    for profile in gpu.mig.profiles:
+        if gpu.mig.dynamic:
+            said = parse_device(name)
+            mine = said is not None and gpu.device == f"gpu-{said.minor}" and said.profile == profile.id
+        else:
+            mine = any(i.device == name and i.profile == profile.id for i in gpu.mig.instances)
+        if mine and length and profile.starts:
+            return [1000 * profile.size // length]
+    return []
+
+
+def _dealt(asked: list[tuple[int, What]], pool: str, rest: str) -> tuple[What, ...]:
+    """Deal out a device's ticks to those who ask for thousandths, in turn; who asks for more than is left gets none."""
+    granted: list[tuple[int, What]] = []
+    for milli, what in asked:
+        if milli + sum(before for before, _ in granted) <= 1000:
+            granted.append((milli, what))
+    full = [milli * ALL_TICKS // 1000 for milli, _ in granted]
+    broken = sorted(
+        (-(milli * ALL_TICKS % 1000), at) for at, (milli, _) in enumerate(granted) if milli * ALL_TICKS % 1000
+    )
+    for _, at in broken[: ALL_TICKS - sum(full)]:
+        full[at] += 1
+    sums: dict[What, int] = {}
+    for ticks, (_, what) in zip(full, granted, strict=True):
+        who = (what[0], pool, *what[2:])
+        sums[who] = sums.get(who, 0) + ticks
+    nobody: What = (rest, pool, "", 0, -1, "", "", 0)
+    sums[nobody] = sums.get(nobody, 0) + ALL_TICKS - sum(full)
+    return tuple(sorted((*who[:7], ticks) for who, ticks in sums.items() if ticks))

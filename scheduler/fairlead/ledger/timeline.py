@@ -3,12 +3,14 @@
 A track is a list of (at_ms, sequence, value), sorted: at a moment, the last value at or before it holds; of two at the
 same moment, the one journaled later. So a late fact changes the past exactly as if it had come in time. Precedence:
 node-lost, unhealthy > held > unmanaged > cordoned > stranded > free.
+
+A device that is given in parts is split: every holder has ticks of each ms, and what nobody holds is in one more state.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -16,31 +18,44 @@ from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Cause, Kind
 from fairlead.ledger.entry import State
 from fairlead.model.gang import GangId
-from fairlead.model.hardware import Node, Resources
+from fairlead.model.hardware import Gpu, Node, Resources
+from fairlead.topology.mig_devices import grid_of_gpu, part_of
+from fairlead.topology.mig_grid import grid_milli
+from fairlead.units import TICKS_PER_GPU_MS
 
 T = TypeVar("T")
+WHOLE = 1_000  # thousandths of a device
 _LAST = 1 << 62  # after every sequence number
 
 HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
-Segments = list[tuple[int, State | None]]
-"""(from_ms, state), in order; a state lasts until the next one, None where the device is not in the fleet."""
+Parts = tuple[State, ...]
+"""What a device is in at a moment: states whose ticks add up to all it has; () where it is not in the fleet."""
+Segments = list[tuple[int, Parts]]
+"""(from_ms, parts), in order; they last until the next ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePoint:
-    """What one `NodeSeen` says; `devices` maps a device's name to whether it is healthy."""
+    """What one `NodeSeen` says; `devices` maps a device's name to whether it is healthy.
+
+    `cut` are the GPUs of which MIG devices may be allocated.
+    """
 
     pool: str
     devices: dict[str, bool]
     allocatable: Resources
     lost: bool
     cordoned: bool
+    cut: tuple[Gpu, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
 class MemberHold:
-    """One member's hold on devices of one node. `end_ms` None while it is open."""
+    """One member's hold on devices of one node. `end_ms` None while it is open.
+
+    `milli` is the part of its one device, in thousandths; 0 where its devices are whole.
+    """
 
     key: HoldKey
     node: str
@@ -48,6 +63,7 @@ class MemberHold:
     requests: Resources
     state: State
     begin_ms: int
+    milli: int = 0
     end_ms: int | None = None
     estimated_ms: int = 0
 
@@ -66,7 +82,7 @@ class DeviceBook:
     def since(self, at_ms: int) -> Segments:
         """Return the timeline from `at_ms` on, its first segment beginning there."""
         at = self.covering(at_ms)
-        first = self.segments[at][1] if at >= 0 else None
+        first = self.segments[at][1] if at >= 0 else ()
         return [(at_ms, first), *self.segments[at + 1 :]]
 
     def splice(self, new: Segments) -> None:
@@ -75,7 +91,7 @@ class DeviceBook:
         keep = self.covering(at_ms - 1) + 1
         merged = self.segments[:keep]
         for segment in new:
-            if not merged and segment[1] is None:
+            if not merged and not segment[1]:
                 continue
             if not merged or merged[-1][1] != segment[1]:
                 merged.append(segment)
@@ -103,6 +119,7 @@ class NodeTrack:
             allocatable=node.allocatable,
             lost=not node.ready,
             cordoned=node.unschedulable,
+            cut=tuple(gpu for gpu in node.machine.gpus if gpu.mig is not None),
         )
         insort(self.seen, (at_ms, sequence, point), key=_when)
         if lost_from_ms is not None and lost_from_ms < at_ms:
@@ -142,19 +159,19 @@ class NodeTrack:
             active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
             states = self._states(at, active)
             for device, line in lines.items():
-                state = states.get(device)
+                state = states.get(device, ())
                 if not line or line[-1][1] != state:
                     line.append((at, state))
         return lines
 
-    def _states(self, at_ms: int, active: Iterable[MemberHold]) -> dict[str, State]:
-        """Return the state of every device that is in the fleet at a moment."""
+    def _states(self, at_ms: int, active: Iterable[MemberHold]) -> dict[str, Parts]:
+        """Return the states of every device that is in the fleet at a moment."""
         point = _value(self.seen, at_ms)
         if point is None:
             return {}
         foreign = _value(self.foreign, at_ms) or frozenset()
         lost = point.lost or any(begin <= at_ms < end for begin, end in self.lost)
-        holder: dict[str, MemberHold] = {}
+        holders: dict[str, list[tuple[int, State]]] = {}
         taken = _value(self.used, at_ms) or Resources()
         cpu, memory, pods = taken.cpu_milli, taken.memory_bytes, taken.pods
         for hold in sorted(active, key=lambda hold: (hold.begin_ms, hold.key)):
@@ -162,24 +179,26 @@ class NodeTrack:
                 cpu + hold.requests.cpu_milli, memory + hold.requests.memory_bytes, pods + hold.requests.pods,
             )  # fmt: skip
             for device in hold.devices:
-                holder.setdefault(device, hold)
+                holders.setdefault(device, []).append((hold.milli or WHOLE, _in_pool(hold.state, point.pool)))
         offer = point.allocatable
         exhausted = offer.cpu_milli <= cpu or offer.memory_bytes <= memory or offer.pods <= pods
-        states: dict[str, State] = {}
+        unmanaged = accounts.of_pool(Kind.UNMANAGED, point.pool)
+        pool = point.pool or accounts.NO_POOL
+        for device, milli in _foreign_parts(point.cut, foreign):
+            holders.setdefault(device, []).append((milli, State(account=unmanaged, pool=pool)))
+        states: dict[str, Parts] = {}
         for device, healthy in point.devices.items():
-            hold_here = holder.get(device)
             if lost or not healthy:
                 account = accounts.down(point.pool, Cause.NODE_LOST if lost else Cause.UNHEALTHY)
-            elif hold_here is not None:
-                states[device] = _in_pool(hold_here.state, point.pool)
+                states[device] = (State(account=account, pool=pool),)
                 continue
-            elif device in foreign or not point.pool:
-                account = accounts.of_pool(Kind.UNMANAGED, point.pool)
+            if device in foreign or not point.pool:
+                account = unmanaged
             elif point.cordoned:
                 account = accounts.down(point.pool, Cause.CORDONED)
             else:
                 account = accounts.of_pool(Kind.STRANDED if exhausted else Kind.FREE, point.pool)
-            states[device] = State(account=account, pool=point.pool or accounts.NO_POOL)
+            states[device] = split(holders.get(device, ()), State(account=account, pool=pool))
         return states
 
     def forget(self, before_ms: int) -> list[HoldKey]:
@@ -194,6 +213,43 @@ class NodeTrack:
         for book in self.books.values():
             book.segments = book.segments[max(0, book.covering(before_ms)) :]
         return [hold.key for hold in over]
+
+
+def split(holders: Sequence[tuple[int, State]], rest: State) -> Parts:
+    """Give each of `holders`, (thousandths, state), its ticks of a device, and what is left to `rest`.
+
+    Who does not fit beside those before gets nothing. Parts are rounded up, so that a twelfth or a seventh that lost
+    something as thousandths is exact again; where that is too much, by largest remainder.
+    """
+    if not holders:
+        return (rest,)
+    if holders[0][0] >= WHOLE:
+        return (holders[0][1],)
+    left, fitting = WHOLE, list[tuple[int, State]]()
+    for milli, state in holders:
+        if milli <= left:
+            left -= milli
+            fitting.append((milli, state))
+    ticks = [-(-milli * TICKS_PER_GPU_MS // WHOLE) for milli, _ in fitting]
+    over = sum(ticks) - TICKS_PER_GPU_MS
+    by_remainder = sorted(range(len(fitting)), key=lambda at: ((-fitting[at][0] * TICKS_PER_GPU_MS) % WHOLE, at))
+    for at in reversed(by_remainder[len(fitting) - max(0, over) :]):
+        ticks[at] -= 1
+    merged: dict[State, int] = {}
+    for (_, state), amount in zip(fitting, ticks, strict=True):
+        merged[state] = merged.get(state, 0) + amount
+    if sum(ticks) < TICKS_PER_GPU_MS:
+        merged[rest] = merged.get(rest, 0) + TICKS_PER_GPU_MS - sum(ticks)
+    return tuple(replace(state, ticks=amount) for state, amount in merged.items() if amount)
+
+
+def _foreign_parts(cut: Sequence[Gpu], devices: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield (GPU, thousandths of it) of MIG devices that others hold, sorted."""
+    for name in sorted(devices) if cut else ():
+        found = part_of(cut, name)
+        grid = None if found is None else grid_of_gpu(found[0])
+        if found is not None and grid is not None:
+            yield found[0].device, grid_milli(grid, found[1])
 
 
 def _when(point: tuple[int, int, object] | tuple[int, int]) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fairlead.model.gang import Gang, Role, ServiceClass
-from fairlead.placement.feasible import Feasibility, Fit, nics_room, slots_on
+from fairlead.placement.feasible import Feasibility, Fit, slots_on
+from fairlead.placement.parts import nics_room
 from fairlead.placement.score import NEVER, Score
 from fairlead.placement.wishes import takes_devices
 from fairlead.world.fleet import IntColumn, Level

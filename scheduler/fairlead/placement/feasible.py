@@ -18,12 +18,13 @@ from fairlead.model.gang import (
     Role,
     SelectorTerms,
     ServiceClass,
-    Share,
     Toleration,
 )
-from fairlead.model.hardware import Gpu, Node, Taint
+from fairlead.model.hardware import Node, Taint
 from fairlead.model.tenancy import Pool
-from fairlead.placement.node_kinds import device_kinds, rules_of
+from fairlead.placement.node_kinds import device_kinds, offers, rules_of
+from fairlead.placement.parts import instances_on, parts_on, shares_on
+from fairlead.placement.sharing import mode_of, pool_allows
 from fairlead.placement.tree import Chains
 from fairlead.world.fleet import BoolColumn, Columns, IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay, Taking
@@ -37,6 +38,7 @@ MANY = 1 << 40  # "as many as you like", small enough to be summed over a fleet
 class Fit:
     """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices.
 
+    Acceptable for a share is what may be shared, for a MIG instance what has its profile on its grid.
     `rules` has the rule that keeps the role off each node, "" for none.
     """
 
@@ -91,13 +93,6 @@ def selected(node: Node, terms: SelectorTerms) -> bool:
     return any(term and all(matches(labels, r) for r in term) for term in terms)
 
 
-def acceptable(gpu: Gpu, role: Role) -> bool:
-    """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
-    wanted = [part.strip() for part in role.gpu_model.casefold().split("|")]
-    have = gpu.model.casefold()
-    return any(part in have for part in wanted) and gpu.memory_bytes >= role.gpu_memory_bytes
-
-
 def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, Pool]) -> str:
     """Return the rule that keeps a role's pods off a node whatever is running there, "" for none."""
     shape = role.pod
@@ -106,6 +101,8 @@ def why_not(node: Node, role: Role, service: ServiceClass, pools: Mapping[str, P
         return "not in a pool"
     if pool.service_classes is not None and service not in pool.service_classes:
         return f"in a pool that does not serve {service}"
+    if not pool_allows(pool, service, role):
+        return f"in a pool that does not allow {mode_of(role)}"
     passing = ""
     for taint in node.taints:
         if taint.effect in BLOCKING_EFFECTS and not tolerates(shape.tolerations, taint):
@@ -159,6 +156,7 @@ class Feasibility:
         self.chains = Chains(inventory)
         self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
+        self._millis: dict[tuple[object, ...], int] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._kinds = device_kinds(inventory.nodes)
 
@@ -207,7 +205,7 @@ class Feasibility:
         shape = role.pod
         key = (
             role.gpu_model, role.gpu_memory_bytes, service, shape.node_selector, shape.affinity,
-            shape.volume_affinity, shape.tolerations, ever, model,
+            shape.volume_affinity, shape.tolerations, ever, model, role.mig, mode_of(role),
         )  # fmt: skip
         found = self._fits.get(key)
         if found is None:
@@ -228,13 +226,34 @@ class Feasibility:
         rule = why_not(node, role, service, self._pools)
         return "" if ever and rule.startswith(PASSING) else rule
 
+    def milli(self, role: Role, service: ServiceClass) -> int:
+        """Return the most that one replica can be charged for, in thousandths of a GPU.
+
+        A MIG instance is charged for its part of the grid that it will lie on.
+        """
+        if not role.mig:
+            return role.gpu_milli
+        key = ("milli", role.mig, role.gpu_model, role.gpu_memory_bytes, service)
+        found = self._millis.get(key)
+        if found is None:
+            fit = self.fit(role, service, ever=True)
+            devices = np.where(fit.allowed, fit.devices, 0)
+            found = self._millis[key] = self._inventory.mig.milli_most(role.mig, devices) or role.gpu_milli
+        return found
+
+    def charge(self, gang: Gang, *, fewest: bool = False) -> int:
+        """Return the most that a gang can be charged for, with all replicas or as few as it starts with."""
+        return sum(
+            (role.fewest if fewest else role.replicas) * self.milli(role, gang.service_class) for role in gang.roles
+        )
+
     def models(self, role: Role, service: ServiceClass) -> tuple[str, ...]:
         """Return the models of the devices that a role's pods may have, by name."""
-        key = ("models", role.gpu_model, role.gpu_memory_bytes, service)
+        key = ("models", role.gpu_model, role.gpu_memory_bytes, service, role.mig)
         found = self._models.get(key)
         if found is None:
             found = self._models[key] = tuple(
-                sorted({gpu.model for gpus in self._kinds[0] for gpu in gpus if acceptable(gpu, role)})
+                sorted({gpu.model for gpus in self._kinds[0] for gpu in gpus if offers(gpu, role)})
             )
         return found
 
@@ -242,7 +261,7 @@ class Feasibility:
         rules = rules_of(self._inventory.nodes, role.pod, lambda node: self._rule(node, role, service, ever))
         kinds, kind_of = self._kinds
         masks = [
-            sum(1 << bit for bit, gpu in enumerate(gpus) if acceptable(gpu, role) and model in ("", gpu.model))
+            sum(1 << bit for bit, gpu in enumerate(gpus) if offers(gpu, role) and model in ("", gpu.model))
             for gpus in kinds
         ]
         devices = np.array(masks, dtype=np.int64)[kind_of]
@@ -254,14 +273,16 @@ def slots(
 ) -> IntColumn:
     """Return how many pods of `role` each node could take on top of what is on it. Shape (nodes,).
 
-    `healthy` masks devices that may carry shares; None means all of them.
+    `healthy` masks devices that may carry shares or instances; None means all of them.
     """
     return _slots(role, fit, 0, columns, ports, healthy, np.arange(len(columns.pods)))
 
 
 def slots_on(role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
     """Return how many pods of `role`, whose shares are of `group`, each of `rows` could take now. Shape (rows,)."""
-    return _slots(role, fit, group, overlay.columns, overlay.ports, overlay.inventory.healthy_mask, rows)
+    inventory = overlay.inventory
+    healthy = inventory.mig_mask if role.mig else inventory.healthy_mask
+    return _slots(role, fit, group, overlay.columns, overlay.ports, healthy, rows)
 
 
 def _slots(
@@ -278,11 +299,9 @@ def _slots(
     if role.gpus:
         free = np.bitwise_count(columns.free_mask[rows] & fit.devices[rows]).astype(np.int64)
         room = np.minimum(room, free // role.gpus)
-    elif role.share is not None:
-        on_device = shares_on(
-            role.share, group, columns, rows, fit.devices[rows] & (-1 if healthy is None else healthy[rows])
-        )
-        room = np.minimum(room, on_device.sum(axis=1))
+    elif role.share is not None or role.mig:
+        devices = fit.devices[rows] & (-1 if healthy is None else healthy[rows])
+        room = np.minimum(room, parts_on(role, group, columns, rows, devices).sum(axis=1))
     for amount, column in (
         (asked.cpu_milli, columns.cpu_milli),
         (asked.memory_bytes, columns.memory_bytes),
@@ -301,30 +320,6 @@ def _slots(
             if room[at] > 0 and ports_clash(shape.host_ports, ports.get(row, frozenset())):
                 room[at] = 0
     return np.maximum(room, 0)
-
-
-def nics_room(role: Role, nics: IntColumn, taken: Mapping[int, int], rows: IntColumn) -> IntColumn:
-    """Return how many pods of a role the NICs that are up and free on each of `rows` allow. Shape (rows,)."""
-    free = nics[rows].copy()
-    for at, row in enumerate(rows.tolist()):
-        if row in taken:
-            free[at] &= ~taken[row]
-    return np.bitwise_count(free).astype(np.int64) // (role.gpus * role.nics_per_gpu)
-
-
-def shares_on(share: Share, group: int, columns: Columns, rows: IntColumn, devices: IntColumn) -> IntColumn:
-    """Return how many shares each device takes: one that is idle, or shared by the same group. Shape (rows, devices).
-
-    `devices` are the bits of those that may carry one. A group of 0 is one that nobody has had a share of yet.
-    """
-    bits = np.arange(columns.milli.shape[1])
-    idle = ((columns.free_mask[rows, None] >> bits) & 1).astype(np.bool_)
-    beside = (columns.group[rows] == group) if group else np.zeros_like(idle)
-    may = ((devices[:, None] >> bits) & 1).astype(np.bool_) & (idle | beside)
-    room = columns.milli[rows] // share.milli
-    if share.memory_bytes:
-        room = np.minimum(room, columns.vram[rows] // share.memory_bytes)
-    return np.where(may, np.maximum(room, 0), 0)
 
 
 def ports_clash(wanted: Sequence[tuple[str, str, int]], taken: HostPorts) -> bool:
@@ -365,6 +360,9 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
         rows = np.arange(len(open_rows))
         left = shares_on(role.share, 0, columns, rows, fit.devices).sum(axis=1)
         named[f"without an idle GPU of that kind or {role.share.milli / 10:g} % of a shared one"] = left > 0
+    elif role.mig:
+        rows = np.arange(len(open_rows))
+        named[f"without room for a {role.mig}"] = instances_on(role.mig, 0, columns, rows, fit.devices).sum(axis=1) > 0
     words = ["CPU", "memory", "ephemeral storage", "pod slots", *(name for name, _ in role.pod.requests.extended)]
     for word, (amount, column) in zip(words, _wanted(role.pod, columns), strict=True):
         named[f"without enough {word}"] = column >= amount
@@ -382,14 +380,15 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
 
 def row_is_free(role: Role, taking: Taking, overlay: Overlay) -> bool:
     """Whether exactly these devices, and all else that one pod of `role` needs, are free on a row."""
-    columns, row = overlay.columns, taking.row
+    columns, inventory, row = overlay.columns, overlay.inventory, taking.row
     if taking.mask.bit_count() != role.gpus or int(columns.free_mask[row]) & taking.mask != taking.mask:
         return False
-    if role.share is not None:
+    if role.share is not None or role.mig:
         rows, devices = np.array([row]), np.array([1 << taking.bit if taking.bit >= 0 else 0])
-        devices &= overlay.inventory.healthy_mask[rows]
-        group = columns.group_number(taking.group)
-        if not shares_on(role.share, group, columns, rows, devices).any():
+        devices &= (inventory.mig_mask if role.mig else inventory.healthy_mask)[rows]
+        if not parts_on(role, columns.group_number(taking.group), columns, rows, devices).any():
+            return False
+        if role.mig and not overlay.part_fits(taking):
             return False
     if columns.cpus.get(row, 0) & taking.cpus or columns.nics.get(row, 0) & taking.nics:
         return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.placement.mig_grid import Grid, Layout, Mix
+from fairlead.topology.mig_grid import Grid, Layout, Mix
 
 STEPS_MOST = 20_000
 """Kinds of GPU that one offline search tries before it is content with what it has."""

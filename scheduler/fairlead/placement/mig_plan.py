@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fairlead.model.partitions import MigGeometry, MigInstance, MigProfile
-from fairlead.placement.mig_grid import Grid, Layout, full_grid, grid_of
+from fairlead.topology.mig_grid import Grid, Layout, full_grid, grid_of
 from fairlead.world.fleet import IntColumn
 
 WHOLE = ""

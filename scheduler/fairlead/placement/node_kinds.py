@@ -6,19 +6,43 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fairlead.model.gang import PodShape
+from fairlead.model.gang import PodShape, Role
 from fairlead.model.hardware import Gpu, Node
+from fairlead.placement.sharing import may_share
+from fairlead.topology.mig_devices import grid_of_gpu
 from fairlead.world.fleet import MAX_DEVICES, IntColumn
 
 
+def acceptable(gpu: Gpu, role: Role) -> bool:
+    """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
+    wanted = [part.strip() for part in role.gpu_model.casefold().split("|")]
+    have = gpu.model.casefold()
+    return any(part in have for part in wanted) and gpu.memory_bytes >= role.gpu_memory_bytes
+
+
+def offers(gpu: Gpu, role: Role) -> bool:
+    """Whether a device is acceptable and can be given in the way that a role asks for."""
+    if not acceptable(gpu, role) or (role.share is not None and not may_share(gpu)):
+        return False
+    if not role.mig:
+        return True
+    grid = grid_of_gpu(gpu)
+    return grid is not None and bool(grid.room(role.mig)[0])
+
+
 def device_kinds(nodes: Sequence[Node]) -> tuple[list[tuple[Gpu, ...]], IntColumn]:
-    """Return the devices of one node for each kind of node by models and memories, and the kind of each row."""
-    numbers: dict[tuple[tuple[str, int], ...], int] = {}
+    """Return the devices of one node for each kind of node by models, memories and MIG; and the kind of each row."""
+    numbers: dict[tuple[object, ...], int] = {}
+    grids: dict[int, int] = {}
     examples: list[tuple[Gpu, ...]] = []
     kind_of: list[int] = []
     for node in nodes:
         gpus = node.machine.gpus[:MAX_DEVICES]
-        kind = numbers.setdefault(tuple([(gpu.model, gpu.memory_bytes) for gpu in gpus]), len(numbers))
+        for gpu in gpus:
+            if gpu.mig is not None and id(gpu.mig) not in grids:
+                grids[id(gpu.mig)] = id(grid_of_gpu(gpu))
+        facts = [(gpu.model, gpu.memory_bytes, may_share(gpu), grids.get(id(gpu.mig), 0)) for gpu in gpus]
+        kind = numbers.setdefault(tuple(facts), len(numbers))
         if kind == len(examples):
             examples.append(gpus)
         kind_of.append(kind)

@@ -56,7 +56,7 @@ class Placer:
     def learn(self, mix: Mix) -> None:
         """Score by what is asked for lately; a mix that is known already changes nothing."""
         if mix.version != self.score.version:
-            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay))
+            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay), mix.profiles)
 
     def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
         """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""

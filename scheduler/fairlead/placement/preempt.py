@@ -64,8 +64,9 @@ def find_room(
     """
     victims, bounds = (memo or RoomMemo()).of(placer)
     victims.follow(world, placer.inventory, spared)
-    rights = rights_of(gang, victims, standing)
-    if rights is None or not _within_limits(gang, victims, rights, standing):
+    gpu_milli = placer.feasibility.charge(gang)
+    rights = rights_of(gang, gpu_milli, victims, standing)
+    if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing):
         return None
     levels = levels_to_try(gang, placer.inventory)
     if not levels or placer.chains.through(named_levels(gang)) is None:
@@ -88,13 +89,13 @@ def find_room(
     return RoomSearch(gang, placer, standing, victims, rights, levels).best(offers, everyones, at_most)
 
 
-def rights_of(gang: Gang, victims: Victims, standing: Standing) -> Rights | None:
-    """Return whom a gang may take from, None where that is nobody."""
+def rights_of(gang: Gang, gpu_milli: int, victims: Victims, standing: Standing) -> Rights | None:
+    """Return whom a gang that is charged for `gpu_milli` may take from, None where that is nobody."""
     groups: list[tuple[str, int | None]] = []
     if victims.milli_of(gang.queue, gang.priority) is not None:
         groups.append((gang.queue, gang.priority))
     most: dict[str, int] = {}
-    if gang.gpu_milli > 0 and standing.within_entitlement(gang.queue, gang.gpu_milli):
+    if gpu_milli > 0 and standing.within_entitlement(gang.queue, gpu_milli):
         for lender in standing.lenders():
             if lender == gang.queue or victims.milli_of(lender, None) is None:
                 continue
@@ -105,14 +106,14 @@ def rights_of(gang: Gang, victims: Victims, standing: Standing) -> Rights | None
     return Rights(gang.queue, gang.priority, most, tuple(groups)) if groups else None
 
 
-def _within_limits(gang: Gang, victims: Victims, rights: Rights, standing: Standing) -> bool:
+def _within_limits(queue: str, gpu_milli: int, victims: Victims, rights: Rights, standing: Standing) -> bool:
     """Whether the limits of its queues would allow the gang if everybody were gone whom it has a right to."""
-    if standing.limit_hit(gang.queue, gang.gpu_milli, after_stops=True) is None:
+    if standing.limit_hit(queue, gpu_milli, after_stops=True) is None:
         return True
-    gone = [(queue, victims.milli_of(queue, below) or 0) for queue, below in rights.groups]
-    for queue, milli in gone:
-        standing.charge(queue, -milli)
-    hit = standing.limit_hit(gang.queue, gang.gpu_milli, after_stops=True)
-    for queue, milli in gone:
-        standing.charge(queue, milli)
+    gone = [(lender, victims.milli_of(lender, below) or 0) for lender, below in rights.groups]
+    for lender, milli in gone:
+        standing.charge(lender, -milli)
+    hit = standing.limit_hit(queue, gpu_milli, after_stops=True)
+    for lender, milli in gone:
+        standing.charge(lender, milli)
     return hit is None

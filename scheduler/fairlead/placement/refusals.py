@@ -9,11 +9,15 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.placement.feasible import NO_NODES, Feasibility, Fit, nics_room, scarcest, slots
+from fairlead.placement.feasible import NO_NODES, Feasibility, Fit, scarcest, slots, slots_on
+from fairlead.placement.node_kinds import acceptable
+from fairlead.placement.parts import nics_room
 from fairlead.placement.placer import Placer
 from fairlead.placement.search import Answer
+from fairlead.placement.sharing import mig_refusal, share_refusal
 from fairlead.placement.tree import Chains, Tree, Wish
 from fairlead.placement.wishes import alternatives, named_levels, slices_of, takes_devices
+from fairlead.units import gpus_of
 from fairlead.world.fleet import Columns, IntColumn, Inventory, Level
 from fairlead.world.snapshot import HostPorts
 
@@ -36,7 +40,7 @@ def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: F
     level = _required_level(gang, inventory)
     if isinstance(level, Refusal):
         return level
-    everything = replace(offered, free_mask=inventory.all_mask)
+    everything = replace(offered, free_mask=inventory.all_mask & ~inventory.mig.parts_only)
     for role in gang.roles:
         refusal = _role_never(role, gang, everything, inventory, feasibility)
         if refusal is not None:
@@ -46,7 +50,8 @@ def why_never(gang: Gang, offered: Columns, inventory: Inventory, feasibility: F
     )
     fewest = sum(role.fewest for role in gang.roles)
     if best < fewest or _most_devices(gang, level, inventory, feasibility) < sum(r.fewest * r.gpus for r in gang.roles):
-        return refuse(Reason.TOO_BIG, need=gang.gpus, level=level.name, best=min(best, fewest), members=gang.members)
+        need = gpus_of(feasibility.charge(gang))
+        return refuse(Reason.TOO_BIG, need=need, level=level.name, best=min(best, fewest), members=gang.members)
     return None
 
 
@@ -66,6 +71,8 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
     for role in gang.roles:
         if not placer.classes.of(gang, role).room.any():
             fit, nics = placer.feasibility.fit(role, gang.service_class), placer.feasibility.nics
+            if role.mig and slots_on(role, fit, 0, placer.overlay, np.arange(len(fit.allowed))).any():
+                return refuse(Reason.ISOLATION_KEEPS_APART)
             return refuse(Reason.NODES_FILTERED, role=role.name, detail=_scarce(role, fit, columns, ports, nics))
     if answer.ended_early:
         return refuse(Reason.SEARCH_ENDED, steps=answer.steps, members=gang.members)
@@ -83,6 +90,10 @@ def _role_never(
     role: Role, gang: Gang, everything: Columns, inventory: Inventory, feasibility: Feasibility
 ) -> Refusal | None:
     fit = feasibility.fit(role, gang.service_class, ever=True)
+    if (role.mig or role.share is not None) and fit.allowed.any():
+        refusal = _part_never(role, fit, inventory)
+        if refusal is not None:
+            return refusal
     if not fit.allowed.any():
         detail = "; ".join(f"{count} nodes {rule}" for rule, count in fit.blocked[:4]) or "there are no nodes"
         return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=detail)
@@ -95,6 +106,21 @@ def _role_never(
         detail = _scarce(role, fit, everything, {}, _nics_ever(inventory))
         return refuse(Reason.NO_NODE_MATCHES, role=role.name, detail=detail)
     return None
+
+
+def _part_never(role: Role, fit: Fit, inventory: Inventory) -> Refusal | None:
+    """Return why no device that the role may use is ever given in its kind of part."""
+    gpus = [
+        gpu
+        for row in np.flatnonzero(fit.allowed).tolist()
+        for gpu in inventory.nodes[row].machine.gpus
+        if acceptable(gpu, role)
+    ]
+    if not gpus:
+        return None  # that there is no such GPU at all is the better reason
+    if role.mig:
+        return None if fit.devices[fit.allowed].any() else mig_refusal(role, gpus)
+    return share_refusal(role, gpus)
 
 
 def _room_ever(role: Role, fit: Fit, everything: Columns, inventory: Inventory) -> IntColumn:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlead.model.gang import Role
-from fairlead.placement.feasible import Fit, shares_on
+from fairlead.placement.feasible import Fit
 from fairlead.placement.fragments import NEVER, Fragments, NodeRows
 from fairlead.placement.gang_fragments import GangSlots
+from fairlead.placement.parts import shares_on
 from fairlead.world.fleet import WHOLE, IntColumn, Inventory
 from fairlead.world.overlay import Overlay
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Role
 from fairlead.placement.columns import PodClass
-from fairlead.placement.feasible import MANY, shares_on
+from fairlead.placement.feasible import MANY
+from fairlead.placement.parts import instances_on, shares_on
 from fairlead.placement.placer import Placer
 from fairlead.placement.victims import FIXED_AMOUNTS, Victims, Yield
 from fairlead.world.fleet import WHOLE, IntColumn, Level
@@ -94,23 +95,29 @@ class Bounds:
             np.add.at(sums, domains[inside], change[inside])
 
     def _room(self, kind: PodClass, yields: Sequence[Yield], rows: IntColumn) -> IntColumn:
-        """Count like `slots_on`, and in favour of the pod where victims hold shares, ports or amounts above nodes."""
+        """Count like `slots_on`, and in favour of the pod where victims hold parts, ports or amounts above nodes."""
         overlay, role, asked = self._placer.overlay, kind.role, kind.role.pod.requests
         columns, fit = overlay.columns, kind.fit
         room = np.where(fit.allowed[rows], MANY, 0).astype(np.int64)
-        if role.gpus or role.share is not None:
+        if role.gpus or role.share is not None or role.mig:
             freed = np.zeros_like(rows)
             for group in yields:
                 freed |= group.mask[rows] | group.parts[rows]
             devices = fit.devices[rows]
             if role.gpus:
-                free = (columns.free_mask[rows] | freed) & devices
+                free = (columns.free_mask[rows] | freed & overlay.inventory.healthy_mask[rows]) & devices
                 room = np.minimum(room, np.bitwise_count(free).astype(np.int64) // role.gpus)
             elif role.share is not None:
                 healthy = overlay.inventory.healthy_mask[rows]
                 now = shares_on(role.share, kind.group, columns, rows, devices & healthy).sum(axis=1)
                 more = np.bitwise_count(freed & devices & healthy).astype(np.int64) * (WHOLE // role.share.milli)
                 room = np.minimum(room, now + more)
+            else:
+                devices = devices & overlay.inventory.mig_mask[rows]
+                now = instances_on(role.mig, 0, columns, rows, devices)
+                gone = ((freed[:, None] & devices[:, None]) >> np.arange(now.shape[1]) & 1).astype(np.bool_)
+                empty = columns.mig.room(role.mig, rows, columns.mig.empty()[rows])
+                room = np.minimum(room, np.where(gone, empty, now).sum(axis=1))
         fixed = (asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, max(1, asked.pods))
         held = (columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods)
         for at, (amount, column) in enumerate(zip(fixed, held, strict=True)):

@@ -39,6 +39,7 @@ class RoomSearch:
     ) -> None:
         """`levels` are those that the positions of offers mean."""
         self._gang = gang
+        self._gpu_milli = placer.feasibility.charge(gang)
         self._placer = placer
         self._overlay = placer.overlay
         self._standing = standing
@@ -126,15 +127,15 @@ class RoomSearch:
         return placement
 
     def _within_limits(self, victims: Iterable[Victim]) -> bool:
-        standing, gang = self._standing, self._gang
-        if standing.limit_hit(gang.queue, gang.gpu_milli, after_stops=True) is None:
+        standing, own = self._standing, self._gang.queue
+        if standing.limit_hit(own, self._gpu_milli, after_stops=True) is None:
             return True
         gone: dict[str, int] = {}
         for victim in victims:
             gone[victim.queue] = gone.get(victim.queue, 0) + victim.gpu_milli
         for queue, milli in gone.items():
             standing.charge(queue, -milli)
-        hit = standing.limit_hit(gang.queue, gang.gpu_milli, after_stops=True)
+        hit = standing.limit_hit(own, self._gpu_milli, after_stops=True)
         for queue, milli in gone.items():
             standing.charge(queue, milli)
         return hit is None

@@ -8,6 +8,8 @@ import numpy as np
 
 from fairlead.model.gang import Role
 from fairlead.placement.feasible import Fit
+from fairlead.placement.parts import instances_on
+from fairlead.topology.mig_grid import Mix
 from fairlead.world.fleet import WHOLE, IntColumn
 from fairlead.world.overlay import Overlay
 
@@ -15,6 +17,7 @@ NEVER = int(np.iinfo(np.int64).max)
 """The cost where there is no room."""
 _PACE_UNIT = 27  # paces are compared in units of 2^27 bytes/s (128 MiB/s), so that cost has 44 bits
 _PACE_MOST = (1 << 17) - 1
+_OPENED_SHIFT = 40  # ranks of losses are far below 2^40
 PACE_SHIFT = 45
 """Bits of a cost below those of the pace."""
 
@@ -48,15 +51,19 @@ class Score:
     def __init__(self, remainder: Remainder | None = None) -> None:
         """Score by `remainder`; without one, by how little of a node a placement leaves free."""
         self._remainder = remainder
+        self.profiles: Mix = ()
 
     @property
     def spreads(self) -> bool:
         """Whether the costs of a row change with those of its neighbours."""
         return self._remainder is not None and self._remainder.spreads
 
-    def use(self, remainder: Remainder) -> None:
-        """Score by another remainder from now on; its version must be another too."""
-        self._remainder = remainder
+    def use(self, remainder: Remainder, profiles: Mix = ()) -> None:
+        """Score by another remainder from now on; its version must be another too.
+
+        `profiles` are the MIG profiles that are asked for lately, with how often.
+        """
+        self._remainder, self.profiles = remainder, profiles
 
     @property
     def version(self) -> int:
@@ -69,12 +76,14 @@ class Score:
 
     def costs(self, role: Role, fit: Fit, group: int, room: IntColumn, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return one pod's cost on each of `rows`, NEVER where `room` is 0. Shape (rows,)."""
+        if role.mig:
+            return np.where(room > 0, self.instance_costs(role, fit, group, overlay, rows).min(axis=1), NEVER)
         cost = (
             tightness(role, overlay, rows)
             if self._remainder is None
             else self._remainder.costs(role, fit, group, overlay, rows)
         )
-        if not role.gpus and role.share is None and not role.mig:
+        if not role.gpus and role.share is None:
             cost = cost + np.minimum(room, WHOLE - 1)  # of nodes that are equal to GPUs the one with the least room
         if role.gpus > 1:
             cost = cost + ((_PACE_MOST - paces(role.gpus, fit, overlay, rows, room)) << PACE_SHIFT)
@@ -89,6 +98,20 @@ class Score:
             return self._remainder.device(role, fit, group, overlay, row, room)
         left = np.where(room > 0, overlay.columns.milli[row], NEVER)
         return int(left.argmin())
+
+    def instance_costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
+        """Return what one MIG instance costs on each device, NEVER where there is no room. Shape (rows, devices).
+
+        A device that is cut already before one that would have to be, then the part of its worth to future shapes that
+        is lost. A whole GPU is cut last.
+        """
+        columns = overlay.columns
+        states = columns.mig_state[rows]
+        devices = fit.devices[rows] & overlay.inventory.mig_mask[rows]
+        room = instances_on(role.mig, group, columns, rows, devices)
+        whole = ((columns.free_mask[rows, None] >> np.arange(states.shape[1])) & 1).astype(np.int64)
+        cost = columns.mig.rank(role.mig, self.profiles, rows, states)
+        return np.where(room > 0, cost + ((states == 0) + whole << _OPENED_SHIFT), NEVER)
 
 
 def tightness(role: Role, overlay: Overlay, rows: IntColumn) -> IntColumn:

@@ -9,12 +9,13 @@ import numpy as np
 
 from fairlead.model.gang import Gang, Member, Placement
 from fairlead.placement.columns import PodClass
-from fairlead.placement.feasible import shares_on
 from fairlead.placement.gang_pace import GangPaces
 from fairlead.placement.locality import cpu_text, nic_ids, penalties
+from fairlead.placement.parts import instances_on, shares_on
 from fairlead.placement.rank_order import rank_order
 from fairlead.placement.score import Score
 from fairlead.placement.whole_seats import Kit, take_whole
+from fairlead.topology.mig_grid import grid_milli
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Overlay, Taking
 from fairlead.world.span import span_of
@@ -23,12 +24,17 @@ from fairlead.world.use import share_group
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One pod's place: role position in the spec, row, the bits of its devices, and all that it gets there."""
+    """One pod's place: role position in the spec, row, the bits of its devices, and all that it gets there.
+
+    `start` is the unit where its MIG instance begins, `milli` the part of its device that it is charged for, 0 for all.
+    """
 
     role: int
     row: int
     mask: int
     kit: Kit
+    start: int = -1
+    milli: int = 0
 
 
 def take_seats(
@@ -46,6 +52,8 @@ def take_seats(
     """
     if kind.role.share is not None:
         return _take_shares(position, gang, kind, spots, overlay, score)
+    if kind.role.mig:
+        return _take_instances(position, gang, kind, spots, overlay, score)
     found = take_whole(kind, spots, overlay, paces)
     return None if found is None else [Seat(position, row, kit.mask, kit) for row, kit in found]
 
@@ -65,7 +73,31 @@ def _take_shares(
                 return None
             bit = score.device(role, kind.fit, kind.group, overlay, row, room)
             overlay.take(Taking(row, 0, role.pod, share=role.share, bit=bit, group=group))
-            seats.append(Seat(position, row, 1 << bit, Kit(1 << bit)))
+            seats.append(Seat(position, row, 1 << bit, Kit(1 << bit), milli=role.share.milli))
+    return seats
+
+
+def _take_instances(
+    position: int, gang: Gang, kind: PodClass, spots: Sequence[tuple[int, int]], overlay: Overlay, score: Score
+) -> list[Seat] | None:
+    """Take instances one by one, each where least is lost of those places after which the others still fit."""
+    role, seats, columns = kind.role, list[Seat](), overlay.columns
+    group = share_group(gang, role)
+    for row, count in spots:
+        rows = np.array([row])
+        allowed = kind.fit.devices[rows] & overlay.inventory.mig_mask[rows]
+        for left in range(count, 0, -1):
+            room = instances_on(role.mig, kind.group, columns, rows, allowed)[0]
+            if int(room.sum()) < left:
+                return None
+            bit = int(score.instance_costs(role, kind.fit, kind.group, overlay, rows)[0].argmin())
+            grid = columns.mig.grid(row, bit)
+            assert grid is not None, (gang, row, bit)
+            fewest = int(room[bit]) - int(room.sum()) + left  # that this device must hold in the end
+            start = grid.best_start(int(columns.mig_state[row, bit]), role.mig, score.profiles, keep=fewest - 1)
+            overlay.take(Taking(row, 0, role.pod, bit=bit, group=group, part=(role.mig, start)))
+            seats.append(Seat(position, row, 1 << bit, Kit(1 << bit), start, grid_milli(grid, role.mig)))
+    seats.sort(key=lambda seat: (seat.row, seat.mask, seat.start))
     return seats
 
 
@@ -78,7 +110,6 @@ def placement_of(
     members: list[Member] = []
     for position, role in enumerate(gang.roles):
         own = [seat for seat in seats if seat.role == position]
-        milli = role.share.milli if role.share is not None else 0
         for index, seat in enumerate(_ranked(own, inventory, paces)):
             row, mask, kit = seat.row, seat.mask, seat.kit
             if row not in on_row:
@@ -93,12 +124,13 @@ def placement_of(
                     rank=len(members),
                     node=inventory.nodes[row].name,
                     devices=names[key],
-                    share_milli=milli,
+                    share_milli=seat.milli,
+                    mig_start=seat.start,
                     cpus=cpu_text(kit.cpus) if kit.cpus else "",
                     nics=nic_ids(inventory.nodes[row].machine, kit.nics) if kit.nics else (),
                 )
             )
-    whole = [(seat.row, seat.mask) for seat in seats if seat.mask and gang.roles[seat.role].share is None]
+    whole = [(seat.row, seat.mask) for seat in seats if seat.mask and not seat.milli]
     alone = len(whole) == 1 and whole[0][1].bit_count() == 1
     return Placement(
         members=tuple(members),

@@ -107,12 +107,13 @@ def sharing_refusal(gang: Gang, pools: Iterable[Pool]) -> Refusal | None:
     return None
 
 
-def pool_allows(pool: Pool, gang: Gang, role: Role) -> bool:
-    """Whether a role may run in a pool as far as its way of sharing goes; whole devices always may."""
+def pool_allows(pool: Pool, service: ServiceClass, role: Role) -> bool:
+    """Whether a role of a service class may run in a pool as far as its way of sharing goes; whole devices always."""
     mode = mode_of(role)
     if mode in ("", WHOLE):
         return True
-    return mode in pool.sharing and not (_needs_latency(gang, mode) and not pool.serving_on_time_slices)
+    needs_latency = mode == TIME_SLICE and service is ServiceClass.SERVING
+    return mode in pool.sharing and not (needs_latency and not pool.serving_on_time_slices)
 
 
 def pool_problem(pool: Pool) -> str:
@@ -231,7 +232,7 @@ def _malformed(gang: Gang, role: Role) -> Refusal | None:
 
 
 def _not_allowed(gang: Gang, role: Role, serving: list[Pool]) -> Refusal | None:
-    if not serving or any(pool_allows(pool, gang, role) for pool in serving):
+    if not serving or any(pool_allows(pool, gang.service_class, role) for pool in serving):
         return None  # where no pool serves the class at all, that is the better reason
     mode = mode_of(role)
     if any(mode in pool.sharing for pool in serving):
@@ -244,10 +245,6 @@ def _not_allowed(gang: Gang, role: Role, serving: list[Pool]) -> Refusal | None:
         mode=mode,
         allowed=allowed,
     )
-
-
-def _needs_latency(gang: Gang, mode: str) -> bool:
-    return mode == TIME_SLICE and gang.service_class is ServiceClass.SERVING
 
 
 def _what(role: Role) -> str:

@@ -34,9 +34,9 @@ FIXED_AMOUNTS = 4  # CPU, memory, ephemeral storage, pods; extended resources fo
 class Held:
     """What a victim holds on one row.
 
-    mask, parts devices, as bits, that it holds whole, or lies on with shares
+    mask, parts devices, as bits, that it holds whole, or lies on with shares or MIG instances
     amounts     CPU, memory, ephemeral storage, pods, then extended resources by name
-    plain       it holds no share and no host port, so amounts and bits say all
+    plain       it holds no part of a device and no host port, so amounts and bits say all
     """
 
     row: int
@@ -93,7 +93,7 @@ def lost_work(victim: Running, now_ms: int) -> int:
 class Yield:
     """What all victims of a queue (`below`: of less than that priority) would free together.
 
-    mask, parts shape (nodes,): devices that would be free again; devices on which a share would go
+    mask, parts shape (nodes,): devices that would be free again; devices on which a part would go
     amounts     shape (4 + extended, nodes)
     youngest    shape (nodes,): start of the one on each row that has run for the shortest time, -1 where none is
     smallest    shape (nodes,): devices, on all its nodes, of the smallest one that has any on the row; else NOBODY
@@ -274,7 +274,7 @@ class Victims:
         for member in members:
             use = use_of(spec, member)
             devices, asked = inventory.mask(row, use.devices), use.shape.requests
-            if use.share is not None:
+            if use.share is not None or use.mig:
                 parts |= devices
             else:
                 mask |= devices
@@ -288,9 +288,10 @@ class Victims:
             for name, amount in asked.extended:
                 if name in self.extended:
                     amounts[FIXED_AMOUNTS + self.extended.index(name)] += amount
-            plain = plain and use.share is None and not use.shape.host_ports
+            plain = plain and use.share is None and not use.mig and not use.shape.host_ports
         healthy = int(inventory.healthy_mask[row])
-        return Held(row, mask & healthy, parts & healthy, tuple(amounts), cpus, nics, plain)
+        in_parts = parts & (healthy | int(inventory.mig_mask[row]))
+        return Held(row, mask & healthy, in_parts, tuple(amounts), cpus, nics, plain)
 
 
 def takings_on(victim: Victim, row: int, inventory: Inventory) -> list[Taking]:

@@ -25,6 +25,7 @@ from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import RoomMemo, find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
 from fairlead.placement.search import Answer
+from fairlead.placement.sharing import sharing_refusal
 from fairlead.planning.admission import admission
 from fairlead.planning.care import care
 from fairlead.planning.plan import Plan
@@ -189,34 +190,37 @@ class _Cycle:
 
     def _place(self, gang: Gang) -> Answer:
         """Find devices for as many replicas as the limits of its queues leave room for."""
-        if self.standing.limit_hit(gang.queue, gang.fewest_gpu_milli) is not None:
+        feasibility = self.placer.feasibility
+        if self.standing.limit_hit(gang.queue, feasibility.charge(gang, fewest=True)) is not None:
             return Answer()
-        allowed = _within(gang, self.standing.room_within_limits(gang.queue))
+        allowed = _within(gang, self.standing.room_within_limits(gang.queue), feasibility)
         return self.placer.place(allowed)
 
     def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
         never = self.memo.why_never(gang, self.world)
         if never is not None:
             return never
-        hit = self.standing.limit_hit(gang.queue, gang.fewest_gpu_milli)
+        fewest = self.placer.feasibility.charge(gang, fewest=True)
+        hit = self.standing.limit_hit(gang.queue, fewest)
         if hit is not None:
             numbers = {"used": gpus_of(hit.used_milli), "limit": gpus_of(hit.limit_milli)}
-            return refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, need=gpus_of(gang.fewest_gpu_milli), **numbers)
+            return refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, need=gpus_of(fewest), **numbers)
         return why_not_now(gang, self.placer, answer)
 
     def _rules(self, gang: Gang) -> Refusal | None:
         """Return what forbids the gang whatever is free."""
         if not self.world.rules.placement_on:
             return refuse(Reason.PLACEMENT_DISABLED)
-        refusal = why_invalid(gang) or admission(gang, self.world)
+        refusal = why_invalid(gang) or admission(gang, self.world) or sharing_refusal(gang, self.world.pools.values())
         if refusal is not None:
             return refusal
         unknown = unknown_level(gang, self.world.inventory)
         if unknown is not None:
             return unknown
-        never = self.standing.never_within_limit(gang.queue, gang.fewest_gpu_milli)
+        fewest = self.placer.feasibility.charge(gang, fewest=True)
+        never = self.standing.never_within_limit(gang.queue, fewest)
         if never is not None:
-            need, limit = gpus_of(gang.fewest_gpu_milli), gpus_of(never.limit_milli)
+            need, limit = gpus_of(fewest), gpus_of(never.limit_milli)
             return refuse(Reason.ABOVE_LIMIT, need=need, queue=never.queue, limit=limit)
         return None
 
@@ -274,14 +278,14 @@ class _Cycle:
         return True
 
 
-def _within(gang: Gang, room_milli: int | None) -> Gang:
+def _within(gang: Gang, room_milli: int | None, feasibility: Feasibility) -> Gang:
     """Return the gang with no more replicas than its limits leave room for; the last roles shrink first."""
-    over = 0 if room_milli is None else gang.gpu_milli - room_milli
+    over = 0 if room_milli is None else feasibility.charge(gang) - room_milli
     if over <= 0:
         return gang
     roles: list[Role] = []
     for role in reversed(gang.roles):
-        each = role.gpu_milli
+        each = feasibility.milli(role, gang.service_class)
         fewer = min(role.replicas - role.fewest, -(-over // each)) if over > 0 and each else 0
         over -= fewer * each
         roles.append(replace(role, replicas=role.replicas - fewer))

@@ -40,7 +40,7 @@ class _Tally:
     charged: dict[str, int] = field(default_factory=dict[str, int])
     above: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     remaining: dict[str, int] = field(default_factory=dict[str, int])
-    hoped: dict[GangId, Gang] = field(default_factory=dict[GangId, Gang])
+    hoped: dict[GangId, tuple[str, int]] = field(default_factory=dict[GangId, tuple[str, int]])
     yielding: dict[GangId, frozenset[tuple[GangId, int]]] = field(
         default_factory=dict[GangId, frozenset[tuple[GangId, int]]]
     )
@@ -58,7 +58,9 @@ def violations(plan: Plan, world: World) -> list[Violation]:
         tally.above[name] = _above(name, world)
     for name, gpu_milli in world.queue_gpu_milli.items():
         _charge(name, gpu_milli, tally)
-    tally.hoped = {w.gang.id: w.gang for w in world.waiting.nominated}
+    for waiting in world.waiting.nominated:
+        if waiting.nomination is not None:
+            tally.hoped[waiting.gang.id] = waiting.gang.queue, waiting.nomination.placement.gpu_milli
     for attempt in world.running.stopping:
         _subtract(tally.remaining, attempt)
     for effect in plan.effects:
@@ -86,7 +88,7 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
                 yield from _check_shape(item.gang, effect.placement)
                 yield from check_wishes(item.gang, effect.placement, world)
                 yield from _check_victims(effect, world)
-                tally.hoped[effect.gang] = item.gang
+                tally.hoped[effect.gang] = item.gang.queue, effect.placement.gpu_milli
                 tally.yielding[effect.gang] = frozenset(effect.victims)
         case EndNomination():
             tally.hoped.pop(effect.gang, None)
@@ -128,7 +130,8 @@ def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
         if member.rank != rank:
             yield f"{gang.full_name}: ranks are not 0, 1, 2 …"
         role = roles.get(member.role)
-        if role is None or len(member.devices) != _devices_of(role) or member.gpu_milli != role.gpu_milli:
+        charged = role is not None and (member.gpu_milli == role.gpu_milli or (role.mig and member.share_milli > 0))
+        if role is None or len(member.devices) != _devices_of(role) or not charged:
             yield f"{gang.full_name}: {member.role}-{member.index} gets {len(member.devices)} devices"
         found.setdefault(member.role, set()).add(member.index)
     enough = all(
@@ -191,11 +194,21 @@ def _check_victims(effect: Nominate, world: World) -> Iterator[str]:
         if row is None:
             yield f"{effect.gang}: room on {member.node}, which is not there"
             continue
-        healthy = {gpu.device for gpu in world.inventory.nodes[row].machine.gpus if gpu.healthy}
+        machine = world.inventory.nodes[row].machine
+        healthy = {gpu.device for gpu in machine.gpus if gpu.healthy}
         free = set(world.inventory.devices(row, int(world.free.free_mask[row])))
+        in_parts = {gpu.device for bit, gpu in enumerate(machine.gpus) if _in_parts(world, row, bit)}
         for device in member.devices:
-            if device not in healthy or (device not in free and (member.node, device) not in given):
+            open_to_part = member.share_milli and device in in_parts
+            held = device not in free and (member.node, device) not in given and not open_to_part
+            if device not in healthy or held:
                 yield f"{effect.gang}: no victim frees {member.node}/{device}"
+
+
+def _in_parts(world: World, row: int, bit: int) -> bool:
+    """Whether somebody has a part of a device, or it is never given otherwise: there may be room for one more."""
+    free = world.free
+    return bool(free.group[row, bit]) or not world.inventory.nodes[row].machine.gpus[bit].whole
 
 
 def _subtract(remaining: dict[str, int], attempt: Running) -> None:
@@ -237,7 +250,7 @@ def _check_reclaim(
     if effect.cause.reason is not Reason.RECLAIMED:
         yield f"{spec.full_name}: {effect.cause.reason.token} across queues"
     entitled = tally.entitled = _entitled(world) if tally.entitled is None else tally.entitled
-    coming = sum(gang.gpu_milli for gang in tally.hoped.values() if gang.queue == taker.queue)
+    coming = sum(gpu_milli for queue, gpu_milli in tally.hoped.values() if queue == taker.queue)
     if tally.remaining.get(taker.queue, 0) + coming > entitled.get(taker.queue, 0):
         yield f"{taker.full_name}: reclaims although {taker.queue} would be above its entitlement"
     if tally.remaining.get(attempt.queue, 0) <= entitled.get(attempt.queue, 0):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fairlead.model.gang import Gang, Isolation, Member, Placement, Role, TopologyRequest
 from fairlead.model.hardware import Gpu, Node, NodeName
+from fairlead.planning.verify_mig import Instances, check_instance
 from fairlead.world.snapshot import World
 
 
@@ -34,6 +35,7 @@ class Places:
     ports: dict[NodeName, list[tuple[str, str, int]]] = field(
         default_factory=dict[NodeName, list[tuple[str, str, int]]]
     )
+    instances: Instances = field(default_factory=Instances)
 
 
 def check_member(gang: Gang, role: Role, member: Member, world: World, places: Places) -> Iterator[str]:
@@ -43,6 +45,10 @@ def check_member(gang: Gang, role: Role, member: Member, world: World, places: P
     if not node.ready or node.unschedulable or not node.pool:
         yield f"{gang.full_name}: {node.name} takes no pods now"
     yield from _check_host(gang, role, node, row, world, places)
+    mode = "mig" if role.mig else "" if role.share is None else role.share.mode.value
+    pool = world.pools.get(node.pool)
+    if mode and (pool is None or mode not in pool.sharing):
+        yield f"{gang.full_name}: {node.name} is in a pool that does not allow {mode}"
     known = {gpu.device: (bit, gpu) for bit, gpu in enumerate(node.machine.gpus)}
     for name in member.devices:
         bit, gpu = known.get(name, (None, None))
@@ -53,7 +59,14 @@ def check_member(gang: Gang, role: Role, member: Member, world: World, places: P
         if role.share is not None:
             yield from _check_share(gang, role, node, row, bit, world, places)
             continue
+        if role.mig:
+            if places.devices.get(node.name, 0) >> bit & 1 or (node.name, bit) in places.shared:
+                yield f"{gang.full_name}: {node.name}/{name} is given whole or in shares in this plan"
+            yield from check_instance(gang, role, member, node, gpu, world, places.instances)
+            continue
         taken = places.devices.get(node.name, 0)
+        if places.instances.on.get((node.name, name)):
+            yield f"{gang.full_name}: {node.name}/{name} is given in instances"
         if not int(world.free.free_mask[row]) >> bit & 1 or taken >> bit & 1 or (node.name, bit) in places.shared:
             yield f"{gang.full_name}: {node.name}/{name} is not free"
         places.devices[node.name] = taken | 1 << bit
@@ -80,7 +93,7 @@ def _check_share(gang: Gang, role: Role, node: Node, row: int, bit: int, world: 
     device.owners.add((gang.namespace, role.share.mode.value, *strict))
     free = world.free
     idle = int(free.free_mask[row]) >> bit & 1
-    if places.devices.get(node.name, 0) >> bit & 1 or (not idle and not int(free.group[row, bit])):
+    if places.devices.get(node.name, 0) >> bit & 1 or (not idle and int(free.group[row, bit]) <= 0):
         yield f"{gang.full_name}: {node.name}/{bit} is held whole"
     if device.milli > int(free.milli[row, bit]) or device.memory_bytes > int(free.vram[row, bit]):
         yield f"{gang.full_name}: {node.name}/{bit} has too little left for its shares"

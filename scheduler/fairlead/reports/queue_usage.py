@@ -65,7 +65,7 @@ class QueueTally:
         for segment in open_segments:
             if segment.state.account.startswith(_HELD):
                 for sums, begin_ms in ((total, segment.from_ms), (period, max(start_ms, segment.from_ms))):
-                    ticks = max(0, now_ms - begin_ms) * TICKS_PER_GPU_MS
+                    ticks = max(0, now_ms - begin_ms) * segment.state.ticks
                     sums[segment.state.account] = sums.get(segment.state.account, 0) + ticks
         return QueueUsage(
             as_of_ms=now_ms, period_start_ms=start_ms, total=_by_queue(total), period=_by_queue(period)

@@ -169,7 +169,7 @@ def _open_amounts(segments: Iterable[OpenSegment], since_ms: int | None, end_ms:
         begin = segment.from_ms if since_ms is None else max(segment.from_ms, since_ms)
         if begin >= end_ms:
             continue
-        state, ticks = segment.state, (end_ms - begin) * TICKS_PER_GPU_MS
+        state, ticks = segment.state, (end_ms - begin) * segment.state.ticks
         amount = Amount(
             account=state.account,
             pool=state.pool,

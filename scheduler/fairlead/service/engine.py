@@ -15,8 +15,10 @@ from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Place, 
 from fairlead.model.events import Decided, Event, Intended, NodeLost, Nominated, NominationEnded, Started, StopIntended
 from fairlead.model.gang import GangId
 from fairlead.model.rules import Rules
+from fairlead.placement.mig_plan import RecutPlan
 from fairlead.planning.decide import Memo, decide
 from fairlead.planning.plan import Plan
+from fairlead.planning.recuts import recut_plan
 from fairlead.planning.verify import violations
 from fairlead.service import standing_views
 from fairlead.service.fragmentation import FragmentationMeter
@@ -140,6 +142,10 @@ class Engine:
     def pool_views(self) -> Sequence[PoolView]:
         """Return all pools by name."""
         return standing_views.pool_views(self.node_views(), sorted(self.state.pools))
+
+    def recut_plan(self) -> RecutPlan:
+        """Return which idle GPUs to cut anew for the instances that wait; nothing is done about it."""
+        return recut_plan(self.world(0))
 
     def fragmentation(self) -> Fragmentation:
         """Return how broken up the free GPUs are; measured anew only when something has changed."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from fairlead.errors import FairleadError, MissingExtra, NotFound
+from fairlead.placement.mig_plan import RecutPlan
 from fairlead.service import view_json
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
@@ -44,6 +45,10 @@ class Views(Protocol):
 
     def pool_views(self) -> Sequence[PoolView]:
         """Return all pools."""
+        ...
+
+    def recut_plan(self) -> RecutPlan:
+        """Return which idle GPUs to cut anew."""
         ...
 
     def fragmentation(self) -> Fragmentation:
@@ -154,6 +159,11 @@ def _add_views(app: FastAPI, views: Views, now_ms: Callable[[], int]) -> None:
     async def pools() -> Response:
         """List pools by name."""
         return listed([view_json.pool_doc(view) for view in sorted(views.pool_views(), key=lambda v: v.name)])
+
+    @app.get("/v1/mig")
+    async def mig() -> Response:
+        """Propose how to cut idle GPUs anew for the MIG instances that wait, and what that costs."""
+        return _json({"as_of_ms": now_ms(), **view_json.recut_doc(views.recut_plan())})
 
     @app.get("/v1/fragmentation")
     async def fragmentation() -> Response:

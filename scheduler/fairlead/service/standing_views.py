@@ -107,7 +107,8 @@ def node_views(state: ClusterState, world: World) -> Sequence[NodeView]:
             held |= inventory.mask(row, hold.devices)
         foreign = inventory.mask(row, state.foreign.get(node.name, ()))
         every = int(inventory.all_mask[row])
-        down = every & ~int(inventory.healthy_mask[row]) if node.ready else every
+        well = int(inventory.healthy_mask[row]) | int(inventory.mig_mask[row])
+        down = every & ~well if node.ready else every
         names = {
             state.gangs[key[0]].namespace + "/" + state.gangs[key[0]].name for key in holds if key[0] in state.gangs
         }

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from fairlead.model.gang import Placement
 from fairlead.model.ranges import fold
+from fairlead.placement.mig_plan import RecutPlan
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 
@@ -137,6 +138,28 @@ class PoolDoc(TypedDict):
     held: int
     foreign: int
     down: int
+
+
+class RecutDoc(TypedDict):
+    """One idle GPU and what to cut it into, instances as ``3g.40gb@4``. Stranded is in thousandths of this GPU."""
+
+    node: str
+    device: str
+    before: list[str]
+    after: list[str]
+    serves: dict[str, int]
+    gain_gpu_ms: int
+    cost_gpu_ms: int
+    stranded_before: int
+    stranded_after: int
+
+
+class RecutPlanDoc(TypedDict):
+    """Proposals, best first; `unserved` is what would still wait, `ended_early` why the search stopped or null."""
+
+    proposals: list[RecutDoc]
+    unserved: dict[str, int]
+    ended_early: str | None
 
 
 class UsageDoc(TypedDict):
@@ -306,3 +329,25 @@ def usage_docs(gangs: Iterable[GangView], queues: Iterable[QueueView]) -> list[U
         doc["gpu_ms"] += gang.gpu_ms
         doc["lost_gpu_ms"] += gang.lost_gpu_ms
     return sorted(usage.values(), key=lambda doc: (doc["tenant"] or "", doc["queue"]))
+
+
+def recut_doc(plan: RecutPlan) -> RecutPlanDoc:
+    """Return the document of a plan to cut GPUs anew."""
+    return RecutPlanDoc(
+        proposals=[
+            RecutDoc(
+                node=proposal.node,
+                device=proposal.device,
+                before=[f"{name}@{start}" for name, start in proposal.before],
+                after=[f"{name}@{start}" for name, start in proposal.after],
+                serves=dict(proposal.serves),
+                gain_gpu_ms=proposal.gain_gpu_ms,
+                cost_gpu_ms=proposal.cost_gpu_ms,
+                stranded_before=proposal.stranded_before,
+                stranded_after=proposal.stranded_after,
+            )
+            for proposal in plan.proposals
+        ],
+        unserved=dict(plan.unserved),
+        ended_early=plan.ended_early or None,
+    )

@@ -14,7 +14,7 @@ from fairlead.errors import NotFound, Unreachable, UnreadableInput
 from fairlead.model.events import Event, GangGone, GangSeen, MemberReleased, NodeGone, NodeSeen, PoolSeen
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import Pool
+from fairlead.model.tenancy import SHARING_MODES, Pool
 from fairlead.service.engine import Cycle, Engine
 from fairlead.service.loop import Loop
 from fairlead.service.ports import Books
@@ -24,7 +24,7 @@ from fairlead.simulation.fleet_cluster import FleetCluster
 from fairlead.topology.fleets import FLEETS, build
 
 HOST = "127.0.0.1"
-POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),))
+POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),), sharing=SHARING_MODES)
 
 
 class Embedded:

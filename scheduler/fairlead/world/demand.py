@@ -15,6 +15,7 @@ FIRST_RENEWAL = 8
 WINDOW = 16_384  # pods; about one day of a busy cluster, and enough that a kind of 1 % is known to a tenth
 RENEWALS_IN_WINDOW = 4_096
 KINDS_MAX = 512  # kinds kept; each costs a column of the score's tables only while it is among the most asked for
+PROFILES_MAX = 64  # MIG profiles kept; all GPUs that are sold have fewer together
 REPLICAS_MAX = 64  # one gang counts as at most so many pods, so that a single giant is not the whole mix
 
 
@@ -41,11 +42,15 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """The arrivals as they were counted at one moment. `pods` are per kind, most asked for first, ties larger kind."""
+    """The arrivals as they were counted at one moment. `pods` are per kind, most asked for first, ties larger kind.
+
+    `profiles` are (MIG profile, pods), most asked for first.
+    """
 
     version: int = 0
     kinds: tuple[Kind, ...] = ()
     pods: tuple[int, ...] = ()
+    profiles: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,6 +62,7 @@ class Arrivals:
 
     mix: Mix = Mix()
     _pods: dict[Kind, int] = field(default_factory=dict[Kind, int])
+    _instances: dict[str, int] = field(default_factory=dict[str, int])
     _since_halving: int = 0
     _next_renewal: int = FIRST_RENEWAL
 
@@ -64,9 +70,20 @@ class Arrivals:
         """Count one arrival of `kind`, with all its replicas; returns whether the mix is a new one."""
         pods = min(kind.replicas, REPLICAS_MAX)
         self._pods[kind] = self._pods.get(kind, 0) + pods
-        self._since_halving += pods
         if len(self._pods) > 2 * KINDS_MAX:
             self._pods = dict(self._ranked()[:KINDS_MAX])
+        return self._counted(pods)
+
+    def count_instances(self, profile: str, replicas: int) -> bool:
+        """Count one arrival of so many pods with a MIG instance each; returns whether the mix is a new one."""
+        pods = min(replicas, REPLICAS_MAX)
+        self._instances[profile] = self._instances.get(profile, 0) + pods
+        if len(self._instances) > 2 * PROFILES_MAX:
+            self._instances = dict(self._ranked_profiles())
+        return self._counted(pods)
+
+    def _counted(self, pods: int) -> bool:
+        self._since_halving += pods
         if self._since_halving >= WINDOW:
             self._halve()
         if self._since_halving < self._next_renewal:
@@ -76,22 +93,36 @@ class Arrivals:
 
     def _halve(self) -> None:
         self._pods = {kind: pods // 2 for kind, pods in self._pods.items() if pods > 1}
+        self._instances = {name: pods // 2 for name, pods in self._instances.items() if pods > 1}
         self._since_halving //= 2
         self._next_renewal = self._since_halving
 
     def _renew(self) -> None:
         ranked = self._ranked()[:KINDS_MAX]
-        self.mix = Mix(self.mix.version + 1, tuple(kind for kind, _ in ranked), tuple(pods for _, pods in ranked))
+        self.mix = Mix(
+            self.mix.version + 1,
+            tuple(kind for kind, _ in ranked),
+            tuple(pods for _, pods in ranked),
+            tuple(self._ranked_profiles()),
+        )
         while self._next_renewal <= self._since_halving:
             self._next_renewal += min(self._next_renewal, RENEWALS_IN_WINDOW)
+
+    def _ranked_profiles(self) -> list[tuple[str, int]]:
+        return sorted(self._instances.items(), key=lambda item: (-item[1], item[0]))[:PROFILES_MAX]
 
     def _ranked(self) -> list[tuple[Kind, int]]:
         return sorted(sorted(self._pods.items(), reverse=True), key=lambda item: -item[1])
 
 
 def kinds_of(gang: Gang) -> tuple[Kind, ...]:
-    """Return what a gang counts as, a kind a role. Roles of MIG instances ask for no GPU that this score knows."""
+    """Return what a gang counts as, a kind a role. Roles of MIG instances are counted by profile (`instances_of`)."""
     return tuple(_kind(gang, role) for role in gang.roles if not role.mig and role.replicas > 0)
+
+
+def instances_of(gang: Gang) -> tuple[tuple[str, int], ...]:
+    """Return (profile, pods) of the roles whose pods get a MIG instance."""
+    return tuple((role.mig, role.replicas) for role in gang.roles if role.mig and role.replicas > 0)
 
 
 def models_of(text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fairlead.model.hardware import Gpu, Node, NodeName
+from fairlead.topology.mig_table import mig_table
 from fairlead.topology.tables import TableCache
 from fairlead.world.fleet import KNOWN_LEVELS, MAX_DEVICES, WHOLE, BoolColumn, Columns, IntColumn, Inventory, Level
 
@@ -21,6 +22,7 @@ def build_inventory(nodes: Mapping[NodeName, Node], version: int, cache: TableCa
     tables = tuple(cache.table(node.machine) for node in ordered)
     table_ids: dict[int, int] = {}
     bits = tuple(_bits(node) for node in ordered)
+    mig = mig_table([node.machine.gpus for node in ordered], max((len(b) for b in bits), default=0))
     return Inventory(
         version=version,
         nodes=ordered,
@@ -30,6 +32,8 @@ def build_inventory(nodes: Mapping[NodeName, Node], version: int, cache: TableCa
         device_bits=bits,
         all_mask=_column([(1 << len(b)) - 1 for b in bits]),
         healthy_mask=_column([_healthy(node) for node in ordered]),
+        mig_mask=_column([_well_in_parts(node, mig.grid_of[row] >= 0) for row, node in enumerate(ordered)]),
+        mig=mig,
         usable=_readonly(np.array([_usable(node) for node in ordered], dtype=np.bool_)),
         levels=_levels(ordered),
     )
@@ -54,16 +58,18 @@ def patch_inventory(
             return None
         rows.append(row)
     ordered = list(before.nodes)
-    healthy, usable = before.healthy_mask.copy(), before.usable.copy()
+    healthy, usable, parts = before.healthy_mask.copy(), before.usable.copy(), before.mig_mask.copy()
     for row in rows:
         node = ordered[row] = nodes[before.nodes[row].name]
         healthy[row], usable[row] = _healthy(node), _usable(node)
-    healthy.flags.writeable = False
+        parts[row] = _well_in_parts(node, before.mig.grid_of[row] >= 0)
+    healthy.flags.writeable = parts.flags.writeable = False
     return replace(
         before,
         version=version,
         nodes=tuple(ordered),
         healthy_mask=healthy,
+        mig_mask=parts,
         usable=_readonly(usable),
         patched=before.version,
         patched_rows=tuple(rows),
@@ -93,6 +99,8 @@ def free_columns(inventory: Inventory, above: Mapping[str, int] | None = None) -
         milli=WHOLE * there,
         vram=vram,
         group=np.zeros_like(vram),
+        mig_state=inventory.mig.empty(),
+        mig=inventory.mig,
         extended={name: np.array([e.get(name, 0) for e in extended], dtype=np.int64) for name in names},
     )
 
@@ -119,6 +127,12 @@ def _bits(node: Node) -> Mapping[str, int]:
 
 def _healthy(node: Node) -> int:
     return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy and gpu.whole)
+
+
+def _well_in_parts(node: Node, has_grid: BoolColumn) -> int:
+    if not has_grid.any():
+        return 0
+    return sum(1 << bit for bit, gpu in enumerate(node.machine.gpus[:MAX_DEVICES]) if gpu.healthy and has_grid[bit])
 
 
 def _usable(node: Node) -> bool:

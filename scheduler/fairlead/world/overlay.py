@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from fairlead.model.gang import Gang, Placement, PodShape, Share
-from fairlead.world.fleet import WHOLE, Columns, IntColumn, Inventory
+from fairlead.topology.mig_table import CLOSED
+from fairlead.world.fleet import MIXED, WHOLE, Columns, IntColumn, Inventory, Part
 from fairlead.world.snapshot import HostPorts, Running, World
 from fairlead.world.use import Use, use_of
 
@@ -19,7 +20,10 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """What `pods` equal pods take of one row: whole devices as bits, or a share of the device `bit`; CPUs, NICs."""
+    """What `pods` equal pods take of one row: whole devices as bits, or a part of the device `bit`; CPUs, NICs.
+
+    A part is a share or a MIG instance, with its group.
+    """
 
     row: int
     mask: int
@@ -30,6 +34,7 @@ class Taking:
     group: str = ""
     cpus: int = 0
     nics: int = 0
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +105,7 @@ class Overlay:
             _take_over(mine.cpus, theirs.cpus, listed)
             _take_over(mine.nics, theirs.nics, listed)
             _take_over(self.ports, world.ports, listed)
+        mine.residents = dict(theirs.residents)  # tenants may change where columns do not: others, just as mixed
         self._seen, self._followed = world.picture, self.tick
         self._undo = []
 
@@ -127,6 +133,11 @@ class Overlay:
         row = taking.row
         back = taking.mask & int(self.inventory.healthy_mask[row]) & ~int(self.columns.free_mask[row])
         given = taking if back == taking.mask else replace(taking, mask=back)
+        if (
+            given.part is not None
+            and self.columns.mig.take_out(row, given.bit, int(self.columns.mig_state[row, given.bit]), *given.part) < 0
+        ):
+            given = replace(given, part=None)
         before = self.ports.get(row)
         self._apply(given, -1)
         if taking.pod.host_ports and before:
@@ -159,13 +170,34 @@ class Overlay:
                     self.ports[change.row] = before
 
     def take_placement(self, gang: Gang, placement: Placement) -> None:
-        """Take everything a placement needs; members on nodes that are gone are skipped."""
+        """Take everything a placement needs; members on nodes that are gone are skipped.
+
+        What others still have of a device keeps newcomers off all of it, so that nobody moves in as they leave one by
+        one; that is not rolled back.
+        """
         for member in placement.members:
             row = self.inventory.row.get(member.node)
             if row is not None:
                 taking = self.taking(row, use_of(gang, member))
                 mask = taking.mask & int(self.columns.free_mask[row])
-                self.take(taking if mask == taking.mask else replace(taking, mask=mask))
+                part = taking.part if self.part_fits(taking) else None
+                alike = mask == taking.mask and part == taking.part
+                if not alike:
+                    self._keep_clear(row, (taking.mask & ~mask) | (0 if part == taking.part else 1 << taking.bit))
+                self.take(taking if alike else replace(taking, mask=mask, part=part))
+
+    def _keep_clear(self, row: int, devices: int) -> None:
+        """Let nobody else have a part of devices on which there are parts now."""
+        for bit in range(self.columns.group.shape[1]):
+            if devices >> bit & 1 and int(self.columns.group[row, bit]):
+                self.columns.group[row, bit], self.columns.mig_state[row, bit] = MIXED, CLOSED
+
+    def part_fits(self, taking: Taking) -> bool:
+        """Whether a MIG instance could be taken where it is to begin now."""
+        columns, row, bit = self.columns, taking.row, taking.bit
+        if taking.part is None or not columns.opens(row, bit):
+            return False
+        return columns.mig.put(row, bit, int(columns.mig_state[row, bit]), *taking.part) >= 0
 
     def release(self, attempts: Iterable[Running]) -> None:
         """Give back whatever these attempts still hold."""
@@ -186,15 +218,22 @@ class Overlay:
             columns.free_mask[row] = free & ~taking.mask if sign > 0 else free | taking.mask
         elif taking.share is not None:
             columns.take_share(row, taking.bit, taking.share, taking.group, sign)
-            well = int(self.inventory.healthy_mask[row]) >> taking.bit & 1
-            idle = well and int(columns.milli[row, taking.bit]) >= WHOLE
-            free = int(columns.free_mask[row])
-            columns.free_mask[row] = free | 1 << taking.bit if idle else free & ~(1 << taking.bit)
+            self._mark_idle(row, taking.bit, idle=int(columns.milli[row, taking.bit]) >= WHOLE)
+        elif taking.part is not None:
+            columns.take_instance(row, taking.bit, taking.part, taking.group, sign)
+            assert int(columns.mig_state[row, taking.bit]) >= 0, (taking, sign)
+            self._mark_idle(row, taking.bit, idle=int(columns.mig_state[row, taking.bit]) == 0)
         columns.take(row, taking.pod.requests, sign * taking.pods)
         if taking.cpus:
             columns.cpus[row] = columns.cpus.get(row, 0) ^ taking.cpus
         if taking.nics:
             columns.nics[row] = columns.nics.get(row, 0) ^ taking.nics
+
+    def _mark_idle(self, row: int, bit: int, *, idle: bool) -> None:
+        """Make a device free whole, or no longer, after a part of it was taken or given back."""
+        free = int(self.columns.free_mask[row])
+        well = int(self.inventory.healthy_mask[row]) >> bit & 1
+        self.columns.free_mask[row] = free | 1 << bit if idle and well else free & ~(1 << bit)
 
     def _apply_lot(self, lot: Lot, sign: int) -> None:
         self.tick += 1
@@ -228,6 +267,9 @@ class Overlay:
 def taking_of(inventory: Inventory, row: int, use: Use) -> Taking:
     """Return a use in an inventory's terms; devices that are no longer there are left out."""
     mask = inventory.mask(row, use.devices)
+    if use.mig:
+        part = (use.mig, use.mig_start) if mask else None
+        return Taking(row, 0, use.shape, bit=mask.bit_length() - 1, group=use.group, part=part)
     if use.share is None:
         return Taking(row, mask, use.shape, cpus=use.cpu_bits, nics=inventory.nic_mask(row, use.nics))
     bit = mask.bit_length() - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import numpy as np
 from fairlead.model.hardware import NodeName
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
+from fairlead.topology.mig_table import parts_of
 from fairlead.topology.tables import TableCache
 from fairlead.world.attempts import AttemptIndex, Attempts
 from fairlead.world.backlog import Backlog, Lines
@@ -20,6 +21,7 @@ from fairlead.world.gangs import Hold
 from fairlead.world.inventory import build_inventory, free_columns, patch_inventory
 from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.state import ClusterState
+from fairlead.world.use import TENANT
 
 __all__ = ["HostPorts", "Photographer", "Running", "Waiting", "World"]
 
@@ -225,16 +227,26 @@ class _Rows:
         if used is not None:
             self.free.take(row, used.taken)
             ports.update(used.host_ports)
-        self.free.free_mask[row] &= ~inventory.mask(row, state.foreign.get(name, ()))
+        self._count_foreign(inventory, row, state.foreign.get(name, ()))
         in_parts = any(hold.use.gpu_milli < 1000 * len(hold.use.devices) for hold in holds) or name in state.foreign
+        in_parts = in_parts or bool((inventory.mig.grid_of[row] >= 0).any())
         if in_parts or row in self._in_parts:  # else the columns over devices are as they were
             self._last = None
             self._in_parts.add(row)
-        self.part_free_milli[row] = _left_of_parts(list(holds))
+        self.part_free_milli[row] = _left_of_parts(list(holds)) + _left_of_instances(inventory, row, self.free)
         self.changed_in[row] = picture
         self.ports.pop(row, None)
         if ports:
             self.ports[row] = frozenset(ports)
+
+    def _count_foreign(self, inventory: Inventory, row: int, devices: Sequence[str]) -> None:
+        """Take what others hold: whole GPUs, and of MIG devices just the instance."""
+        mask = inventory.mask(row, devices)
+        if mask:
+            self.free.take_whole(row, mask)
+        if devices and inventory.mig.grids:
+            for bit, profile, start in parts_of(inventory.nodes[row].machine.gpus, devices):
+                self.free.take_part(row, bit, (profile, start), TENANT, inventory)
 
 
 def amounts_above(pools: Mapping[str, Pool]) -> dict[str, int]:
@@ -250,10 +262,19 @@ def _left_of_parts(holds: list[Hold]) -> int:
     """Return what is left, in thousandths, of the devices that are held in part."""
     taken: dict[str, int] = {}
     for hold in holds:
-        if hold.use.gpu_milli < 1000 * len(hold.use.devices):
+        if not hold.use.mig and hold.use.gpu_milli < 1000 * len(hold.use.devices):
             for device in hold.use.devices:
                 taken[device] = taken.get(device, 0) + hold.use.gpu_milli
     return sum(max(0, 1000 - milli) for milli in taken.values())
+
+
+def _left_of_instances(inventory: Inventory, row: int, free: Columns) -> int:
+    """Return what is left, in thousandths, of healthy devices that give instances and are not free whole."""
+    if not inventory.mig.grids:
+        return 0
+    left = inventory.mig.left(np.array([row]), free.mig_state[[row]])[0].tolist()
+    may = int(inventory.mig_mask[row]) & ~int(free.free_mask[row])
+    return sum(milli for bit, milli in enumerate(left) if may >> bit & 1 and free.opens(row, bit))
 
 
 def _readonly(column: IntColumn) -> IntColumn:

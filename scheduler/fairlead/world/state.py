@@ -14,7 +14,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
-from fairlead.world.demand import Arrivals, kinds_of
+from fairlead.world.demand import Arrivals, instances_of, kinds_of
 from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
@@ -152,6 +152,8 @@ class ClusterState:
                 if record.gang is None:
                     for kind in kinds_of(gang):
                         self.arrivals.count(kind)
+                    for profile, pods in instances_of(gang):
+                        self.arrivals.count_instances(profile, pods)
                     record.gone = record.gone and bool(record.namespace)  # its attempt was found before its spec
                 else:  # another shape, or none for now: room made for the old one is of no use
                     self._change(record)

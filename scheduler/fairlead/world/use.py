@@ -12,7 +12,8 @@ from fairlead.model.gang import Gang, Isolation, Member, PodShape, Role, Share
 class Use:
     """Everything one pod takes: devices whole, by share or as a MIG instance, cores, NICs, and what its pod requests.
 
-    `group` names whose shares may lie beside this one on a device, "" where nobody's. `cpus` is a CPU list.
+    `group` names whose shares may lie beside this one on a device, "" where nobody's; of a MIG instance, its tenant.
+    `cpus` is a CPU list.
     """
 
     devices: tuple[str, ...] = ()
@@ -47,11 +48,18 @@ def use_of(gang: Gang | None, member: Member) -> Use:
     )
 
 
+TENANT, STRICT_TENANT = "/mig:", "/strict-mig:"
+"""How names of the groups of MIG instances begin, the queue's name following; no namespace begins like that."""
+
+
 def share_group(gang: Gang, role: Role) -> str:
     """Return whose shares a role's may lie beside: those of its namespace, and where it is strict of its queue.
 
-    One device is in one claim, and only pods of one namespace can use a claim together.
+    One device is in one claim, and only pods of one namespace can use a claim together. An instance has a claim of its
+    own: it may lie beside any, unless it or one of those is strict, and then of its own queue only.
     """
+    if role.mig:
+        return (STRICT_TENANT if gang.isolation is Isolation.STRICT else TENANT) + gang.queue
     if role.share is None:
         return ""
     strict = f"/{gang.queue}" if gang.isolation is Isolation.STRICT else ""

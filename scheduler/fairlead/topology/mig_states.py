@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fairlead.model.partitions import MigProfile
-from fairlead.world.fleet import IntColumn
 
+IntColumn = npt.NDArray[np.int64]
 Transitions = npt.NDArray[np.int32]
 """Shape (states, slots): the state after a slot is taken, -1 where it cannot be."""
 _BITS_MOST = 1 << 18

@@ -17,8 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from fairlead.model.partitions import MigGeometry, MigProfile
-from fairlead.placement.mig_states import Transitions, count_futures, count_rooms, layouts, readonly
-from fairlead.world.fleet import IntColumn
+from fairlead.topology.mig_states import IntColumn, Transitions, count_futures, count_rooms, layouts, readonly
 
 STATES_MOST = 4_096
 """A grid with more states is not used: no GPU that is sold has half as many."""
@@ -132,6 +131,15 @@ class Grid:
         choices = self.choices(profile, mix)
         start = int(choices.start[state])
         return None if start < 0 else (start, int(choices.next[state]))
+
+    def best_start(self, state: int, profile: str, mix: Mix = (), *, keep: int = 0) -> int:
+        """Return where an instance loses least of those starts after which `keep` more of it fit, -1 for none."""
+        score, best, found = self.score(mix), -1, -1
+        for start in self.starts(state, profile):
+            after = self.put(state, profile, start)
+            if int(self.room(profile)[after]) >= keep and int(score[after]) > best:
+                best, found = int(score[after]), start
+        return found
 
     def choices(self, profile: str, mix: Mix = ()) -> Choices:
         """Return `add` for all states at once, with what each loses: over several GPUs the least loss is the best."""

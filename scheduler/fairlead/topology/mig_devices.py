@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fairlead.discovery.mig_slices import canonical
 from fairlead.model.hardware import Gpu
 from fairlead.model.partitions import parse_device
-from fairlead.placement.mig_grid import Grid, grid_of
+from fairlead.topology.mig_grid import Grid, grid_of
 
 
 def grid_of_gpu(gpu: Gpu) -> Grid | None:

@@ -1,0 +1,63 @@
+"""Shares and MIG instances in the books: every tick of a GPU is in one state, split among its holders."""
+
+from __future__ import annotations
+
+import pytest
+from ledger_facts import NAMED, node
+from test_ledger import Books, hold, release
+
+from fairlead.ledger.entry import State
+from fairlead.ledger.timeline import split
+from fairlead.model.codec import Cut
+from fairlead.model.events import ForeignDevices, NodeSeen
+
+
+def test_parts_of_a_gpu_are_booked_to_their_holders_and_the_rest_is_free() -> None:
+    books = Books().take(
+        *NAMED,
+        NodeSeen(node=node(gpus=1), at_ms=0),
+        hold(1_000, ("n1", (0,), 300), uid="g1"),
+        hold(3_000, ("n1", (0,), 500), uid="g3"),
+        release(6_000, uid="g1"),
+        Cut(at_ms=10_000),
+    )
+    found = books.audit()
+    assert found.verified, found.findings
+    assert {name: ticks for name, ticks in found.balances.items() if ticks} == {
+        "capacity:main": -840 * 10_000,
+        "held:lab:vision:in-quota": 252 * 5_000,  # 0.3 of 840 ticks, for 5 s
+        "held:nobody-described:nobody-described:in-quota": 420 * 7_000,
+        "free:main": 840 * 1_000 + 588 * 2_000 + 168 * 3_000 + 420 * 4_000,
+    }
+
+
+def test_an_instance_that_others_hold_is_unmanaged_and_the_rest_of_its_gpu_is_ours() -> None:
+    books = Books().take(
+        NodeSeen(node=node(gpus=1, cut="3g.40gb@0,1g.10gb@4"), at_ms=0),
+        ForeignDevices(name="n1", devices=("gpu-0-mig-3g40gb-9-0",), at_ms=1_000),
+        hold(1_000, ("n1", (0,), 125)),
+        Cut(at_ms=2_000),
+    )
+    found = books.audit()
+    assert found.verified, found.findings
+    balances = {name: ticks for name, ticks in found.balances.items() if ticks}
+    assert balances.pop("unmanaged:main") == 420 * 1_000
+    assert balances.pop("free:main") == 840 * 1_000 + 315 * 1_000
+    assert balances == {"capacity:main": -840 * 2_000, "held:unknown:unknown:in-quota": 105 * 1_000}
+
+
+@pytest.mark.parametrize(("milli", "count"), [(500, 2), (333, 3), (250, 4), (142, 7), (125, 8), (83, 12), (1, 1000)])
+def test_equal_parts_that_fill_a_gpu_leave_nothing_of_it(milli: int, count: int) -> None:
+    rest = State(account="free:main", pool="main")
+    parts = split([(milli, State(account="held", pool="main", rank=rank)) for rank in range(count)], rest)
+    assert sum(part.ticks for part in parts) == 840
+    assert all(part.account == "held" for part in parts)
+    assert max(part.ticks for part in parts) - min(part.ticks for part in parts) <= (count > 12)
+
+
+def test_who_comes_late_to_a_gpu_that_is_given_out_gets_nothing_of_it() -> None:
+    a, b, c = (State(account=name, pool="main") for name in "abc")
+    rest = State(account="free:main", pool="main")
+    assert [(p.account, p.ticks) for p in split([(600, a), (500, b), (400, c)], rest)] == [("a", 504), ("c", 336)]
+    assert split([(1000, a), (1, b)], rest) == (a,)
+    assert [(p.account, p.ticks) for p in split([(1, a), (1000, b)], rest)] == [("a", 1), ("free:main", 839)]
