@@ -55,6 +55,7 @@ class ClassColumns:
         self.feasibility = feasibility
         self.score = score
         self._classes: dict[tuple[object, ...], PodClass] = {}
+        self._changed: tuple[tuple[int, int, int], IntColumn] = (-1, -1, -1), np.zeros(0, dtype=np.int64)
 
     def of(self, gang: Gang, role: Role, model: str = "") -> PodClass:
         """Return the fresh columns of a role's pods; `model` narrows them to one GPU model."""
@@ -104,9 +105,7 @@ class ClassColumns:
             rows: IntColumn = np.arange(len(kind.room))
         else:
             above = not self.feasibility.budgets.keys().isdisjoint(name for name, _ in kind.role.pod.requests.extended)
-            rows = np.arange(len(kind.room)) if above else np.flatnonzero(overlay.touched > kind.tick)
-            if self.score.spreads and len(rows):
-                rows = self.score.neighbours(rows)
+            rows = np.arange(len(kind.room)) if above else self._changed_since(kind.tick)
         kind.tick, kind.score_version = overlay.tick, self.score.version
         if kind.wants and len(rows):
             rows = rows[kind.fit.devices[rows] != 0]
@@ -130,6 +129,16 @@ class ClassColumns:
                 domains = overlay.inventory.levels[name].domain_of[rows]
                 inside = domains >= 0
                 np.add.at(sums, domains[inside], change[inside])
+
+    def _changed_since(self, tick: int) -> IntColumn:
+        """Return the rows whose room or cost may be another since a tick; classes of one age share the answer."""
+        key = (tick, self.overlay.tick, self.score.version)
+        if self._changed[0] != key:
+            rows = np.flatnonzero(self.overlay.touched > tick)
+            if self.score.spreads and len(rows):
+                rows = self.score.neighbours(rows)
+            self._changed = key, rows
+        return self._changed[1]
 
 
 CLASSES_KEPT = 512

@@ -6,7 +6,7 @@ share one column.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,13 +18,20 @@ from fairlead.placement.parts import shares_on
 from fairlead.world.fleet import WHOLE, IntColumn, Inventory
 from fairlead.world.overlay import Overlay
 
+_FEW = 64  # rows up to which looking each of them up is faster than computing all of them
+_STATES = 16_384  # states of nodes remembered per column
+
 
 @dataclass(slots=True, eq=False)
 class _Column:
-    """Costs as of a tick: shape (nodes,), or (nodes, devices) for shares; `tick` -1 is before everything."""
+    """Costs as of a tick: shape (nodes,), or (nodes, devices) for shares; `tick` -1 is before everything.
+
+    `known` has costs by (model, idle devices, free CPU, False).
+    """
 
     cost: IntColumn
     tick: int = -1
+    known: dict[tuple[int, int, int, bool], int] = field(default_factory=dict[tuple[int, int, int, bool], int])
 
 
 class FragmentScore:
@@ -125,14 +132,44 @@ class FragmentScore:
         if column.tick == self._overlay.tick:
             return column.cost
         stale = self._stale(column)
-        if len(stale):
-            states, before = self.rows(stale), self._fragments_before(stale)
-            if share:
-                column.cost[stale] = self.fragments.share_cost(states, cpu_milli=cpu, gpu_milli=share, before=before)
-            else:
-                column.cost[stale] = self.fragments.whole_cost(states, cpu_milli=cpu, gpus=role.gpus, before=before)
+        if len(stale) and not share and len(stale) <= _FEW:
+            column.cost[stale] = self._remembered(stale, cpu, role.gpus, column)
+        elif len(stale):
+            column.cost[stale] = self._computed(stale, cpu, role.gpus, share)
         column.tick = self._overlay.tick
         return column.cost
+
+    def _computed(self, rows: IntColumn, cpu: int, gpus: int, share: int) -> IntColumn:
+        """Return costs of rows; shape (rows,), or (rows, devices) of a share."""
+        states, before = self.rows(rows), self._fragments_before(rows)
+        if share:
+            return self.fragments.share_cost(states, cpu_milli=cpu, gpu_milli=share, before=before)
+        return self.fragments.whole_cost(states, cpu_milli=cpu, gpus=gpus, before=before)
+
+    def _remembered(self, rows: IntColumn, cpu: int, gpus: int, column: _Column) -> IntColumn:
+        """Return costs of a few rows: nodes of one model, with as many idle devices and as much CPU, cost the same.
+
+        Nodes with shared devices are of too many kinds to be remembered.
+        """
+        columns = self._overlay.columns
+        states = list(
+            zip(
+                self._model[rows].tolist(),
+                np.bitwise_count(columns.free_mask[rows]).tolist(),
+                columns.cpu_milli[rows].tolist(),
+                np.any(columns.group[rows] != 0, axis=1).tolist(),
+                strict=True,
+            )
+        )
+        missing = [at for at, state in enumerate(states) if state[3] or state not in column.known]
+        costs = [column.known.get(state, 0) for state in states]
+        if missing:
+            found = self._computed(rows[missing], cpu, gpus, 0).tolist()
+            if len(column.known) > _STATES:
+                column.known.clear()
+            for at, cost in zip(missing, found, strict=True):
+                costs[at] = column.known[states[at]] = cost
+        return np.array(costs, dtype=np.int64)
 
     def _fragments_before(self, rows: IntColumn) -> IntColumn:
         """Return what the rows have as fragments now, which all columns share."""
