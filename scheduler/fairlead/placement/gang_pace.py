@@ -56,25 +56,24 @@ class GangPaces:
     faster than `rates` says of the tightest level that both nodes are in.
     """
 
-    __slots__ = ("_by_row", "_inventory", "_levels", "_rates", "_tables")
+    __slots__ = ("_by_kind", "_inventory", "_levels", "_rates", "_tables")
 
     def __init__(self, inventory: Inventory, tables: LocalTables, rates: Mapping[str, int] | None = None) -> None:
         """Index the levels; `rates` is bytes/s by level as `level_rates` returns it, None where no fabric is known."""
         self._inventory, self._tables, self._rates = inventory, tables, dict(rates or {})
-        self._by_row: dict[int, LocalTable] = {}
+        self._by_kind: dict[int, LocalTable] = {}
         self._levels = [level for level in inventory.levels.values() if level.name != "node"]
 
     def patch(self, inventory: Inventory) -> None:
         """Take over an inventory in which only some rows say something else; levels are the same."""
-        self._inventory = inventory
-        for row in inventory.patched_rows:
-            self._by_row.pop(row, None)
+        self._inventory, self._by_kind = inventory, {}
 
     def table(self, row: int) -> LocalTable:
         """Return the local table of the node in `row`."""
-        table = self._by_row.get(row)
+        kind = self._inventory.kinds[row]  # the inventory keeps it alive, so its id stays its own
+        table = self._by_kind.get(id(kind))
         if table is None:
-            table = self._by_row[row] = self._tables.table(
+            table = self._by_kind[id(kind)] = self._tables.table(
                 self._inventory.nodes[row].machine, self._inventory.tables[row]
             )
         return table

@@ -98,10 +98,10 @@ class FragmentScore:
         """Return what one pod takes from gangs when it takes so many idle devices. Shape (rows,)."""
         if self._gangs_tick != self._overlay.tick:
             stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
-            states = self.rows(stale)
-            self._idle[stale] = (states.free_milli >= WHOLE).sum(axis=1)
+            columns = self._overlay.columns
+            self._idle[stale] = np.bitwise_count(columns.free_mask[stale])
             for gang in self._gangs:
-                gang.count(stale, self._idle[stale], states.cpu_milli)
+                gang.count(stale, self._idle[stale], np.maximum(columns.cpu_milli[stale], 0))
             self._gangs_tick = self._overlay.tick
         idle = self._idle[rows] - devices
         cpu = self._overlay.columns.cpu_milli[rows] - role.pod.requests.cpu_milli

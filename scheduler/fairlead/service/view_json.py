@@ -7,12 +7,14 @@ the same documents from the objects of an API server.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from fairlead.model.gang import Placement
 from fairlead.model.ranges import fold
-from fairlead.placement.mig_plan import RecutPlan
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
+
+if TYPE_CHECKING:  # the plugin prints these documents and must not load numpy
+    from fairlead.placement.mig_plan import RecutPlan
 
 
 class StartDoc(TypedDict):

@@ -201,17 +201,19 @@ class TableCache:
     def __init__(self) -> None:
         """Start empty."""
         self._by_shape: dict[Shape, ShapeTable] = {}
-        self._by_kind: ByKind[ShapeTable] = ByKind()
+        self._by_kind: ByKind[tuple[ShapeTable, object]] = ByKind()
 
     def table(self, machine: Machine) -> ShapeTable:
         """Return the table of the machine's shape, made at the first call for that shape."""
-        return self._by_kind.get(machine, self._of_shape)
+        return self._by_kind.get(machine, self._of_kind)[0]
 
-    def _of_shape(self, machine: Machine) -> ShapeTable:
+    def kind(self, machine: Machine) -> object:
+        """Return what machines of one kind have in common: the same object for all of them."""
+        return self._by_kind.get(machine, self._of_kind)[1]
+
+    def _of_kind(self, machine: Machine) -> tuple[ShapeTable, object]:
         shape = shape_key(machine)
-        if shape not in self._by_shape:
-            self._by_shape[shape] = ShapeTable(shape)
-        return self._by_shape[shape]
+        return self._by_shape.setdefault(shape, self._by_shape.get(shape) or ShapeTable(shape)), object()
 
     def __len__(self) -> int:
         """Return how many distinct shapes there are."""

@@ -44,7 +44,7 @@ class Inventory:
     """What changes only with a node's own facts; shared by every World until then.
 
     nodes       in row order (sorted by name)
-    tables      shape table of each node, in row order
+    tables      shape table of each node, in row order; `kinds` has one object for all nodes of a kind of machine
     device_bits per node: device name -> bit
     all_mask    shape (nodes,): every device, healthy or not
     healthy_mask devices that are well and may be given whole; `mig_mask`: that are well and may be given in instances
@@ -57,6 +57,7 @@ class Inventory:
     nodes: tuple[Node, ...]
     row: Mapping[NodeName, int]
     tables: tuple[ShapeTable, ...]
+    kinds: tuple[object, ...]
     table_of: IntColumn
     device_bits: tuple[Mapping[str, int], ...]
     all_mask: IntColumn

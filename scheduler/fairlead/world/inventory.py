@@ -28,6 +28,7 @@ def build_inventory(nodes: Mapping[NodeName, Node], version: int, cache: TableCa
         nodes=ordered,
         row={node.name: row for row, node in enumerate(ordered)},
         tables=tables,
+        kinds=tuple(cache.kind(node.machine) for node in ordered),
         table_of=_column([table_ids.setdefault(id(table), len(table_ids)) for table in tables]),
         device_bits=bits,
         all_mask=_column([(1 << len(b)) - 1 for b in bits]),
@@ -57,17 +58,18 @@ def patch_inventory(
         if cache.table(node.machine) is not before.tables[row]:
             return None
         rows.append(row)
-    ordered = list(before.nodes)
+    ordered, kinds = list(before.nodes), list(before.kinds)
     healthy, usable, parts = before.healthy_mask.copy(), before.usable.copy(), before.mig_mask.copy()
     for row in rows:
         node = ordered[row] = nodes[before.nodes[row].name]
-        healthy[row], usable[row] = _healthy(node), _usable(node)
+        healthy[row], usable[row], kinds[row] = _healthy(node), _usable(node), cache.kind(node.machine)
         parts[row] = _well_in_parts(node, before.mig.grid_of[row] >= 0)
     healthy.flags.writeable = parts.flags.writeable = False
     return replace(
         before,
         version=version,
         nodes=tuple(ordered),
+        kinds=tuple(kinds),
         healthy_mask=healthy,
         mig_mask=parts,
         usable=_readonly(usable),
