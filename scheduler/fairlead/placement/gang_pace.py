@@ -78,9 +78,10 @@ class GangPaces:
             )
         return table
 
-    def of(self, seats: Sequence[tuple[int, int]]) -> GangPace:
+    def of(self, seats: Sequence[tuple[int, int]], *, levels: bool = True) -> GangPace:
         """Return pace and span of a gang's seats (row, device mask); those without devices do not count.
 
+        Without `levels` those that are crossed are not named, unless the pace needs them.
         O(seats + racks²): what lies between two nodes depends on their domains alone.
         """
         masks: dict[int, int] = {}
@@ -100,7 +101,7 @@ class GangPaces:
         islands = len(joined) + sum(node.reach.islands for node in nodes if node.island < 0)
         if len(nodes) == 1:
             return GangPace(inside=inside, known=known, islands=islands, nodes=1)
-        levels, by_network = self._crossed(nodes)
+        crossed, by_network = self._crossed(nodes) if levels or self._rates else ((), ())
         between, ways_known = _between(nodes)
         return GangPace(
             inside=inside,
@@ -108,7 +109,7 @@ class GangPaces:
             known=known and ways_known,
             islands=islands,
             nodes=len(nodes),
-            levels=levels,
+            levels=crossed,
         )
 
     def _crossed(self, nodes: Sequence[_Seat]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -136,7 +136,7 @@ def placement_of(
         members=tuple(members),
         level=level.name,
         domain="" if level.name == "cluster" else level.names[domain],
-        pace_bytes_per_s=paces.of(whole).bytes_per_s if whole and not alone else 0,
+        pace_bytes_per_s=paces.of(whole, levels=False).bytes_per_s if whole and not alone else 0,
         span=span_of(inventory, members, lambda row: paces.table(row).shape.linked),
         penalties=_penalties(seats, inventory, paces),
     )

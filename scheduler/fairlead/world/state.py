@@ -350,10 +350,8 @@ class ClusterState:
             attempt.all_running_ms = at_ms if attempt.all_running_ms is None else attempt.all_running_ms
             record.started_ms = at_ms if record.started_ms is None else record.started_ms
             record.step(Step.ALL_RUNNING)
-        if record.phase is Phase.STOPPING:
-            waiting = [r for r in attempt.holding if attempt.member(r).node not in self.lost]
-            if not waiting:
-                self._conclude(record, attempt, at_ms)
+        if record.phase is Phase.STOPPING and all(attempt.member(r).node in self.lost for r in attempt.holding):
+            self._conclude(record, attempt, at_ms)
 
     def _conclude(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
         """End an attempt: its holds on lost nodes stay as holds of nobody's quota."""
