@@ -13,6 +13,7 @@ import typer
 
 from fairlead.config import Settings, load
 from fairlead.errors import FairleadError
+from fairlead.service.memory import calm_collector
 from fairlead_operator.stderr_log import log_to_stderr
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -82,6 +83,7 @@ async def _release(settings: Settings) -> int:
 
 def run() -> None:
     """Entry point: errors of the outside become one sentence and their exit code."""
+    calm_collector()
     try:
         app()
     except FairleadError as error:

@@ -28,6 +28,7 @@ from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
 from fairlead.service import engine as engines
 from fairlead.service.engine import Cycle, Engine
+from fairlead.service.memory import calm_collector
 from fairlead.world.snapshot import Photographer
 from fairlead.world.state import ClusterState
 
@@ -115,6 +116,7 @@ class _Stage:
         self.cycles_ms: list[float] = []
         del fleet
         gc.collect()
+        calm_collector()
         gc.freeze()  # what was there before the clock started is not looked through again and again
 
     def work(self, decisions: int) -> None:

@@ -58,7 +58,10 @@ async def _serve(shell: Embedded, listener: socket.socket) -> None:
     except ImportError as missing:
         raise MissingExtra("`fairlead up` needs uvicorn: pip install 'fairlead[api]'") from missing
     from fairlead.service.http_api import build_app
+    from fairlead.service.memory import calm_collector
     from fairlead.service.metrics import Metrics
+
+    calm_collector()
 
     class Quiet(uvicorn.Server):
         """Leaves the signals to us: the loop has to end before the process does."""

@@ -21,7 +21,7 @@ class Rules:
     place_deadline_ms: int = 30_000
     node_lost_after_ms: int = 40_000
     nomination_ms: int = 300_000
-    gangs_per_slice: int = 24
+    gangs_per_slice: int = 32
     stops_per_cycle: int = 256
     backoff_ms: int = 1_000
     backoff_max_ms: int = 300_000

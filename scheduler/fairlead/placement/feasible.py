@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,12 +45,15 @@ class Fit:
     allowed: BoolColumn
     devices: IntColumn
     rules: list[str]
+    counted: list[tuple[tuple[str, int], ...]] = field(default_factory=list[tuple[tuple[str, int], ...]])
 
     @property
     def blocked(self) -> tuple[tuple[str, int], ...]:
-        """Rules and the nodes they keep it off, most frequent first."""
-        counts = Counter(rule for rule in self.rules if rule)
-        return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        """Rules and the nodes they keep it off, most frequent first; `counted` keeps the answer while rules stay."""
+        if not self.counted:
+            counts = Counter(rule for rule in self.rules if rule)
+            self.counted.append(tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
+        return self.counted[0]
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
@@ -221,6 +224,7 @@ class Feasibility:
             for row in rows:
                 rule = self._rule(inventory.nodes[row], role, service, ever)
                 fit.rules[row], fit.allowed[row] = rule, not rule
+            fit.counted.clear()
 
     def _rule(self, node: Node, role: Role, service: ServiceClass, ever: bool) -> str:
         rule = why_not(node, role, service, self._pools)

@@ -10,7 +10,7 @@ from fairlead.placement.feasible import Feasibility, slots_on
 from fairlead.placement.fragments import build
 from fairlead.placement.gang_pace import GangPaces
 from fairlead.placement.locality import LocalTables
-from fairlead.placement.remainder import FragmentScore, capacity_by_model
+from fairlead.placement.remainder import FragmentScore, capacity_by_model, model_ids
 from fairlead.placement.score import NEVER, Score
 from fairlead.placement.search import STEPS, Answer, Search
 from fairlead.placement.seats import placement_of, take_seats
@@ -30,7 +30,9 @@ class Placer:
         self.inventory: Inventory = overlay.inventory
         self.feasibility = feasibility
         self._capacity = capacity_by_model(overlay.inventory)
-        self.score = score or Score(FragmentScore(build(Mix(), self._capacity), overlay))
+        fragments = build(Mix(), self._capacity)
+        self._model = model_ids(overlay.inventory, fragments.models)
+        self.score = score or Score(FragmentScore(fragments, overlay, self._model))
         self.classes = ClassColumns(overlay, feasibility, self.score)
         self.chains = feasibility.chains
         self.paces = GangPaces(overlay.inventory, LocalTables())
@@ -56,7 +58,7 @@ class Placer:
     def learn(self, mix: Mix) -> None:
         """Score by what is asked for lately; a mix that is known already changes nothing."""
         if mix.version != self.score.version:
-            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay), mix.profiles)
+            self.score.use(FragmentScore(build(mix, self._capacity), self.overlay, self._model), mix.profiles)
 
     def place(self, gang: Gang, *, steps: int | None = STEPS) -> Answer:
         """Choose nodes and devices for every member; `steps` None searches until the answer is certain."""

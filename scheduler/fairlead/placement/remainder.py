@@ -37,12 +37,12 @@ class _Column:
 class FragmentScore:
     """The score of one mix over one overlay; made anew when the mix or the inventory is another."""
 
-    def __init__(self, fragments: Fragments, overlay: Overlay) -> None:
-        """Nothing is computed yet."""
+    def __init__(self, fragments: Fragments, overlay: Overlay, model: IntColumn | None = None) -> None:
+        """Nothing is computed yet; `model` is what `model_ids` says of the inventory, where the caller has it."""
         self.fragments = fragments
         self.version = fragments.version
         self._overlay = overlay
-        self._model = model_ids(overlay.inventory, fragments.models)
+        self._model = model_ids(overlay.inventory, fragments.models) if model is None else model
         self._columns: dict[tuple[int, int, int], _Column] = {}
         self._before = _Column(np.zeros(len(overlay.touched), dtype=np.int64))
         levels = overlay.inventory.levels
