@@ -116,7 +116,7 @@ def test_p10_a_leader_that_was_stopped_past_its_lease_writes_nothing_more(audite
             with History(world.api) as history:
                 world.submit("before", replicas=2, gpus=4, queue="fence-q")
                 world.wait_phase("before", "Running")
-                world.submit("big", replicas=6, gpus=8, queue="fence-q")
+                world.submit("big", replicas=6, gpus=8, queue="fence-q", mixedModels=True)
                 world.until(lambda: len(bindings) < 6, "the gang is not being bound")
                 world.until(lambda: bound(world, "big") != 5, "not five of six are bound")
                 one.freeze()

@@ -137,7 +137,7 @@ class Reason(Enum):
         "NeverFits",
         Kind.NEVER,
         "the gang needs {need} GPUs in one {level}; with everything free the largest holds {best} of {members} members",
-        "ask for fewer replicas or a wider spec.topology.within",
+        "ask for fewer replicas, a wider spec.topology.within, or spec.mixedModels where one GPU model is too few",
     )
     ABOVE_LIMIT = (
         "AboveQueueLimit",

@@ -51,13 +51,16 @@ class Reach:
 
 
 class LocalTable:
-    """Answers for machines of one shape. Not shared between threads."""
+    """Answers for machines of one shape. Not shared between threads. `kits` is room for what callers choose from it."""
 
-    __slots__ = ("_islands", "_nics", "_numa", "_rails", "_reach", "_rings", "_set_rings", "_uplinks", "paths", "shape")
+    __slots__ = (
+        "_islands", "_nics", "_numa", "_rails", "_reach", "_rings", "_set_rings", "_uplinks", "kits", "paths", "shape",
+    )  # fmt: skip
 
     def __init__(self, shape: LocalShape, paths: ShapeTable) -> None:
         """Build what does not depend on the question; milliseconds."""
         self.shape, self.paths = shape, paths
+        self.kits: dict[tuple[object, ...], object] = {}
         self._numa = NumaShares(shape)
         self._uplinks = Uplinks(shape)
         self._rails = Rails(shape, paths, self._uplinks)

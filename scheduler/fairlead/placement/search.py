@@ -109,11 +109,14 @@ class Search:
     def _somewhere(self, levels: Sequence[Level], counts: Sequence[int]) -> Placement | None:
         if self._chain is None:
             return None
+        able = self._able(counts)
         for level in levels:
+            lone = level.name in self._lone
             candidates = sorted(
                 (slow, over, domain, at)
-                for at, model in enumerate(self._models)
-                for slow, over, domain in self._candidates(level, counts, model)
+                for at, on_one_node in able
+                if on_one_node or not lone
+                for slow, over, domain in self._candidates(level, counts, self._models[at])
             )
             for _, _, domain, at in candidates[:DOMAINS_TRIED]:
                 found = self._in_domain(level, domain, counts, self._models[at])
@@ -122,6 +125,15 @@ class Search:
             if len(candidates) > DOMAINS_TRIED:
                 self._unsure = True
         return None
+
+    def _able(self, counts: Sequence[int]) -> list[tuple[int, bool]]:
+        """Return which models have enough room at all, by number, and whether one node may have enough of it."""
+        found: list[tuple[int, bool]] = []
+        for at, model in enumerate(self._models):
+            kinds = [(self._kind_at(position, model), count) for position, count in enumerate(counts) if count]
+            if all(kind.total >= count for kind, count in kinds):
+                found.append((at, all(kind.most >= count for kind, count in kinds)))
+        return found
 
     def _candidates(self, level: Level, counts: Sequence[int], model: str) -> list[tuple[int, int, int]]:
         """Return (pace, left over, domain) of domains that could hold every role: the best, one more than are tried."""
@@ -133,8 +145,6 @@ class Search:
             if not count:
                 continue
             kind = self._kind_at(position, model)
-            if kind.total < count or (level.name in self._lone and kind.most < count):
-                return []
             held = self._held(position, kind, level)
             if int(held.max()) < count:
                 return []

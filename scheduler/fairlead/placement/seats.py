@@ -160,6 +160,8 @@ def _device_names(row: int, mask: int, inventory: Inventory, paces: GangPaces) -
 
 def _penalties(seats: Sequence[Seat], inventory: Inventory, paces: GangPaces) -> tuple[str, ...]:
     """Say what is worse than it could be, each sentence once, with how many members it holds for."""
+    if len(seats) == 1 and not (seats[0].kit.far_cores or seats[0].kit.nic_path or seats[0].mask & seats[0].mask - 1):
+        return ()  # a GPU alone crowds no uplink
     alike: dict[tuple[int, int], tuple[Seat, int]] = {}
     for seat in seats:
         key = (id(paces.table(seat.row)), id(seat.kit))

@@ -17,6 +17,10 @@ CORE = 1_000
 """Thousandths of a CPU: pods that ask for whole ones get CPUs chosen."""
 
 
+KITS_KEPT = 16_384
+"""Choices remembered for each kind of machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What one pod gets of a node, as bits: devices, CPUs, NICs.
@@ -32,7 +36,7 @@ class Kit:
 
 
 @dataclass(frozen=True, slots=True)
-class _RowKits:
+class RowKits:
     """The kits of all pods on one row, and their bits together."""
 
     kits: tuple[Kit, ...]
@@ -51,24 +55,28 @@ def take_whole(
     role = kind.role
     cores = role.pod.requests.cpu_milli // CORE if role.gpus and role.pod.requests.cpu_milli % CORE == 0 else 0
     rails: list[int] = []
-    known: dict[tuple[int, int, int, int, int, tuple[int, ...]], _RowKits | None] = {}
-    chosen: list[tuple[int, _RowKits]] = []
+    chosen: list[tuple[int, RowKits]] = []
     columns, free_masks = overlay.columns, kind.fit.devices
     for row, count in spots:
         if not role.gpus:
-            chosen.append((row, _RowKits((Kit(),) * count)))
+            chosen.append((row, RowKits((Kit(),) * count)))
             continue
         free = int(columns.free_mask[row]) & int(free_masks[row])
         table = paces.table(row)
         free_cpus = table.cpus & ~columns.cpus.get(row, 0) if cores else 0
         free_nics = table.nics & ~columns.nics.get(row, 0) if role.nics_per_gpu else 0
         wanted = tuple(rails[:count]) if free.bit_count() > count * role.gpus else ()
-        key = (id(table), free, count, free_cpus, free_nics, wanted)
-        if key not in known:
-            known[key] = _choose(role, table, free, (count, cores if table.cpus else 0), (free_cpus, free_nics), wanted)
-        kits = known[key]
+        wants = (count, cores if table.cpus else 0)
+        key = (role.gpus, role.nics_per_gpu, wants, free, free_cpus, free_nics, wanted)
+        kits = table.kits.get(key)
         if kits is None:
-            return None
+            kits = _choose(role, table, free, wants, (free_cpus, free_nics), wanted)
+            if kits is None:
+                return None
+            if len(table.kits) >= KITS_KEPT:
+                table.kits.clear()
+            table.kits[key] = kits
+        assert isinstance(kits, RowKits), kits
         if len(spots) > 1 and len(rails) < count:
             rails += [table.rails(kit.mask) for kit in kits.kits[len(rails) :]]
         chosen.append((row, kits))
@@ -83,7 +91,7 @@ def _choose(
     wants: tuple[int, int],
     beside: tuple[int, int],
     rails: tuple[int, ...],
-) -> _RowKits | None:
+) -> RowKits | None:
     """Choose for the (pods, cores of each) of one row; `beside` are its free CPUs and NICs."""
     (count, cores), (free_cpus, free_nics) = wants, beside
     kits: list[Kit] = []
@@ -104,10 +112,10 @@ def _choose(
         kits.append(Kit(mask, cpus, nics, far if cpus else 0, path))
         free, free_cpus, free_nics = free & ~mask, free_cpus & ~cpus, free_nics & ~nics
         all_devices, all_cpus, all_nics = all_devices | mask, all_cpus | cpus, all_nics | nics
-    return _RowKits(tuple(kits), all_devices, all_cpus, all_nics)
+    return RowKits(tuple(kits), all_devices, all_cpus, all_nics)
 
 
-def _take(role: Role, chosen: Sequence[tuple[int, _RowKits]], overlay: Overlay) -> None:
+def _take(role: Role, chosen: Sequence[tuple[int, RowKits]], overlay: Overlay) -> None:
     """Take everything: row by row where CPUs, NICs or ports are kept per row, else at once."""
     if role.pod.host_ports or len(chosen) == 1 or any(kits.cpus or kits.nics for _, kits in chosen):
         for row, kits in chosen:
