@@ -19,6 +19,7 @@ from fairlead_operator.objects import NAMESPACES, PODS
 from fairlead_operator.pod_shape import pod_shape, unsupported
 from fairlead_operator.watch import Reflector
 
+from .api import ApiError as Answered
 from .api import path
 
 NAMESPACE = "watch-real"
@@ -96,6 +97,17 @@ def test_a_list_comes_in_pages(control_plane, api, tmp_path, monkeypatch):
     asyncio.run(scenario())
 
 
+def has_forgotten(api, version):
+    """Whether the server refuses to show what there was at that version."""
+    try:
+        api.get(path("namespaces") + f"?resourceVersion={version}&resourceVersionMatch=Exact")
+    except Answered as error:
+        return error.status == 410
+    except ConnectionError:  # of before the restart
+        return False
+    return False
+
+
 def test_a_restarted_server_is_followed_on_and_what_it_has_forgotten_is_listed_anew(new_control_plane, tmp_path):
     # Without its cache the server asks etcd, which forgets everything that is older than a second or two.
     plane = new_control_plane(kwok=False, apiserver_flags=("--watch-cache=false", "--etcd-compaction-interval=1s"))
@@ -107,6 +119,7 @@ def test_a_restarted_server_is_followed_on_and_what_it_has_forgotten_is_listed_a
             await asyncio.to_thread(plane.api.create, path("namespaces"), {"metadata": {"name": "after"}})
             await until(lambda: reflector.store.get("after") is not None, 40)
             assert told.count(("ADDED", "default")) == 1
+            await until(lambda: has_forgotten(plane.api, "1"), 40)  # a watch that began before then would just go on
             late = Reflector(client, NAMESPACES, lambda *change: None, rng=random.Random(3))
             late._version = "1"
             task = asyncio.create_task(late.run())
