@@ -87,6 +87,7 @@ def test_the_verb_prints_a_row_a_size() -> None:
     wanted = {"nodes", "gangs", "decisions_per_second", "new_gang_ms_p50", "new_gang_ms_p99", "cycle_ms_p99", "rss_mib"}
     assert all(wanted <= set(row) for row in answer["rows"])
     assert answer["flat"] > 0
+    assert (answer["same_load"]["nodes"], answer["flat_same_load"] > 0) == (16, True)
 
 
 @pytest.mark.parametrize(

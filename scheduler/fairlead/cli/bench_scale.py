@@ -31,6 +31,9 @@ def scale(
     if len(rows) > 1:
         first, last = rows[0], rows[-1]
         answer["flat"] = round(last["decisions_per_second"] / first["decisions_per_second"], 3)
+        alike = _apart("rows", sizes[0], max(1, gangs * sizes[0] // sizes[-1]), seed, preemption, False)
+        answer["same_load"] = alike
+        answer["flat_same_load"] = round(last["decisions_per_second"] / alike["decisions_per_second"], 3)
     if peers:
         answer |= _apart("peers", 0, 0, seed, preemption, profile)
     if as_json:
@@ -78,6 +81,6 @@ def _table(answer: dict[str, Any]) -> None:
         typer.echo("  ".join(str(row[head]).rjust(len(head)) for head in heads))
         for stage, spent in sorted(row.get("profile", {}).items(), key=lambda item: -item[1]):
             typer.echo(f"    {stage:<14} {spent:8.4f} ms a decision")
-    for key in ("flat", "full_cycle_s", "refusal_s", "topology_search_ms"):
+    for key in ("flat", "flat_same_load", "full_cycle_s", "refusal_s", "topology_search_ms"):
         if key in answer:
             typer.echo(f"{key}: {answer[key]}")
