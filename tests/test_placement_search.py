@@ -224,6 +224,9 @@ def test_columns_that_follow_changes_equal_columns_made_anew(data) -> None:
         marks.append(placer.overlay.checkpoint())
         if unknown_level(gang, world.inventory) is None:
             placer.place(gang)
+        for tick in range(max(0, placer.overlay.tick - 5), placer.overlay.tick + 1):
+            stamped = np.flatnonzero(placer.overlay.touched > tick)
+            assert np.array_equal(placer.overlay.changed_since(tick), stamped)
         fresh = Placer(Overlay(replace(world, free=placer.overlay.columns)), feasibility)
         fresh.learn(arrivals.mix)
         for other in gangs:

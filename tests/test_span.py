@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from fairlead.cli.render import span_text
 from fairlead.model.gang import Member
 from fairlead.model.hardware import Link, NodeName
+from fairlead.placement.gang_pace import GangPaces
+from fairlead.placement.locality import LocalTables
 from fairlead.topology.tables import TableCache
 from fairlead.world.inventory import build_inventory
 from fairlead.world.span import span_of
@@ -63,6 +67,14 @@ def test_members_without_gpus_are_in_no_island():
 def test_a_level_that_a_node_does_not_tell_is_left_out():
     assert span(h1=[0], bare=[0]) == {"island": 2, "node": 2}
     assert span(nowhere=[0]) == {}
+
+
+@pytest.mark.parametrize("mask", [0, 1, 0b0110, 0b1111])
+def test_one_pod_alone_spans_what_the_count_of_members_says(mask):
+    paces = GangPaces(INVENTORY, LocalTables())
+    for found in NODES:
+        held = [bit for bit in range(4) if mask >> bit & 1]
+        assert dict(paces.span_alone(INVENTORY.row[found.name], mask)) == span(**{found.name: held}), found.name
 
 
 def test_the_span_in_words_goes_from_tight_to_wide():

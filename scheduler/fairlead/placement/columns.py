@@ -134,7 +134,7 @@ class ClassColumns:
         """Return the rows whose room or cost may be another since a tick; classes of one age share the answer."""
         key = (tick, self.overlay.tick, self.score.version)
         if self._changed[0] != key:
-            rows = np.flatnonzero(self.overlay.touched > tick)
+            rows = self.overlay.changed_since(tick)
             if self.score.spreads and len(rows):
                 rows = self.score.neighbours(rows)
             self._changed = key, rows

@@ -17,7 +17,7 @@ from fairlead.model.gang import (
     Role,
     ServiceClass,
 )
-from fairlead.model.hardware import Node
+from fairlead.model.hardware import Machine, Node
 from fairlead.model.tenancy import Pool
 from fairlead.placement.node_kinds import device_kinds, offers, rules_of
 from fairlead.placement.node_rules import PASSING, why_not
@@ -63,9 +63,9 @@ def budgets_of(pools: Mapping[str, Pool], inventory: Inventory) -> dict[str, tup
     return {resource: tuple(sorted(levels.items())) for resource, levels in found.items()}
 
 
-def _nics_up(node: Node) -> int:
-    """Return the bits of a node's NICs that are not down, the first 62 of them."""
-    return sum(1 << at for at, nic in enumerate(node.machine.nics[:62]) if nic.state != "down")
+def _nics_up(machine: Machine) -> int:
+    """Return the bits of a machine's NICs that are not down, the first 62 of them."""
+    return sum(1 << at for at, nic in enumerate(machine.nics[:62]) if nic.state != "down")
 
 
 class Feasibility:
@@ -78,7 +78,7 @@ class Feasibility:
         self._fits: dict[tuple[object, ...], tuple[Fit, Role, ServiceClass, bool]] = {}
         self.budgets = budgets_of(pools, inventory)
         self.chains = Chains(inventory)
-        self.nics = np.array([_nics_up(node) for node in inventory.nodes], dtype=np.int64)
+        self.nics = np.array(inventory.of_kinds(_nics_up), dtype=np.int64)
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._millis: dict[tuple[object, ...], int] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -140,7 +140,7 @@ class Feasibility:
         """Take over an inventory in which only some rows say something else, of the same devices."""
         self._inventory = inventory
         for row in rows:
-            self.nics[row] = _nics_up(inventory.nodes[row])
+            self.nics[row] = _nics_up(inventory.nodes[row].machine)
         for fit, role, service, ever in self._fits.values():
             for row in rows:
                 rule = self._rule(inventory.nodes[row], role, service, ever)

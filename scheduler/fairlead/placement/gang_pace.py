@@ -56,12 +56,13 @@ class GangPaces:
     faster than `rates` says of the tightest level that both nodes are in.
     """
 
-    __slots__ = ("_by_kind", "_inventory", "_levels", "_rates", "_tables")
+    __slots__ = ("_by_kind", "_inventory", "_levels", "_of_row", "_rates", "_tables")
 
     def __init__(self, inventory: Inventory, tables: LocalTables, rates: Mapping[str, int] | None = None) -> None:
         """Index the levels; `rates` is bytes/s by level as `level_rates` returns it, None where no fabric is known."""
         self._inventory, self._tables, self._rates = inventory, tables, dict(rates or {})
         self._by_kind: dict[int, LocalTable] = {}
+        self._of_row: dict[int, tuple[str, ...]] = {}
         self._levels = [level for level in inventory.levels.values() if level.name != "node"]
 
     def patch(self, inventory: Inventory) -> None:
@@ -77,6 +78,20 @@ class GangPaces:
                 self._inventory.nodes[row].machine, self._inventory.tables[row]
             )
         return table
+
+    def span_alone(self, row: int, mask: int) -> tuple[tuple[str, int], ...]:
+        """Return what `span_of` says of one pod with the devices of `mask`: it is in one domain of each level."""
+        levels = self._inventory.levels
+        if row not in self._of_row:
+            named = (name for name in levels if name not in ("cluster", "island"))
+            self._of_row[row] = tuple(name for name in named if int(levels[name].domain_of[row]) >= 0)
+        found = dict.fromkeys(self._of_row[row], 1)
+        if mask:
+            island = levels.get("island")
+            linked = self.table(row).shape.linked
+            joined = island is not None and int(island.domain_of[row]) >= 0
+            found["island"] = 1 if joined else len({linked[at] for at in range(len(linked)) if mask >> at & 1})
+        return tuple(sorted(found.items()))
 
     def of(self, seats: Sequence[tuple[int, int]], *, levels: bool = True) -> GangPace:
         """Return pace and span of a gang's seats (row, device mask); those without devices do not count.

@@ -6,11 +6,13 @@ share one column.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fairlead.model.gang import Role
+from fairlead.model.hardware import Machine
 from fairlead.placement.feasible import Fit
 from fairlead.placement.fragments import NEVER, Fragments, NodeRows
 from fairlead.placement.gang_fragments import GangSlots
@@ -183,24 +185,26 @@ class FragmentScore:
         return np.arange(len(self._model)) if column.tick < 0 else self._touched_since(column.tick)
 
     def _touched_since(self, tick: int) -> IntColumn:
-        return np.flatnonzero(self._overlay.touched > tick)
+        return self._overlay.changed_since(tick)
 
 
 def model_ids(inventory: Inventory, models: tuple[str, ...]) -> IntColumn:
     """Return the number of each node's GPU model, -1 where its GPUs are none or of several. Shape (nodes,)."""
     number = {name: at for at, name in enumerate(models)}
-    found: list[int] = []
-    for node in inventory.nodes:
-        kinds = {gpu.model for gpu in node.machine.gpus}
-        found.append(number.get(next(iter(kinds)), -1) if len(kinds) == 1 else -1)
-    return np.array(found, dtype=np.int64)
+
+    def model_of(machine: Machine) -> int:
+        kinds = {gpu.model for gpu in machine.gpus}
+        return number.get(next(iter(kinds)), -1) if len(kinds) == 1 else -1
+
+    return np.array(inventory.of_kinds(model_of), dtype=np.int64)
 
 
 def capacity_by_model(inventory: Inventory) -> dict[str, int]:
     """Return the thousandths of GPUs of each model that the nodes of all pools have, well or not."""
     capacity: dict[str, int] = {}
-    for node in inventory.nodes:
+    counts = inventory.of_kinds(lambda machine: Counter(gpu.model for gpu in machine.gpus))
+    for node, models in zip(inventory.nodes, counts, strict=True):
         if node.pool:
-            for gpu in node.machine.gpus:
-                capacity[gpu.model] = capacity.get(gpu.model, 0) + WHOLE
+            for model, count in models.items():
+                capacity[model] = capacity.get(model, 0) + WHOLE * count
     return capacity

@@ -137,7 +137,9 @@ def placement_of(
         level=level.name,
         domain="" if level.name == "cluster" else level.names[domain],
         pace_bytes_per_s=paces.of(whole, levels=False).bytes_per_s if whole and not alone else 0,
-        span=span_of(inventory, members, lambda row: paces.table(row).shape.linked),
+        span=paces.span_alone(seats[0].row, seats[0].mask)
+        if len(seats) == 1
+        else span_of(inventory, members, lambda row: paces.table(row).shape.linked),
         penalties=_penalties(seats, inventory, paces),
     )
 

@@ -6,18 +6,20 @@ A row is a node. Device sets are bit masks in `machine.gpus` order (bit 0 is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.model.gang import Share
-from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.hardware import Machine, Node, NodeName, Resources
 from fairlead.topology.mig_table import CLOSED, MigTable
 from fairlead.topology.tables import ShapeTable
 from fairlead.world.use import STRICT_TENANT, TENANT, Use
 
+T = TypeVar("T")
 IntColumn = NDArray[np.int64]
 BoolColumn = NDArray[np.bool_]
 MAX_DEVICES = 63
@@ -68,6 +70,14 @@ class Inventory:
     levels: Mapping[str, Level]
     patched: int = -1
     patched_rows: tuple[int, ...] = ()
+
+    def of_kinds(self, fact_of: Callable[[Machine], T]) -> list[T]:
+        """Return a fact of each row's machine that is the same for all machines of its kind; asked once a kind."""
+        known: dict[int, T] = {}
+        for node, kind in zip(self.nodes, self.kinds, strict=True):
+            if id(kind) not in known:
+                known[id(kind)] = fact_of(node.machine)
+        return [known[id(kind)] for kind in self.kinds]
 
     def mask(self, row: int, devices: Sequence[str]) -> int:
         """Return the bits of `devices` on the node in `row`; a device that is no longer there has none."""

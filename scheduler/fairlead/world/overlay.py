@@ -15,6 +15,7 @@ from fairlead.world.snapshot import HostPorts, Running, World
 from fairlead.world.use import Use, use_of
 
 Mark = int
+_RECENT = 64  # changes up to which collecting their rows is faster than looking at the stamps of all rows
 V = TypeVar("V")
 
 
@@ -74,6 +75,8 @@ class Overlay:
         self.columns: Columns = world.free.copy()
         self.ports: dict[int, HostPorts] = dict(world.ports)
         self.tick = 0
+        self._log: list[IntColumn | int] = []
+        self._log_from = 0
         self.touched: IntColumn = np.zeros(len(self.inventory.nodes), dtype=np.int64)
         self._undo: list[tuple[Taking | Batch | Lot, int, HostPorts | None]] = []
         self._seen, self._followed = world.picture, 0
@@ -97,8 +100,7 @@ class Overlay:
                 differs[at] = True
         rows = rows[differs]
         if len(rows):
-            self.tick += 1
-            self.touched[rows] = self.tick
+            self._touch(rows)
             for column, other in zip(mine.arrays(), theirs.arrays(), strict=True):
                 column[rows] = other[rows]
             listed = rows.tolist()
@@ -109,11 +111,32 @@ class Overlay:
         self._seen, self._followed = world.picture, self.tick
         self._undo = []
 
+    def changed_since(self, tick: int) -> IntColumn:
+        """Return the rows that changed after a tick, lowest first."""
+        recent = self._log[max(0, tick - self._log_from) :]
+        if tick < self._log_from or len(recent) > _RECENT:
+            return np.flatnonzero(self.touched > tick)
+        rows: set[int] = set()
+        for entry in recent:
+            if isinstance(entry, np.ndarray):
+                rows.update(entry.tolist())
+            else:
+                rows.add(int(entry))
+        return np.array(sorted(rows), dtype=np.int64)
+
+    def _touch(self, rows: IntColumn | int) -> None:
+        """Stamp rows as changed now; the log has an entry for each tick after `_log_from`."""
+        self.tick += 1
+        self.touched[rows] = self.tick
+        self._log.append(rows)
+        if len(self._log) > 2 * _RECENT:
+            self._log_from += len(self._log) - _RECENT
+            del self._log[:-_RECENT]
+
     def patch(self, inventory: Inventory) -> None:
         """Take over an inventory in which only some rows say something else; those count as changed."""
         self.inventory = inventory
-        self.tick += 1
-        self.touched[list(inventory.patched_rows)] = self.tick
+        self._touch(np.array(inventory.patched_rows, dtype=np.int64))
 
     def take(self, taking: Taking) -> None:
         """Pods go to a row."""
@@ -211,8 +234,7 @@ class Overlay:
 
     def _apply(self, taking: Taking, sign: int) -> None:
         row, columns = taking.row, self.columns
-        self.tick += 1
-        self.touched[row] = self.tick
+        self._touch(row)
         if taking.mask:
             free = int(columns.free_mask[row])
             columns.free_mask[row] = free & ~taking.mask if sign > 0 else free | taking.mask
@@ -236,8 +258,7 @@ class Overlay:
         self.columns.free_mask[row] = free | 1 << bit if idle and well else free & ~(1 << bit)
 
     def _apply_lot(self, lot: Lot, sign: int) -> None:
-        self.tick += 1
-        self.touched[lot.rows] = self.tick
+        self._touch(lot.rows)
         columns = self.columns
         columns.free_mask[lot.rows] ^= lot.masks
         for name, amounts in lot.amounts.items():
@@ -248,8 +269,7 @@ class Overlay:
                 held[row] = held.get(row, 0) ^ mask
 
     def _apply_batch(self, batch: Batch, sign: int) -> None:
-        self.tick += 1
-        self.touched[batch.rows] = self.tick
+        self._touch(batch.rows)
         columns, asked = self.columns, batch.pod.requests
         columns.free_mask[batch.rows] ^= batch.masks
         counts = sign * batch.counts
