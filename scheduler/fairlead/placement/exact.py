@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fairlead.model.gang import PodShape
+from fairlead.placement.amounts import amounts_asked, amounts_left
 from fairlead.placement.columns import PodClass
-from fairlead.world.fleet import Columns
 from fairlead.world.overlay import Overlay
 
 Counts = tuple[int, ...]
@@ -51,7 +50,7 @@ def seat_exactly(
     domains of a row that wishes name, `right` says whether a way keeps those wishes.
     """
     names = sorted({name for kind in kinds for name, _ in kind.role.pod.requests.extended})
-    asks = [_asked(kind.role.pod, names) for kind in kinds]
+    asks = [amounts_asked(kind.role.pod, names) for kind in kinds]
     gpus = [kind.role.gpus for kind in kinds]
     found = [_row(row, kinds, names, overlay, where(row)) for row in rows if any(int(kind.room[row]) for kind in kinds)]
     found.sort(key=lambda r: (*r.kind, -r.row), reverse=True)
@@ -129,21 +128,11 @@ class _Walk:
         return True
 
 
-def _asked(pod: PodShape, names: Sequence[str]) -> _Amounts:
-    asked, extended = pod.requests, dict(pod.requests.extended)
-    amounts = (asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, max(1, asked.pods))
-    return (*amounts, *(extended.get(name, 0) for name in names))
-
-
 def _row(row: int, kinds: Sequence[PodClass], names: Sequence[str], overlay: Overlay, where: tuple[int, ...]) -> _Row:
-    columns: Columns = overlay.columns
-    free = (columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods)
-    amounts = [int(column[row]) for column in free]
-    amounts += [int(columns.extended[name][row]) if name in columns.extended else 0 for name in names]
-    idle = int(columns.free_mask[row])
+    idle = int(overlay.columns.free_mask[row])
     return _Row(
         row=row,
-        free=tuple(amounts),
+        free=tuple(amounts_left(row, overlay.columns, names)),
         devices=tuple(idle & int(kind.fit.devices[row]) for kind in kinds),
         most=tuple(int(kind.room[row]) for kind in kinds),
         where=where,

@@ -19,6 +19,7 @@ from fairlead.model.gang import (
 )
 from fairlead.model.hardware import Machine, Node
 from fairlead.model.tenancy import Pool
+from fairlead.placement.amounts import fixed_asked, fixed_columns
 from fairlead.placement.node_kinds import device_kinds, offers, rules_of
 from fairlead.placement.node_rules import PASSING, why_not
 from fairlead.placement.parts import instances_on, parts_on, shares_on
@@ -219,7 +220,7 @@ def _slots(
     healthy: IntColumn | None,
     rows: IntColumn,
 ) -> IntColumn:
-    shape, asked = role.pod, role.pod.requests
+    shape = role.pod
     room = np.where(fit.allowed[rows], MANY, 0).astype(np.int64)
     if role.gpus:
         free = np.bitwise_count(columns.free_mask[rows] & fit.devices[rows]).astype(np.int64)
@@ -227,15 +228,10 @@ def _slots(
     elif role.share is not None or role.mig:
         devices = fit.devices[rows] & (-1 if healthy is None else healthy[rows])
         room = np.minimum(room, parts_on(role, group, columns, rows, devices).sum(axis=1))
-    for amount, column in (
-        (asked.cpu_milli, columns.cpu_milli),
-        (asked.memory_bytes, columns.memory_bytes),
-        (asked.ephemeral_bytes, columns.ephemeral_bytes),
-        (max(1, asked.pods), columns.pods),
-    ):
+    for amount, column in zip(fixed_asked(shape), fixed_columns(columns), strict=True):
         if amount > 0:
             room = np.minimum(room, column[rows] // amount)
-    for name, amount in asked.extended:  # one that lives above the nodes is capped there too, by `caps_above`
+    for name, amount in shape.requests.extended:  # one that lives above the nodes is capped there too, by `caps_above`
         column_of = columns.extended.get(name)
         if amount > 0:
             room = np.minimum(room, column_of[rows] // amount) if column_of is not None else np.zeros_like(room)
@@ -257,16 +253,10 @@ def ports_clash(wanted: Sequence[tuple[str, str, int]], taken: HostPorts) -> boo
 
 
 def _wanted(shape: PodShape, columns: Columns) -> list[tuple[int, IntColumn]]:
-    asked = shape.requests
-    pairs = [
-        (asked.cpu_milli, columns.cpu_milli),
-        (asked.memory_bytes, columns.memory_bytes),
-        (asked.ephemeral_bytes, columns.ephemeral_bytes),
-        (max(1, asked.pods), columns.pods),
-    ]
-    if asked.extended:
+    pairs = list(zip(fixed_asked(shape), fixed_columns(columns), strict=True))
+    if shape.requests.extended:
         nothing = np.zeros_like(columns.pods)
-        pairs += [(amount, columns.extended.get(name, nothing)) for name, amount in asked.extended]
+        pairs += [(amount, columns.extended.get(name, nothing)) for name, amount in shape.requests.extended]
     return pairs
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fairlead.placement.amounts import FIXED
 from fairlead.placement.victims import Held, Victim, takings_on
 from fairlead.world.overlay import Lot, Overlay
 
 ONE_BY_ONE = 4
 """Rows up to which summing them up first does not pay."""
-FIXED = ("cpu_milli", "memory_bytes", "ephemeral_bytes", "pods")
 
 
 def release(overlay: Overlay, victims: Sequence[Victim], extended: Sequence[str]) -> None:

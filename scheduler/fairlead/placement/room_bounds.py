@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fairlead.model.gang import Gang, Role
+from fairlead.placement.amounts import FIXED, fixed_asked, fixed_columns
 from fairlead.placement.columns import PodClass
 from fairlead.placement.feasible import MANY
 from fairlead.placement.parts import instances_on, shares_on
 from fairlead.placement.placer import Placer
-from fairlead.placement.victims import FIXED_AMOUNTS, Victims, Yield
+from fairlead.placement.victims import Victims, Yield
 from fairlead.world.fleet import WHOLE, IntColumn, Level
 
 BOUNDS_KEPT = 256
@@ -118,15 +119,13 @@ class Bounds:
                 gone = ((freed[:, None] & devices[:, None]) >> np.arange(now.shape[1]) & 1).astype(np.bool_)
                 empty = columns.mig.room(role.mig, rows, columns.mig.empty()[rows])
                 room = np.minimum(room, np.where(gone, empty, now).sum(axis=1))
-        fixed = (asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, max(1, asked.pods))
-        held = (columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods)
-        for at, (amount, column) in enumerate(zip(fixed, held, strict=True)):
+        for at, (amount, column) in enumerate(zip(fixed_asked(role.pod), fixed_columns(columns), strict=True)):
             if amount > 0:
                 room = np.minimum(room, _with(column[rows], yields, at, rows) // amount)
         names = self._victims.extended
         for name, amount in asked.extended:
             if amount > 0 and name in columns.extended:
-                left = _with(columns.extended[name][rows], yields, FIXED_AMOUNTS + names.index(name), rows)
+                left = _with(columns.extended[name][rows], yields, len(FIXED) + names.index(name), rows)
                 room = np.minimum(room, left // amount)
             elif amount > 0:
                 room = np.zeros_like(room)

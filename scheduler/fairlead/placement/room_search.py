@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.ordering.standing import Standing
+from fairlead.placement.amounts import amounts_left
 from fairlead.placement.placer import Placer
 from fairlead.placement.release import release
 from fairlead.placement.room_offers import Offer
-from fairlead.placement.row_steps import Demand, Rights, amounts_on
+from fairlead.placement.row_steps import Demand, Rights
 from fairlead.placement.victims import Victim, Victims
 from fairlead.placement.wishes import is_single
 from fairlead.world.fleet import IntColumn, Level
@@ -203,7 +204,7 @@ class RoomSearch:
     def _with_all(self, row: int, victims: Sequence[Victim]) -> tuple[int, list[int]]:
         """Return devices and amounts on a row with victims gone."""
         free = int(self._overlay.columns.free_mask[row])
-        amounts = amounts_on(row, self._overlay.columns, self._victims.extended)
+        amounts = amounts_left(row, self._overlay.columns, self._victims.extended)
         for victim in victims:
             for held in victim.held:
                 if held.row == row:

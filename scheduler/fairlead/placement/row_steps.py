@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlead.model.gang import Gang, Role
+from fairlead.placement.amounts import amounts_asked, amounts_left
 from fairlead.placement.columns import PodClass
 from fairlead.placement.feasible import MANY, Feasibility, slots_on
 from fairlead.placement.victims import Held, Victim, Victims, takings_on
@@ -50,13 +51,12 @@ class Demand:
 
     def __init__(self, role: Role, kind: PodClass, columns: Columns, extended: Sequence[str], plain: bool) -> None:
         """`extended` names what follows CPU, memory, storage and pods in the amounts of a `Held`."""
-        asked = role.pod.requests
-        more = dict(asked.extended)
         self.role = role
         self.kind = kind
-        self.plain = plain and all(name in columns.extended for name, amount in asked.extended if amount > 0)
-        amounts = (asked.cpu_milli, asked.memory_bytes, asked.ephemeral_bytes, max(1, asked.pods))
-        self.amounts = (*amounts, *(more.get(name, 0) for name in extended))
+        self.plain = plain and all(
+            name in columns.extended for name, amount in role.pod.requests.extended if amount > 0
+        )
+        self.amounts = amounts_asked(role.pod, extended)
         self.asked = [(at, amount) for at, amount in enumerate(self.amounts) if amount > 0]
 
     def slots(self, devices: int, free: int, amounts: Sequence[int]) -> int:
@@ -76,12 +76,6 @@ def demand_of(
     return Demand(role, kind, overlay.columns, extended, plain)
 
 
-def amounts_on(row: int, columns: Columns, extended: Sequence[str]) -> list[int]:
-    """Return what is left on a row, in the order of `Held.amounts`."""
-    fixed = (columns.cpu_milli, columns.memory_bytes, columns.ephemeral_bytes, columns.pods)
-    return [int(column[row]) for column in (*fixed, *(columns.extended[name] for name in extended))]
-
-
 class RowSteps:
     """The steps of rows for one demand; each row is looked at once."""
 
@@ -94,11 +88,6 @@ class RowSteps:
         self._overlay = overlay
         self._now_ms = victims.now_ms
         self._known: dict[int, list[Step]] = {}
-
-    @property
-    def rows_seen(self) -> int:
-        """Return how many rows were looked at."""
-        return len(self._known)
 
     def on(self, row: int) -> list[Step]:
         """Return the steps on a row, in the order in which they must be taken."""
@@ -122,7 +111,7 @@ class RowSteps:
             return []
         devices = int(demand.kind.fit.devices[row])
         free = int(columns.free_mask[row])
-        amounts = amounts_on(row, columns, self._victims.extended)
+        amounts = amounts_left(row, columns, self._victims.extended)
         before = demand.slots(devices, free, amounts)
         steps: list[Step] = []
         gained = 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from fairlead.model.effects import Phase
 from fairlead.model.gang import Gang, GangId, Member
+from fairlead.placement.amounts import FIXED
 from fairlead.world.attempts import AttemptLog
 from fairlead.world.fleet import IntColumn, Inventory
 from fairlead.world.overlay import Taking, taking_of, uses_of
@@ -27,7 +28,6 @@ NOBODY = 1 << 40
 """More devices than any attempt has."""
 YIELD_BYTES = 64 << 20
 """What the columns of all groups may take up in memory."""
-FIXED_AMOUNTS = 4  # CPU, memory, ephemeral storage, pods; extended resources follow by name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class Held:
     """What a victim holds on one row.
 
     mask, parts devices, as bits, that it holds whole, or lies on with shares or MIG instances
-    amounts     CPU, memory, ephemeral storage, pods, then extended resources by name
+    amounts     those of `FIXED`, then extended resources by name
     plain       it holds no part of a device and no host port, so amounts and bits say all
     """
 
@@ -188,7 +188,7 @@ class Victims:
         key = (queue, below)
         known = self._yields.pop(key, None)
         if known is None:
-            nodes, amounts = len(self.on_row), FIXED_AMOUNTS + len(self.extended)
+            nodes, amounts = len(self.on_row), len(FIXED) + len(self.extended)
             if len(self._yields) >= max(8, YIELD_BYTES // (8 * (amounts + 4) * max(1, nodes))):
                 del self._yields[next(iter(self._yields))]  # the one that was asked for the longest time ago
             self._serial += 1
@@ -269,7 +269,7 @@ class Victims:
 
     def _held(self, row: int, members: Sequence[Member], spec: Gang) -> Held:
         mask = parts = cpus = nics = 0
-        amounts = [0] * (FIXED_AMOUNTS + len(self.extended))
+        amounts = [0] * (len(FIXED) + len(self.extended))
         plain, inventory = True, self.inventory
         for member in members:
             use = use_of(spec, member)
@@ -287,7 +287,7 @@ class Victims:
             amounts[3] += asked.pods
             for name, amount in asked.extended:
                 if name in self.extended:
-                    amounts[FIXED_AMOUNTS + self.extended.index(name)] += amount
+                    amounts[len(FIXED) + self.extended.index(name)] += amount
             plain = plain and use.share is None and not use.mig and not use.shape.host_ports
         healthy = int(inventory.healthy_mask[row])
         in_parts = parts & (healthy | int(inventory.mig_mask[row]))
