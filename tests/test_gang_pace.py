@@ -18,6 +18,7 @@ from topology_files import data_file
 
 from fairlead.bench.scale_world import cube_mesh
 from fairlead.cli import render
+from fairlead.discovery.cpu_list import cpu_mask
 from fairlead.discovery.sources import read_path
 from fairlead.model.events import ForeignDevices
 from fairlead.model.fabric import Fabric, FabricLink
@@ -25,7 +26,7 @@ from fairlead.model.hardware import Machine
 from fairlead.model.ranges import fold, unfold
 from fairlead.placement.gang_pace import GangPace, GangPaces, level_rates
 from fairlead.placement.local_shape import slowest_known
-from fairlead.placement.locality import LocalTables, cpu_mask, cpu_text, penalties
+from fairlead.placement.locality import LocalTables, cpu_text, penalties
 from fairlead.placement.nic_matching import own_nic
 from fairlead.placement.rank_order import rank_order
 from fairlead.placement.rings import fastest_ring, ring_pace

@@ -16,10 +16,11 @@ from random_machines import bits, machines, mask, sets_of, table
 from random_worlds import examples
 from topology_files import data_files
 
+from fairlead.discovery.cpu_list import cpu_mask
 from fairlead.discovery.sources import read_path
 from fairlead.model.hardware import Machine, NumaNode, PcieLink, PciFunction
 from fairlead.placement.local_shape import FAR
-from fairlead.placement.locality import LocalTables, cpu_mask, cpu_text, nic_ids, nic_mask, penalties
+from fairlead.placement.locality import LocalTables, cpu_text, nic_ids, nic_mask, penalties
 from fairlead.placement.nic_matching import match, own_nic
 from fairlead.placement.numa_shares import lowest, share
 from fairlead.topology.fleet_machines import dgx_a100, gb200_tray, hgx_h100, identified, pcie_l40s

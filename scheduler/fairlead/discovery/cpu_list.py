@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 _HIGHEST = 1 << 16  # kernels are built for 8,192 CPUs at most
 _RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
@@ -26,6 +27,16 @@ def parse_list(text: str) -> frozenset[int] | None:
             return None
         found.update(range(first, last + 1))
     return frozenset(found)
+
+
+@lru_cache(maxsize=4096)
+def cpu_mask(text: str) -> int:
+    """Return a list as bits of an integer, 0 for the empty list and for what is none.
+
+    >>> bin(cpu_mask("0-2,8"))
+    '0b100000111'
+    """
+    return sum(1 << cpu for cpu in parse_list(text) or ())
 
 
 def parse_mask(text: str) -> frozenset[int] | None:

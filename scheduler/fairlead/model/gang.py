@@ -207,11 +207,6 @@ class Gang:
         return sum(role.replicas * role.gpu_milli for role in self.roles)
 
     @property
-    def fewest_gpu_milli(self) -> int:
-        """Thousandths of a GPU that it is charged for with the fewest replicas it starts with."""
-        return sum(role.fewest * role.gpu_milli for role in self.roles)
-
-    @property
     def members(self) -> int:
         """Pods of all roles together."""
         return sum(role.replicas for role in self.roles)

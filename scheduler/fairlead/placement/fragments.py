@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.placement.device_prices import GRID, WHOLE_MILLI, device_worth
-from fairlead.world.demand import Kind, Mix
-from fairlead.world.fleet import BoolColumn, IntColumn
+from fairlead.world.demand import Kind, Mix, is_of
+from fairlead.world.fleet import WHOLE, BoolColumn, Columns, IntColumn
 
 WEIGHTS_SUM = 1_000_000
 COVERED_PERCENT = 95  # kinds beyond these are so rare that a table of them would be noise
@@ -49,6 +49,17 @@ class NodeRows:
     model: IntColumn
     cpu_milli: IntColumn
     free_milli: IntColumn
+
+    @classmethod
+    def of(cls, columns: Columns, model: IntColumn, rows: IntColumn) -> NodeRows:
+        """Return rows with what is free in columns; `model` has shape (nodes,)."""
+        idle = ((columns.free_mask[rows, None] >> np.arange(columns.milli.shape[1])) & 1).astype(np.bool_)
+        shared = np.where(columns.group[rows] > 0, columns.milli[rows], 0)
+        return cls(
+            model=model[rows],
+            cpu_milli=np.maximum(columns.cpu_milli[rows], 0),
+            free_milli=np.where(idle, WHOLE, shared),
+        )
 
     def take(self, rows: IntColumn | slice) -> NodeRows:
         """Return some rows."""
@@ -214,7 +225,9 @@ def build(mix: Mix, capacity_milli: Mapping[str, int]) -> Fragments:
     shapes = [(kind.gpu_milli, kind.gpus) for kind in classes]
     known = sorted(set(shapes))
     weight = np.array(_scaled(raw), dtype=np.int64)
-    accepted = [[accepts(kind, name) for kind in classes] for name in names] + [[not kind.models for kind in classes]]
+    accepted = [[is_of(kind.models, name) for kind in classes] for name in names] + [
+        [not kind.models for kind in classes]
+    ]
     asked = np.array([kind.cpu_milli for kind in classes], dtype=np.int64)
     whole = sum(raw)
     return Fragments(
@@ -238,12 +251,6 @@ def build(mix: Mix, capacity_milli: Mapping[str, int]) -> Fragments:
         _shape_milli=np.array([milli for milli, _ in known], dtype=np.int64),
         _shape_least=np.array([milli * gpus if milli == 1000 else 0 for milli, gpus in known], dtype=np.int64),
     )
-
-
-def accepts(kind: Kind, model: str) -> bool:
-    """Whether a kind can use GPUs of a model: one of its alternatives is part of the name, whatever the case."""
-    name = model.casefold()
-    return not kind.models or any(part in name for part in kind.models)
 
 
 def domain_cost(
@@ -322,7 +329,7 @@ def _scarcity(mix: Mix, names: tuple[str, ...], capacity: Mapping[str, int]) -> 
     for kind, count in zip(mix.kinds, mix.pods, strict=True):
         milli = count * kind.pod_milli
         seen += milli
-        fitting = [name for name in names if accepts(kind, name)] if kind.models and milli else []
+        fitting = [name for name in names if is_of(kind.models, name)] if kind.models and milli else []
         room = sum(capacity[name] for name in fitting)
         for name in fitting:
             bound[name] += milli * capacity[name] // max(room, 1)

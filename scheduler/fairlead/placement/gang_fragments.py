@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.placement.fragments import accepts, domain_cost
-from fairlead.world.demand import Kind
+from fairlead.placement.fragments import domain_cost
+from fairlead.world.demand import Kind, is_of
 from fairlead.world.fleet import IntColumn, Level
 
 
@@ -35,7 +35,7 @@ class GangSlots:
     @classmethod
     def of(cls, kind: Kind, weight: int, level: Level, model: IntColumn, models: tuple[str, ...]) -> GangSlots:
         """Return a kind with nothing counted yet; `model` has the number of each node's model in `models`."""
-        suits = np.array([*(int(accepts(kind, name)) for name in models), int(not kind.models)], dtype=np.int64)
+        suits = np.array([*(int(is_of(kind.models, name)) for name in models), int(not kind.models)], dtype=np.int64)
         nothing = np.zeros(len(model), dtype=np.int64)
         return cls(kind, weight, level, suits[model], nothing, np.zeros(len(level.names), dtype=np.int64))
 

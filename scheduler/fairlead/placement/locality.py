@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-from fairlead.discovery.cpu_list import as_list, parse_list
+from fairlead.discovery.cpu_list import as_list
 from fairlead.model.hardware import Machine
 from fairlead.placement.local_shape import LocalShape, local_shape
 from fairlead.placement.nic_matching import match
@@ -220,16 +220,6 @@ class LocalTables:
     def __len__(self) -> int:
         """Return how many distinct shapes there are."""
         return len(self._by_shape)
-
-
-@lru_cache(maxsize=4096)
-def cpu_mask(text: str) -> int:
-    """Return a CPU list as a mask, 0 for the empty list and for what is none.
-
-    >>> bin(cpu_mask("0-2,8"))
-    '0b100000111'
-    """
-    return sum(1 << cpu for cpu in parse_list(text) or ())
 
 
 @lru_cache(maxsize=4096)

@@ -10,14 +10,13 @@ from fairlead.model.gang import PodShape, Role
 from fairlead.model.hardware import Gpu, Node
 from fairlead.placement.sharing import may_share
 from fairlead.topology.mig_devices import grid_of_gpu
+from fairlead.world.demand import is_of, models_of
 from fairlead.world.fleet import MAX_DEVICES, IntColumn
 
 
 def acceptable(gpu: Gpu, role: Role) -> bool:
     """Whether one device is of the model and memory that a role asks for; ``A100|H100`` is either."""
-    wanted = [part.strip() for part in role.gpu_model.casefold().split("|")]
-    have = gpu.model.casefold()
-    return any(part in have for part in wanted) and gpu.memory_bytes >= role.gpu_memory_bytes
+    return is_of(models_of(role.gpu_model), gpu.model) and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
 def offers(gpu: Gpu, role: Role) -> bool:

@@ -114,14 +114,7 @@ class FragmentScore:
 
     def rows(self, rows: IntColumn) -> NodeRows:
         """Return rows as the score sees them."""
-        columns = self._overlay.columns
-        idle = ((columns.free_mask[rows, None] >> np.arange(columns.milli.shape[1])) & 1).astype(np.bool_)
-        shared = np.where(columns.group[rows] > 0, columns.milli[rows], 0)
-        return NodeRows(
-            model=self._model[rows],
-            cpu_milli=np.maximum(columns.cpu_milli[rows], 0),
-            free_milli=np.where(idle, WHOLE, shared),
-        )
+        return NodeRows.of(self._overlay.columns, self._model, rows)
 
     def _renewed(self, role: Role) -> IntColumn:
         share = 0 if role.share is None else role.share.milli

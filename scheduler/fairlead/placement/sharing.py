@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from fairlead.model.gang import Gang, Isolation, Role, ServiceClass, Share, ShareMode
 from fairlead.model.hardware import Gpu
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.model.tenancy import Pool
+from fairlead.model.tenancy import MIG_MODES, Pool
 
 WHOLE, MIG, MPS, TIME_SLICE = "whole", "mig", ShareMode.MPS.value, ShareMode.TIME_SLICE.value
-MIG_MODES = ("static", "dynamic")
 _MEBI = 1 << 20
 
 

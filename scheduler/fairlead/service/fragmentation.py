@@ -14,7 +14,7 @@ import numpy as np
 from fairlead.model.gang import Gang
 from fairlead.placement.fragments import Fragments, NodeRows, build, largest_gang
 from fairlead.placement.remainder import model_ids
-from fairlead.world.demand import models_of
+from fairlead.world.demand import is_of, models_of
 from fairlead.world.fleet import MAX_DEVICES, WHOLE, IntColumn
 from fairlead.world.snapshot import World
 from fairlead.world.views import Fragmentation, LevelRoom
@@ -89,24 +89,13 @@ def _measure(world: World, tables: _Tables) -> Fragmentation:
     )
     by_model = {name: int(count.sum()) for name, count in counts.items()}
     shared = int(world.part_free_milli[usable].sum())
+    states = NodeRows.of(world.free, tables.model, np.flatnonzero(usable))
     return Fragmentation(
         free_gpus=sum(by_model.values()),
         shared_free_milli=shared,
-        stranded_milli=int(tables.fragments.stranded_milli(_states(world, tables, np.flatnonzero(usable))).sum()),
+        stranded_milli=int(tables.fragments.stranded_milli(states).sum()),
         largest=largest,
         pending_although_free=_pending_although_free((w.gang for w in world.waiting.everyone), by_model, shared),
-    )
-
-
-def _states(world: World, tables: _Tables, rows: IntColumn) -> NodeRows:
-    """Return rows as the score sees them, with what is free in the picture."""
-    columns = world.free
-    idle = ((columns.free_mask[rows, None] >> np.arange(columns.milli.shape[1])) & 1).astype(np.bool_)
-    shared = np.where(columns.group[rows] > 0, columns.milli[rows], 0)
-    return NodeRows(
-        model=tables.model[rows],
-        cpu_milli=np.maximum(columns.cpu_milli[rows], 0),
-        free_milli=np.where(idle, WHOLE, shared),
     )
 
 
@@ -119,8 +108,8 @@ def _pending_although_free(gangs: Iterable[Gang], by_model: dict[str, int], shar
 
     def free(models: str) -> int:
         if models not in free_of:
-            parts = models_of(models)
-            free_of[models] = sum(n for name, n in by_model.items() if any(part in name.casefold() for part in parts))
+            wanted = models_of(models)
+            free_of[models] = sum(n for name, n in by_model.items() if is_of(wanted, name))
         return free_of[models]
 
     count = 0

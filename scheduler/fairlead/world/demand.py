@@ -130,6 +130,12 @@ def models_of(text: str) -> tuple[str, ...]:
     return tuple(sorted({part for raw in text.split("|") if (part := raw.strip().casefold())}))
 
 
+def is_of(models: tuple[str, ...], name: str) -> bool:
+    """Whether a GPU's model is one of those in what `models_of` returns: its name holds one, whatever the case."""
+    folded = name.casefold()
+    return not models or any(part in folded for part in models)
+
+
 def _kind(gang: Gang, role: Role) -> Kind:
     wish = role.topology or gang.topology
     return Kind(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from fairlead.discovery.cpu_list import parse_list
+from fairlead.discovery.cpu_list import cpu_mask
 from fairlead.model.gang import Gang, Isolation, Member, PodShape, Role, Share
 
 
@@ -30,12 +29,7 @@ class Use:
     @property
     def cpu_bits(self) -> int:
         """`cpus` as bits of an integer, 0 where it is no list."""
-        return _bits(self.cpus) if self.cpus else 0
-
-
-@lru_cache(maxsize=4096)
-def _bits(cpus: str) -> int:
-    return sum(1 << cpu for cpu in parse_list(cpus) or ())
+        return cpu_mask(self.cpus) if self.cpus else 0
 
 
 def use_of(gang: Gang | None, member: Member) -> Use:
