@@ -223,6 +223,16 @@ class MemberEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointCommitted:
+    """The attempt has saved its state; what it had done by `began_ms`, when the saving began, is safe from now on."""
+
+    gang: GangId
+    attempt: int
+    at_ms: int
+    began_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemberReleased:
     """A member's devices are free: its claim was emptied, or nothing had been written for it."""
 
@@ -308,6 +318,7 @@ Event = (
     | PlaceFailed
     | MemberRunning
     | MemberEnded
+    | CheckpointCommitted
     | MemberReleased
     | Recovered
     | Remembered

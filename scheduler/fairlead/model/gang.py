@@ -166,12 +166,34 @@ def mig_milli(profile: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """How a program saves its state: every `interval_ms` by itself (0: never), or on notice by `command` or `signal`.
+
+    `pause_ms` is how long it does no work while it saves, `size_bytes` what it writes, `restart_ms` what starting again
+    from a saved state costs.
+    """
+
+    interval_ms: int = 0
+    pause_ms: int = 0
+    size_bytes: int = 0
+    restart_ms: int = 60_000
+    command: tuple[str, ...] = ()
+    signal: str = ""
+
+    @property
+    def on_notice(self) -> bool:
+        """Whether it can be asked to save before it is stopped."""
+        return bool(self.command or self.signal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gang:
     """A GangJob as the scheduler sees it, after the API server's dry run of its templates.
 
     `preemptible` False means neither preemption nor reclaim may stop it. `success_roles` empty means all roles;
     `success_any` finishes the gang when any of their members has succeeded. `mixed_models` allows members of one role
-    GPUs of different models; else all have one, because the slowest sets the pace. Times are UTC ms, durations ms.
+    GPUs of different models; else all have one, because the slowest sets the pace. `checkpoint` None cannot save
+    anything. Times are UTC ms, durations ms.
     """
 
     id: GangId
@@ -195,6 +217,7 @@ class Gang:
     success_roles: tuple[str, ...] = ()
     mixed_models: bool = False
     isolation: Isolation = Isolation.SHARED
+    checkpoint: Checkpoint | None = None
 
     @property
     def gpus(self) -> int:

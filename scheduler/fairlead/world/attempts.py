@@ -208,4 +208,5 @@ def _picture(record: GangRecord, rules: Rules) -> Running:
         gone=record.gone,
         ripe_ms=max(attempt.spared_until_ms, began + rules.min_run_ms if began is not None and rules.min_run_ms else 0),
         gpu_milli=sum(members[rank].gpu_milli for rank in attempt.holding),
+        saved_ms=attempt.saved_ms,
     )

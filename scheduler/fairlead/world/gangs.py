@@ -36,7 +36,7 @@ class Hold:
 class Attempt:
     """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released.
 
-    `failed` is rank -> why, `released` rank -> when.
+    `failed` is rank -> why, `released` rank -> when. What was done by `saved_ms` is in a committed checkpoint.
     """
 
     number: int
@@ -53,6 +53,7 @@ class Attempt:
     released: dict[int, int] = field(default_factory=dict[int, int])
     stop: StopIntended | None = None
     spared_until_ms: int = 0
+    saved_ms: int | None = None
 
     def member(self, rank: int) -> Member:
         """Return the member of that rank."""

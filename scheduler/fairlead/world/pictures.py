@@ -29,7 +29,8 @@ class Running:
 
     `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.
     From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
-    `gpu_milli` are the thousandths of a GPU that it is still charged for.
+    `gpu_milli` are the thousandths of a GPU that it is still charged for. `saved_ms` is when the latest committed
+    checkpoint began, None without one.
     """
 
     gang: GangId
@@ -52,6 +53,7 @@ class Running:
     gone: bool
     ripe_ms: int
     gpu_milli: int
+    saved_ms: int | None = None
 
     @property
     def gpus(self) -> int:

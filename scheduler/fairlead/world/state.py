@@ -234,6 +234,8 @@ class ClusterState:
                     attempt.succeeded.add(rank)
                 elif rank not in attempt.succeeded:
                     attempt.failed.setdefault(rank, fact.detail)
+            case ev.CheckpointCommitted(began_ms=began_ms):  # the saving of one that began later may have ended before
+                attempt.saved_ms = max(attempt.saved_ms or 0, min(began_ms, fact.at_ms))
             case ev.MemberReleased(rank=rank):
                 self._release(record, attempt, rank, fact.at_ms)
             case ev.PlaceFailed():
