@@ -224,12 +224,16 @@ class MemberEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointCommitted:
-    """The attempt has saved its state; what it had done by `began_ms`, when the saving began, is safe from now on."""
+    """A program says that the state in which it was at `began_ms` is safe: its manifest is complete.
+
+    `step` is its own count. Only a claim: `fairlead.world.checkpoints` says which ones count.
+    """
 
     gang: GangId
     attempt: int
     at_ms: int
     began_ms: int
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,10 +167,12 @@ def mig_milli(profile: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """How a program saves its state: every `interval_ms` by itself (0: never), or on notice by `command` or `signal`.
+    """How a program saves its state: every `interval_ms` by itself (0: it does not say), or on notice before a stop.
 
-    `pause_ms` is how long it does no work while it saves, `size_bytes` what it writes, `restart_ms` what starting again
-    from a saved state costs.
+    It hears of a notice through a file that it watches (`watches`) and goes on running, or while its pods are being
+    deleted: the kubelet runs `command` or sends `signal`. `pause_ms` is how long it does no work while it saves,
+    `size_bytes` what it writes (0: not declared), `restart_ms` what starting again from a saved state costs; measured
+    values replace these. `path` is where it writes. `reshards`: another number of members than wrote it may read it.
     """
 
     interval_ms: int = 0
@@ -179,11 +181,14 @@ class Checkpoint:
     restart_ms: int = 60_000
     command: tuple[str, ...] = ()
     signal: str = ""
+    watches: bool = False
+    path: str = ""
+    reshards: bool = False
 
     @property
     def on_notice(self) -> bool:
         """Whether it can be asked to save before it is stopped."""
-        return bool(self.command or self.signal)
+        return bool(self.watches or self.command or self.signal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +197,9 @@ class Gang:
 
     `preemptible` False means neither preemption nor reclaim may stop it. `success_roles` empty means all roles;
     `success_any` finishes the gang when any of their members has succeeded. `mixed_models` allows members of one role
-    GPUs of different models; else all have one, because the slowest sets the pace. `checkpoint` None cannot save
-    anything. Times are UTC ms, durations ms.
+    GPUs of different models; else all have one, because the slowest sets the pace. `checkpoint` None: it saves nothing.
+    `grace_ms` is how long a stop waits for a checkpoint once the program was told, 0 for not at all. Times are UTC ms,
+    durations ms.
     """
 
     id: GangId
@@ -218,6 +224,7 @@ class Gang:
     mixed_models: bool = False
     isolation: Isolation = Isolation.SHARED
     checkpoint: Checkpoint | None = None
+    grace_ms: int = 0
 
     @property
     def gpus(self) -> int:

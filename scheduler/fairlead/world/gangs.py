@@ -67,7 +67,8 @@ class GangRecord:
     `line` is where it stands in its queue, with all others that ask for the same and so have the same refusal; it came
     in after `joined` refusals of that line. `arrived` is the state's version when it came or changed what it asks for.
     `attempts` numbers the latest attempt, `concluded` the latest that is over. `retry_at_ms` is the end of its backoff.
-    `past_gpu_ms` counts ended attempts, `lost_gpu_ms` those that were stopped before they finished.
+    `past_gpu_ms` counts ended attempts, `lost_gpu_ms` what of them was in no checkpoint when they were stopped. Claims
+    of checkpoints that do not count are counted in `false_claims`; `false_claim` says what was wrong with the last one.
     """
 
     id: GangId
@@ -92,6 +93,8 @@ class GangRecord:
     finished_ms: int | None = None
     past_gpu_ms: int = 0
     lost_gpu_ms: int = 0
+    false_claims: int = 0
+    false_claim: str = ""
     history: list[str] = field(default_factory=list[str])
 
     @property

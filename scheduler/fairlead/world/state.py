@@ -19,6 +19,7 @@ from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
+from fairlead.world.progress import note_all_running, note_progress
 from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
 
@@ -220,22 +221,8 @@ class ClusterState:
 
     def _apply_attempt(self, record: GangRecord, attempt: Attempt, fact: ev.Event) -> None:
         match fact:
-            case ev.Bound(at_ms=at_ms):
-                if record.phase is Phase.PLACING:
-                    attempt.bound_ms = at_ms
-                    record.failures_in_row = 0
-                    record.step(Step.BOUND)
-            case ev.MemberRunning(rank=rank):
-                if rank not in attempt.succeeded and rank not in attempt.failed:
-                    attempt.running.add(rank)
-            case ev.MemberEnded(rank=rank):
-                attempt.running.discard(rank)
-                if fact.succeeded:
-                    attempt.succeeded.add(rank)
-                elif rank not in attempt.succeeded:
-                    attempt.failed.setdefault(rank, fact.detail)
-            case ev.CheckpointCommitted(began_ms=began_ms):  # the saving of one that began later may have ended before
-                attempt.saved_ms = max(attempt.saved_ms or 0, min(began_ms, fact.at_ms))
+            case ev.Bound() | ev.MemberRunning() | ev.MemberEnded() | ev.CheckpointCommitted():
+                note_progress(record, attempt, fact)
             case ev.MemberReleased(rank=rank):
                 self._release(record, attempt, rank, fact.at_ms)
             case ev.PlaceFailed():
@@ -343,15 +330,12 @@ class ClusterState:
         gpu_ms = gpu_milli * max(0, at_ms - attempt.since_ms) // 1000
         record.past_gpu_ms += gpu_ms
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
-            record.lost_gpu_ms += gpu_ms
+            unsaved_ms = max(0, at_ms - max(attempt.since_ms, attempt.saved_ms or 0))
+            record.lost_gpu_ms += gpu_milli * unsaved_ms // 1000
 
     def _advance(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
         """Take the steps that follow from what is known of the members."""
-        everyone = len(attempt.placement.members)
-        if record.phase is Phase.STARTING and len(attempt.running | attempt.succeeded) == everyone:
-            attempt.all_running_ms = at_ms if attempt.all_running_ms is None else attempt.all_running_ms
-            record.started_ms = at_ms if record.started_ms is None else record.started_ms
-            record.step(Step.ALL_RUNNING)
+        note_all_running(record, attempt, at_ms)
         if record.phase is Phase.STOPPING and all(attempt.member(r).node in self.lost for r in attempt.holding):
             self._conclude(record, attempt, at_ms)
 
