@@ -25,7 +25,7 @@ from fairlead.model import events as ev
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName
 from fairlead.model.partitions import MigGeometry, MigInstance, parse_device
 from fairlead.topology import fleets
-from fairlead.topology.mig_devices import device_name, grid_of_gpu, part_of, taken_state
+from fairlead.topology.mig_devices import device_name, grid_of_gpu, part_of
 from fairlead.topology.mig_grid import full_grid, grid_of
 from fairlead_operator.custom_objects import NodeTopology
 from fairlead_operator.decode_nodes import decode_topology, slice_devices
@@ -143,7 +143,6 @@ def test_slices_of_static_mig_name_the_instances_and_their_gpu_is_not_whole() ->
     with pytest.raises(KeyError):
         device_name(plain, "1g.10gb", 0)
     assert grid_of_gpu(plain) is None
-    assert taken_state(found, [("1g.10gb", 2)]) == found.put(0, "1g.10gb", 2)
 
 
 def test_slices_of_dynamic_mig_name_placements_and_only_those_are_given() -> None:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mig_grids import A100_80, HOUR, PLAIN, cut_grid, grid
+from mig_packings import choose_device, pack_offline, pack_online
 from topology_files import data_file
 
 from fairlead.discovery.mig_tables import profiles_of
-from fairlead.placement.mig_pack import choose_device, pack_offline, pack_online
-from fairlead.placement.mig_plan import WHOLE, Demand, PlanDevice, demand_mix, plan_recuts, stranded_milli
+from fairlead.placement.mig_plan import WHOLE, Demand, PlanDevice, plan_recuts, stranded_milli
 
 # --- packing
 
@@ -213,4 +213,3 @@ def test_stranded_capacity_is_what_no_queued_shape_can_use() -> None:
     cut = cut_grid(A100_80, ("2g.20gb", 0), ("3g.40gb", 4))
     assert cut is not None
     assert cut.stranded(["3g.40gb"])[0] == 4, "the 2g that nobody wants, and two units that are not cut"
-    assert demand_mix([wants("1g.10gb", 2), wants(WHOLE, 3), wants("1g.10gb", 1)]) == (("1g.10gb", 3),)

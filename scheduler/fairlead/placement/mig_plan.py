@@ -6,7 +6,6 @@ more GPU-time than cutting costs. The search is greedy, best gain first: good, n
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -297,12 +296,3 @@ class _Planner:
         )
         grid = grid_of(MigGeometry(enabled=True, pending=True, profiles=device.profiles, instances=instances))
         return 1000 if grid is None else stranded_milli(grid, np.zeros(1, dtype=np.int64), self._wanted)
-
-
-def demand_mix(demand: Sequence[Demand]) -> tuple[tuple[str, int], ...]:
-    """Return queued demand as a mix for `Grid.add`: instances by profile, sorted; whole GPUs are left out."""
-    counts: Counter[str] = Counter()
-    for item in demand:
-        if item.profile != WHOLE and item.count > 0:
-            counts[item.profile] += item.count
-    return tuple(sorted(counts.items()))

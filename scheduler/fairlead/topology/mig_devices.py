@@ -54,11 +54,3 @@ def part_of(gpus: Iterable[Gpu], device: str) -> tuple[Gpu, str, int] | None:
             if instance.device == device and instance.profile in names:
                 return gpu, names[instance.profile], instance.start
     return None
-
-
-def taken_state(grid: Grid, taken: Iterable[tuple[str, int]]) -> int | None:
-    """Return the state in which these (profile, start) are taken, each once; None where they cannot be together.
-
-    A device whose allocations contradict its grid must be given to nobody until they agree.
-    """
-    return grid.state_of(sorted(set(taken)))

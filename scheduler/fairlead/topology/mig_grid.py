@@ -251,27 +251,10 @@ def _static(profiles: tuple[MigProfile, ...], placed: tuple[tuple[int, int], ...
     return _build(usable, [(row, start) for start, row in slots], _units(usable), ())
 
 
-def mig_milli(grid: Grid, profile: str) -> int:
-    """Return thousandths of a GPU that an instance counts for: its part of compute or memory, whichever is larger.
-
-    Rounded up. Instances that fill a GPU may add to more than 1000: 4g and 3g are 4 and 3 of 7 slices of compute, but
-    half the memory each. `grid_milli` never does.
-    """
-    found = grid.profile(profile)
-    if found is None:
-        return 0
-    compute = max((p.slices * p.most for p in grid.profiles), default=0)
-    return max(_up(found.slices, compute), _up(found.size, grid.units))
-
-
 def grid_milli(grid: Grid, profile: str) -> int:
     """Return thousandths of a GPU's grid that an instance takes; those of one GPU never add to more than 1000."""
     found = grid.profile(profile)
     return 0 if found is None or not grid.units else 1000 * found.size // grid.units
-
-
-def _up(part: int, whole: int) -> int:
-    return min(1000, -(-1000 * part // whole)) if whole else 0
 
 
 def _by_name(profiles: Sequence[MigProfile]) -> tuple[MigProfile, ...]:
