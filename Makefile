@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench-binding: setup controlplane  ## pods bound per second on a real API server
 
 bench-openb: setup  ## pack the public openb lists by our policy and the published ones (ARGS=--write renews the page)
 	@$(BIN)/python tests/bench_openb.py $(ARGS)
+
+bench-replay: setup  ## replay the public job traces by published rules and by ours (ARGS=--write renews the page)
+	@$(BIN)/python tests/bench_replay.py $(ARGS)
 
 clean:  ## remove what was made here (the control plane's cache lies elsewhere and stays)
 	@rm -rf .venv .uv-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

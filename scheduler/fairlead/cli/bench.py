@@ -17,6 +17,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "reclaim",
         "Decide who makes room for half of a full fleet.",
     ),
+    "replay": (
+        "fairlead.cli.bench_replay",
+        "replay",
+        "Replay a published trace of jobs by a published rule, or by the product's own.",
+    ),
     "scale": ("fairlead.cli.bench_scale", "scale", "Decide about a fixed backlog on fleets of several sizes."),
 }
 

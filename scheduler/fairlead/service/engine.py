@@ -7,7 +7,7 @@ intentions before anybody performs them, so that the next cycle already knows of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,6 +26,9 @@ from fairlead.service.ports import Performable
 from fairlead.world.snapshot import Photographer, World
 from fairlead.world.state import ClusterState
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
+
+Decider = Callable[[World, Memo], Plan]
+"""Like `fairlead.planning.decide.decide`; a benchmark that replays another scheduler's rule brings its own."""
 
 VIEWS_PER_CYCLE = 512
 """So that a backlog which comes all at once does not keep the next gang waiting while it is described."""
@@ -52,8 +55,9 @@ class Cycle:
 class Engine:
     """State and the function that decides about it."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(self, rules: Rules | None = None, *, decider: Decider = decide) -> None:
         """Start with an empty state."""
+        self._decide = decider
         self.state = ClusterState(rules or Rules())
         self._photographer = Photographer(self.state)
         self._memo = Memo()
@@ -74,7 +78,7 @@ class Engine:
     def cycle(self, now_ms: int) -> Cycle:
         """Decide one slice and apply its intentions."""
         world = self.world(now_ms)
-        plan = decide(world, self._memo)
+        plan = self._decide(world, self._memo)
         bad = violations(plan, world)
         refused = _with_their_kind(plan, {violation.effect for violation in bad})
         facts: list[Event] = []

@@ -12,14 +12,16 @@ Span = tuple[int, int]
 class Behaviour:
     """Times in ms and fault rates in thousandths of the occasions.
 
-    `bind_ms` is from the first write of a placement to its last binding, `start_ms` from binding to Running,
-    `grace_ms` from the request to stop until the pod is gone, `release_ms` from a pod's own end until its claim is
-    emptied, `watch_ms` how late a fact reaches us that our own writes did not cause, `detection_ms` how long a dead
-    node goes unnoticed, `cleanup_ms` how long the pods of a removed node linger.
+    `bind_ms` is from the first write of a placement to its last binding, `start_ms` from binding to Running, `end_ms`
+    how much later than the gang's time a member's program ends, `grace_ms` from the request to stop until the pod is
+    gone, `release_ms` from a pod's own end until its claim is emptied, `watch_ms` how late a fact reaches us that our
+    own writes did not cause, `detection_ms` how long a dead node goes unnoticed, `cleanup_ms` how long the pods of a
+    removed node linger.
     """
 
     bind_ms: Span = (20, 400)
     start_ms: Span = (2_000, 20_000)
+    end_ms: Span = (0, 500)
     grace_ms: Span = (500, 5_000)
     release_ms: Span = (200, 2_000)
     watch_ms: Span = (1, 80)

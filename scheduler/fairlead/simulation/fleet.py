@@ -259,7 +259,9 @@ class Fleet:
         elif plan.run_ms is not None:
             for member in members:
                 end = self._ends(pods, member.rank, succeeded=True)
-                self._at(now_ms + plan.run_ms + self._draw("release", (0, 500)), self._on_node(member.node, end))
+                self._at(
+                    now_ms + plan.run_ms + self._draw("release", self.behaviour.end_ms), self._on_node(member.node, end)
+                )
 
     def _ends(self, pods: Pods, rank: int, *, succeeded: bool) -> _Action:
         def act(now_ms: int) -> Sequence[Event]:
