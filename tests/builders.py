@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+import queue_words
 from mig_grids import A100_80, cut_gpus
 
 from fairlead.model import events as ev
@@ -146,8 +147,9 @@ def pool(text: str = "", name: str = "fleet") -> Pool:
 
 
 def queue(name: str, text: str = "") -> Queue:
-    """guaranteed=, limit=, weight=, parent=, ns=a,b (its own name unless said), classes=, priorities=."""
-    _, named = words(text)
+    """guaranteed=, limit=, weight=, parent=, ns=a,b (its own name unless said), classes=, priorities=; and the
+    words of `queue_words`."""
+    plain, named = words(text)
     return Queue(
         name=name,
         parent=named.get("parent", ""),
@@ -157,6 +159,7 @@ def queue(name: str, text: str = "") -> Queue:
         namespaces=tuple(n for n in named.get("ns", name).split(",") if n),
         priority_classes=tuple(named["priorities"].split(",")) if "priorities" in named else None,
         service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
+        caps=queue_words.caps(plain, named),
     )
 
 
@@ -164,9 +167,9 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (must),
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
-    restarts=, success=any, counts=role; fixed (not preemptible), mixed (models), strict (isolation), suspended,
-    norestart. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is three of
-    them.
+    restarts=, success=any, counts=role, user=, groups=a,b; fixed (not preemptible), mixed (models), strict (isolation),
+    suspended, norestart. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is
+    three of them.
 
     What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
     """
@@ -196,6 +199,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         success_roles=(named["counts"],) if "counts" in named else (),
         mixed_models="mixed" in plain,
         isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
+        user=named.get("user", ""),
+        groups=tuple(g for g in named.get("groups", "").split(",") if g),
     )
 
 

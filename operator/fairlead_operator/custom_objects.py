@@ -218,6 +218,28 @@ class NamespaceSet(Record, frozen=True, kw_only=True):
     selector: LabelSelector | None = None
 
 
+class RateSpec(Record, frozen=True, kw_only=True):
+    """How fast jobs may come; no burst means as many at once as in a minute."""
+
+    per_minute: int = 1
+    burst: int | None = None
+
+
+class ClassCapSpec(Record, frozen=True, kw_only=True):
+    """Most jobs of one service class that stand in line."""
+
+    service_class: str = ""
+    max_pending: int = 0
+
+
+class NamedCapSpec(Record, frozen=True, kw_only=True):
+    """What one user, or one group together, may have running."""
+
+    name: str = ""
+    max_jobs: int | None = None
+    max_gpus: int | None = None
+
+
 class QueueSpec(Record, frozen=True, kw_only=True):
     """What the platform team grants."""
 
@@ -226,6 +248,14 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     namespaces: NamespaceSet = NamespaceSet()
     priority_classes: list[str] | None = None
     service_classes: list[str] | None = None
+    tenant_kind: str = ""
+    max_jobs: int | None = None
+    max_pending: int | None = None
+    max_pending_by_class: list[ClassCapSpec] = []
+    submit_rate: RateSpec | None = None
+    on_overflow: str = "Defer"
+    users: list[NamedCapSpec] = []
+    groups: list[NamedCapSpec] = []
 
 
 class Conditions(Record, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import (
+    GROUPS_ANNOTATION,
+    USER_ANNOTATION,
     Gang,
     GangId,
     Isolation,
@@ -22,6 +24,7 @@ from fairlead.model.gang import (
     ShareMode,
     Slices,
     TopologyRequest,
+    groups_of,
 )
 from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
@@ -38,6 +41,7 @@ from fairlead_operator.custom_objects import (
     RoleSpec,
     TopologySpec,
 )
+from fairlead_operator.decode_queues import queue_caps, tenant_kind
 from fairlead_operator.objects import LabelSelector, PriorityClass, time_ms
 from fairlead_operator.pod_shape import Problem
 
@@ -101,6 +105,8 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         success_roles=tuple(spec.success_policy.roles),
         mixed_models=spec.mixed_models,
         isolation=Isolation(spec.isolation),
+        user=job.metadata.annotations.get(USER_ANNOTATION, ""),
+        groups=groups_of(job.metadata.annotations.get(GROUPS_ANNOTATION, "")),
     )
 
 
@@ -289,6 +295,8 @@ def decode_queue(found: QueueObject, namespaces: Mapping[str, Mapping[str, str]]
         namespaces=tuple(sorted(listed)),
         priority_classes=None if spec.priority_classes is None else tuple(spec.priority_classes),
         service_classes=_service_classes(f"Queue {name}", spec.service_classes),
+        kind=tenant_kind(name, spec),
+        caps=queue_caps(name, spec),
     )
 
 

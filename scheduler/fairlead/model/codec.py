@@ -104,7 +104,9 @@ def subject(record: Record) -> str:
             return record.queue.name
         case events.PoolSeen():
             return record.pool.name
-        case events.QueueGone() | events.PoolGone():
+        case events.ExceptionSeen():
+            return record.exception.name
+        case events.QueueGone() | events.PoolGone() | events.ExceptionGone():
             return record.name
         case events.GangSeen():
             return record.gang.id

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
+
+
+class TenancyFact:
+    """About who may have how much: queues, exceptions, pools."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +69,7 @@ class ForeignDevices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSeen:
+class QueueSeen(TenancyFact):
     """A queue is there, like this."""
 
     queue: Queue
@@ -70,7 +77,7 @@ class QueueSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueGone:
+class QueueGone(TenancyFact):
     """A queue was deleted."""
 
     name: str
@@ -78,7 +85,23 @@ class QueueGone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSeen:
+class ExceptionSeen(TenancyFact):
+    """A quota exception is there, like this."""
+
+    exception: QuotaException
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExceptionGone(TenancyFact):
+    """A quota exception was deleted: it acts no more, whatever its end was to be."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSeen(TenancyFact):
     """A pool is there, like this."""
 
     pool: Pool
@@ -86,7 +109,7 @@ class PoolSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolGone:
+class PoolGone(TenancyFact):
     """A pool was deleted."""
 
     name: str
@@ -308,6 +331,8 @@ Event = (
     | ForeignDevices
     | QueueSeen
     | QueueGone
+    | ExceptionSeen
+    | ExceptionGone
     | PoolSeen
     | PoolGone
     | GangSeen

@@ -12,6 +12,17 @@ GangId = NewType("GangId", str)
 """The uid of a GangJob; names are for people and may be used again."""
 
 
+USER_ANNOTATION = "fairlead.dev/user"
+"""Who submits a job; the chart's admission policy lets nobody write another's name."""
+GROUPS_ANNOTATION = "fairlead.dev/groups"
+"""Groups of that user, with commas between; the policy lets nobody write one that they are not in."""
+
+
+def groups_of(text: str) -> tuple[str, ...]:
+    """Return the groups that an annotation lists, sorted, each once."""
+    return tuple(sorted({name.strip() for name in text.split(",")} - {""}))
+
+
 class ServiceClass(StrEnum):
     """What kind of work a gang is; a Pool says which classes it serves."""
 
@@ -198,7 +209,8 @@ class Gang:
     `preemptible` False means neither preemption nor reclaim may stop it. `success_roles` empty means all roles;
     `success_any` finishes the gang when any of their members has succeeded. `mixed_models` allows members of one role
     GPUs of different models; else all have one, because the slowest sets the pace. `checkpoint` None: it saves nothing.
-    `grace_ms` is how long a stop waits for a checkpoint once the program was told, 0 for not at all. Times are UTC ms,
+    `grace_ms` is how long a stop waits for a checkpoint once the program was told, 0 for not at all. `user` is who
+    submitted it, "" where that is not known, `groups` those they are in. Times are UTC ms,
     durations ms.
     """
 
@@ -225,6 +237,8 @@ class Gang:
     isolation: Isolation = Isolation.SHARED
     checkpoint: Checkpoint | None = None
     grace_ms: int = 0
+    user: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:

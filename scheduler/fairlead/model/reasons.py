@@ -66,6 +66,12 @@ class Reason(Enum):
         "spec.serviceClass: queue {queue} does not list {name}",
         "use one of: {allowed}",
     )
+    ABOVE_CAP = (
+        "AboveUserCap",
+        Kind.NEVER,
+        "the gang needs {need} GPUs; {who} may have {limit} in queue {queue}",
+        "ask for fewer GPUs, or ask the owner of queue {queue} for a higher cap",
+    )
     SHARE_MEMORY_UNENFORCED = (
         "ShareMemoryUnenforced",
         Kind.INVALID,
@@ -159,6 +165,24 @@ class Reason(Enum):
         Kind.NOT_NOW,
         "queue {queue} holds {used} of its limit of {limit} GPUs; the gang needs {need}",
         "wait for your own jobs to end, or ask for a higher limit",
+    )
+    QUEUE_MISPLACED = (
+        "QueueMisplaced",
+        Kind.NOT_NOW,
+        "queue {queue} takes nobody in: {field}: {problem}",
+        "an administrator must mend the Queue: {mend}",
+    )
+    QUEUE_AT_MAX_JOBS = (
+        "QueueAtMaxJobs",
+        Kind.NOT_NOW,
+        "queue {queue} has {used} of at most {limit} jobs running",
+        "wait for one of them to end, or ask for a higher spec.maxJobs",
+    )
+    USER_AT_CAP = (
+        "UserAtCap",
+        Kind.NOT_NOW,
+        "{who} has {used} of {limit} {what} in queue {queue}; the gang needs {need}",
+        "wait for your own jobs to end, or ask the owner of queue {queue} for a higher cap",
     )
     NOT_ENOUGH_FREE = (
         "NotEnoughFree",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairlead.model.gang import ServiceClass
+from fairlead.model.queue_caps import NO_CAPS, QueueCaps, TenantKind
 
 SHARING_MODES = ("time-slice", "mps", "mig")
 """How parts of a GPU may be handed out."""
@@ -19,7 +20,7 @@ class Queue:
     """A queue's quota in whole GPUs. `limit_gpus` None is no limit; `weight` shares what nobody is guaranteed.
 
     `namespaces` are all that may submit (selectors already resolved); `priority_classes` and `service_classes`
-    None means any.
+    None means any. `kind` says what it stands for, `caps` what holds beside the quota.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Queue:
     namespaces: tuple[str, ...] = ()
     priority_classes: tuple[str, ...] | None = None
     service_classes: tuple[ServiceClass, ...] | None = None
+    kind: TenantKind | None = None
+    caps: QueueCaps = NO_CAPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +72,10 @@ class Pool:
 
 def ancestors(queue: str, queues: dict[str, Queue]) -> tuple[str, ...]:
     """Return `queue` and all queues above it, nearest first; a cycle or a missing parent ends the walk."""
-    seen: list[str] = []
+    seen: dict[str, None] = {}
     name = queue
     while name in queues and name not in seen:
-        seen.append(name)
+        seen[name] = None
         name = queues[name].parent
     return tuple(seen)
 

@@ -12,6 +12,10 @@ def admission(gang: Gang, world: World) -> Refusal | None:
     queue = world.queues.get(gang.queue)
     if queue is None:
         return refuse(Reason.UNKNOWN_QUEUE, queue=gang.queue, namespace=gang.namespace)
+    problem = world.force.problems.get(queue.name)
+    if problem is not None and problem.closed:
+        told = {"field": problem.field, "problem": problem.problem, "mend": problem.mend}
+        return refuse(Reason.QUEUE_MISPLACED, queue=queue.name, **told)
     if gang.namespace not in queue.namespaces:
         return refuse(Reason.NAMESPACE_NOT_ALLOWED, queue=queue.name, namespace=gang.namespace)
     allowed = queue.priority_classes

@@ -27,6 +27,7 @@ from fairlead.placement.refusals import unknown_level, why_never, why_not_now
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
 from fairlead.planning.admission import admission
+from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.plan import Plan
 from fairlead.units import gpus_of
@@ -82,7 +83,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     effects, due = care(world)
     cycle = _Cycle(world, memo or Memo(), effects)
     more, cut, looked = cycle.run()
-    later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms]
+    later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms]
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     wake = min((moment for moment in later if moment is not None), default=None)
     return Plan(version=world.version, effects=tuple(cycle.effects), more=more, cut=cut, looked=looked, wake_at_ms=wake)
@@ -98,14 +99,15 @@ class _Cycle:
         self.placer = memo.placer_for(world)
         self.overlay = self.placer.overlay
         self.spared: set[GangId] = {effect.gang for effect in effects if isinstance(effect, Stop)}
+        tree = memo.tree_for(world)
+        self.caps = Caps(world, tree.chains)
         pending = [
             (ask.example.queue, ask.gpu_milli)
             for ask in world.waiting.asked.values()
-            if admission(ask.example, world) is None
+            if admission(ask.example, world) is None and not self.caps.jobs_are_full(ask.example.queue)
         ]
         ended = [attempt for attempt in world.running.doubtful if attempt.gang in self.spared]
         leaving = [(attempt.queue, attempt.gpu_milli) for attempt in (*world.running.stopping, *ended)]
-        tree = memo.tree_for(world)
         self.standing = Standing(world.capacity_milli, tree, world.queue_gpu_milli, pending, leaving)
         self.stops_left = world.rules.stops_per_cycle
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
@@ -139,6 +141,7 @@ class _Cycle:
             gang = waiting.gang
             gpu_milli = nomination.placement.gpu_milli
             stays = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli) is None
+            stays = stays and self.caps.refusal(gang, gpu_milli) is None
             if stays and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
             elif self.world.now_ms >= nomination.until_ms or not self._any_runs(nomination.victims):
@@ -149,6 +152,7 @@ class _Cycle:
             assert waiting.nomination is not None, waiting
             self.overlay.take_placement(waiting.gang, waiting.nomination.placement)
             self.standing.hope(waiting.gang.queue, waiting.nomination.placement.gpu_milli)
+            self.caps.charge(waiting.gang, waiting.nomination.placement.gpu_milli)
             self.spared.update(victim for victim, _ in waiting.nomination.victims)
 
     def _any_runs(self, victims: Iterable[tuple[GangId, int]]) -> bool:
@@ -193,7 +197,8 @@ class _Cycle:
         feasibility = self.placer.feasibility
         if self.standing.limit_hit(gang.queue, feasibility.charge(gang, fewest=True)) is not None:
             return Answer()
-        allowed = _within(gang, self.standing.room_within_limits(gang.queue), feasibility)
+        rooms = (self.standing.room_within_limits(gang.queue), self.caps.room_milli(gang))
+        allowed = _within(gang, min((room for room in rooms if room is not None), default=None), feasibility)
         return self.placer.place(allowed)
 
     def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
@@ -222,7 +227,7 @@ class _Cycle:
         if never is not None:
             need, limit = gpus_of(fewest), gpus_of(never.limit_milli)
             return refuse(Reason.ABOVE_LIMIT, need=need, queue=never.queue, limit=limit)
-        return None
+        return self.caps.refusal(gang, fewest)
 
     def _take(self, waiting: Waiting, placement: Placement) -> None:
         gang, gpu_milli = waiting.gang, placement.gpu_milli
@@ -238,6 +243,7 @@ class _Cycle:
             )
         )
         self.standing.charge(gang.queue, gpu_milli)
+        self.caps.charge(gang, gpu_milli)
         self.pods_left -= len(placement.members)
 
     def _make_room(self, waiting: Waiting) -> bool:
@@ -245,6 +251,8 @@ class _Cycle:
         gang = waiting.gang
         if not self.world.rules.preemption_on or self.stops_left <= 0:
             return False
+        if self.caps.refusal(gang, self.placer.feasibility.charge(gang)) is not None:
+            return False  # room is made for all replicas, and its user may not have so many
         room = find_room(
             gang, self.world, self.placer, self.standing, self.spared, self.memo.room, at_most=self.stops_left
         )
@@ -266,6 +274,7 @@ class _Cycle:
             self.spared.add(victim.gang)
             self.standing.leave(victim.queue, victim.gpu_milli)
         self.standing.hope(gang.queue, room.placement.gpu_milli)
+        self.caps.charge(gang, room.placement.gpu_milli)
         self.overlay.take_placement(gang, room.placement)
         domain = room.placement.domain or "the cluster"
         self.effects.append(

@@ -17,6 +17,7 @@ from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.ordering.fair_share import entitlements
 from fairlead.planning.plan import Plan
+from fairlead.planning.verify_caps import CapTally, check_caps, most_gpus
 from fairlead.planning.verify_places import Places, check_member, check_wishes
 from fairlead.units import gpus_of
 from fairlead.world.snapshot import Running, World
@@ -37,6 +38,7 @@ class _Tally:
     """What the plan has taken so far, counted anew."""
 
     places: Places = field(default_factory=Places)
+    caps: CapTally = field(default_factory=CapTally)
     charged: dict[str, int] = field(default_factory=dict[str, int])
     above: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     remaining: dict[str, int] = field(default_factory=dict[str, int])
@@ -159,9 +161,10 @@ def _check_rights(gang: Gang, gpu_milli: int, world: World, tally: _Tally) -> It
         return
     _charge(queue.name, gpu_milli, tally)
     for above in tally.above[queue.name]:
-        limit, used = world.queues[above].limit_gpus, tally.charged[above]
+        limit, used = most_gpus(above, world, tally.caps), tally.charged[above]
         if limit is not None and used > 1000 * limit:
             yield f"{gang.full_name}: queue {above} would hold {gpus_of(used)} GPUs, its limit is {limit}"
+    yield from check_caps(gang, gpu_milli, world, tally.above, tally.caps)
 
 
 def _charge(queue: str, gpu_milli: int, tally: _Tally) -> None:

@@ -15,6 +15,8 @@ import yaml
 from fairlead.errors import UnreadableInput
 from fairlead.model.events import Event, GangSeen, PoolSeen, QueueSeen
 from fairlead.model.gang import (
+    GROUPS_ANNOTATION,
+    USER_ANNOTATION,
     Gang,
     GangId,
     Isolation,
@@ -26,6 +28,7 @@ from fairlead.model.gang import (
     ShareMode,
     Slices,
     TopologyRequest,
+    groups_of,
 )
 from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
@@ -35,6 +38,7 @@ from fairlead.simulation.behaviour import Run
 from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
 from fairlead.simulation.pool_yaml import pool_of, service_classes
+from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.units import thousandths
 
 API_VERSION = "fairlead.dev/v1alpha1"
@@ -50,7 +54,7 @@ _UNSUPPORTED = {
     "deadline": "remove it, or bound the run with spec.duration",
     "ttl": "remove it and delete the finished GangJob yourself",
 }
-_QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "maxJobs", "maxPending", "promise")
+_QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "promise")
 
 NewId = Callable[[str, str], GangId]
 """(namespace, name) -> the uid that an API server would give."""
@@ -156,6 +160,7 @@ def _gang(
         spec.fail("priorityClassName", f"there is no PriorityClass {priority_class!r}; use one of: {known}")
     service_class = ServiceClass(spec.choice("serviceClass", _CLASSES, "training"))
     success, failure = spec.inner("successPolicy"), spec.inner("failurePolicy")
+    notes = meta.inner("annotations")
     policy = spec.inner("preemption")
     default_policy = "Never" if service_class is ServiceClass.SERVING else "Allowed"
     gang = Gang(
@@ -180,6 +185,8 @@ def _gang(
         success_roles=success.texts("roles") or (),
         mixed_models=spec.boolean("mixedModels", False),
         isolation=Isolation(spec.choice("isolation", tuple(Isolation), Isolation.SHARED)),
+        user=notes.text(USER_ANNOTATION, ""),
+        groups=groups_of(notes.text(GROUPS_ANNOTATION, "")),
     )
     for part in (spec, success, failure, policy, document):
         part.done()
@@ -309,6 +316,8 @@ def _queue(document: Fields) -> Queue:
         namespaces=namespaces.texts("names") or (),
         priority_classes=spec.texts("priorityClasses"),
         service_classes=None if classes is None else service_classes(spec, classes),
+        kind=tenant_kind(spec),
+        caps=queue_caps(spec),
     )
     namespaces.done()
     spec.done()

@@ -25,10 +25,12 @@ from fairlead.model.events import (
 )
 from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
+from fairlead.model.queue_tree import tree_problems
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue
 from fairlead.simulation.fields import Fields
 from fairlead.simulation.pool_yaml import budgets, service_classes, sharing_words
+from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
 from fairlead.topology import fleet_machines, fleets
 
@@ -302,6 +304,8 @@ def _queue(item: Fields) -> Queue:
         namespaces=(name,) if namespaces is None else namespaces,
         priority_classes=item.texts("priorityClasses"),
         service_classes=_service_classes(item),
+        kind=tenant_kind(item),
+        caps=queue_caps(item),
     )
     item.ignore("limit")
     item.done()
@@ -309,18 +313,12 @@ def _queue(item: Fields) -> Queue:
 
 
 def _queues_hang_together(document: Fields, queues: tuple[Queue, ...]) -> None:
-    parents = {queue.name: queue.parent for queue in queues}
-    if len(parents) != len(queues):
+    by_name = {queue.name: queue for queue in queues}
+    if len(by_name) != len(queues):
         document.fail("queues", "two queues have the same name; rename one")
-    for name, parent in parents.items():
-        if parent and parent not in parents:
-            document.fail("queues", f"the parent {parent!r} of {name!r} is not among them; add it")
-        above, seen = parent, {name}
-        while above:
-            if above in seen:
-                document.fail("queues", f"{name!r} is above itself; mend its parent")
-            seen.add(above)
-            above = parents[above]
+    for name, problem in tree_problems(by_name).items():
+        field = problem.field.removeprefix("spec.").removeprefix("resources[gpu].")
+        document.fail("queues", f"{name}.{field}: {problem.problem}; {problem.mend}")
 
 
 def _service_classes(item: Fields) -> tuple[ServiceClass, ...] | None:

@@ -217,6 +217,8 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         preemptible=item.boolean("preemptible", True),
         mixed_models=item.boolean("mixedModels", False),
         isolation=Isolation(item.choice("isolation", tuple(i.value for i in Isolation), Isolation.SHARED.value)),
+        user=item.text("user", ""),
+        groups=tuple(sorted(set(item.texts("groups") or ()))),
     )
 
 

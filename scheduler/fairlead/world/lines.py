@@ -26,6 +26,8 @@ def request_of(gang: Gang) -> Request:
         gang.topology,
         gang.mixed_models,
         gang.isolation,
+        gang.user,
+        gang.groups,
     )
 
 

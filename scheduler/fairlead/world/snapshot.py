@@ -18,7 +18,9 @@ from fairlead.world.backlog import Backlog, Lines
 from fairlead.world.demand import Mix
 from fairlead.world.fleet import Columns, IntColumn, Inventory
 from fairlead.world.gangs import Hold
+from fairlead.world.in_force import ForceKeeper, InForce
 from fairlead.world.inventory import build_inventory, free_columns, patch_inventory
+from fairlead.world.job_counts import JobCounts, JobsHeld
 from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.state import ClusterState
 from fairlead.world.use import TENANT
@@ -39,6 +41,8 @@ class World:
     queue_gpu_milli thousandths of a GPU charged to each queue
     unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
     mix         what was asked for lately, for the score of what placements leave behind
+    force       what is in force of queues and exceptions now, and how long; `queues` are its queues
+    jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
 
@@ -62,11 +66,16 @@ class World:
     unready: tuple[tuple[NodeName, int], ...]
     cut_version: int | None
     mix: Mix
+    force: InForce
+    jobs: JobsHeld
 
     @property
     def ripened_ms(self) -> int:
-        """The last moment at which an attempt became one that may be taken from; refusals before it are stale."""
-        return self.running.ripened_ms
+        """The last moment at which time alone allowed more; refusals before it are stale.
+
+        An attempt became one that may be taken from, or an exception began or ended.
+        """
+        return max(self.running.ripened_ms, self.force.since_ms)
 
     @property
     def capacity_milli(self) -> int:
@@ -90,7 +99,9 @@ class Photographer:
         self._now_ms = 0
         self._inventory: Inventory | None = None
         self._rows: _Rows | None = None
-        self._tenants: tuple[int, Mapping[str, Queue], Mapping[str, Pool]] = (-1, {}, {})
+        self._tenants: tuple[int, Mapping[str, Pool]] = (-1, {})
+        self._force = ForceKeeper()
+        self._jobs = JobCounts()
 
     def take(self, now_ms: int) -> World:
         """Return the picture at `now_ms`, or at the latest moment so far. O(changes), and copies of columns."""
@@ -100,11 +111,13 @@ class Photographer:
         shown = rows.frozen()
         self._file(now_ms)
         running = self._attempts.picture(now_ms)
-        waiting = self._lines.picture(state.epoch, running.ripened_ms, cut=state.cut_version is not None)
-        version, queues, pools = self._tenants
+        force = self._force.at(state.tenants, now_ms)
+        ripened_ms = max(running.ripened_ms, force.since_ms)
+        waiting = self._lines.picture(state.epoch, ripened_ms, cut=state.cut_version is not None)
+        version, pools = self._tenants
         if version != state.tenants.version:
-            queues, pools = dict(state.queues), dict(state.pools)
-            self._tenants = state.tenants.version, queues, pools
+            pools = dict(state.pools)
+            self._tenants = state.tenants.version, pools
         unready = [name for name in state.unready if name in state.holds_on and name not in state.lost]
         return World(
             version=state.version,
@@ -118,7 +131,7 @@ class Photographer:
             offered=shown.offered,
             changed_in=shown.changed_in,
             ports=shown.ports,
-            queues=queues,
+            queues=force.queues,
             pools=pools,
             waiting=waiting,
             running=running,
@@ -127,6 +140,8 @@ class Photographer:
             unready=tuple((name, state.unready[name]) for name in sorted(unready)),
             cut_version=state.cut_version,
             mix=state.arrivals.mix,
+            force=force,
+            jobs=self._jobs.picture() if force.capped else JobsHeld(),
         )
 
     def _file(self, now_ms: int) -> None:
@@ -137,9 +152,11 @@ class Photographer:
             if record is None:
                 lines.forget(gang)
                 self._attempts.forget(gang)
+                self._jobs.forget(gang)
             else:
                 lines.file(record)
                 self._attempts.file(record, state.lost, state.rules)
+                self._jobs.file(record)
         for line in state.answered:
             lines.refused(line)
         state.changed, state.answered = {}, []

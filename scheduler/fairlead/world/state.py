@@ -73,7 +73,7 @@ class ClusterState:
         match fact:
             case ev.NodeSeen() | ev.NodeGone() | ev.NodeLost() | ev.NodeUsed() | ev.ForeignDevices():
                 self._apply_node(fact)
-            case ev.QueueSeen() | ev.QueueGone() | ev.PoolSeen() | ev.PoolGone():
+            case ev.TenancyFact():
                 self.epoch += self.tenants.apply(fact)
             case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
                 self._apply_gang(fact)

@@ -1,0 +1,83 @@
+"""What a Queue says beside its quota, from the object to the model. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from fairlead.errors import UnreadableInput
+from fairlead.model.gang import ServiceClass
+from fairlead.model.queue_caps import NamedCap, Overflow, QueueCaps, SubmitRate, TenantKind
+from fairlead_operator.custom_objects import NamedCapSpec, QueueSpec
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def tenant_kind(name: str, spec: QueueSpec) -> TenantKind | None:
+    """Return what a queue stands for, None where it does not say.
+
+    Raises
+    ------
+    UnreadableInput
+        The word is not known.
+    """
+    return _word(f"Queue {name}: spec.tenantKind", spec.tenant_kind, TenantKind) if spec.tenant_kind else None
+
+
+def queue_caps(name: str, spec: QueueSpec) -> QueueCaps:
+    """Return the counts, rates and caps of users that a queue sets.
+
+    Raises
+    ------
+    UnreadableInput
+        A value makes no sense (an older CRD let it in); the text names the field and the mend.
+    """
+    at = f"Queue {name}: spec"
+    for field, value in (("maxJobs", spec.max_jobs), ("maxPending", spec.max_pending)):
+        _not_negative(f"{at}.{field}", value)
+    rate = spec.submit_rate
+    if rate is not None and (rate.per_minute < 1 or (rate.burst is not None and rate.burst < 1)):
+        raise UnreadableInput(
+            f"{at}.submitRate: perMinute and burst must be at least 1; to take nobody in, set maxJobs: 0"
+        )
+    for one in spec.max_pending_by_class:
+        _not_negative(f"{at}.maxPendingByClass[{one.service_class}].maxPending", one.max_pending)
+    by_class = {
+        _word(f"{at}.maxPendingByClass[].serviceClass", one.service_class, ServiceClass): one.max_pending
+        for one in spec.max_pending_by_class
+    }
+    return QueueCaps(
+        max_jobs=spec.max_jobs,
+        max_pending=spec.max_pending,
+        max_pending_of=tuple(sorted(by_class.items())),
+        submit_rate=None
+        if rate is None
+        else SubmitRate(per_minute=rate.per_minute, burst=rate.burst or rate.per_minute),
+        overflow=_word(f"{at}.onOverflow", spec.on_overflow, Overflow),
+        users=tuple(_cap(f"{at}.users", one) for one in sorted(spec.users, key=_name)),
+        groups=tuple(_cap(f"{at}.groups", one) for one in sorted(spec.groups, key=_name)),
+    )
+
+
+def _cap(at: str, spec: NamedCapSpec) -> NamedCap:
+    if not spec.name or (spec.name == "*" and at.endswith("groups")):
+        raise UnreadableInput(f"{at}: {spec.name!r} names nobody; name a user or group")
+    for field, value in (("maxJobs", spec.max_jobs), ("maxGpus", spec.max_gpus)):
+        _not_negative(f"{at}[{spec.name}].{field}", value)
+    return NamedCap(name=spec.name, max_jobs=spec.max_jobs, max_gpus=spec.max_gpus)
+
+
+def _name(spec: NamedCapSpec) -> str:
+    return spec.name
+
+
+def _not_negative(field: str, value: int | None) -> None:
+    if value is not None and value < 0:
+        raise UnreadableInput(f"{field}: {value} is negative; set it to 0 or more, or remove it")
+
+
+def _word(field: str, text: str, words: type[Word]) -> Word:
+    try:
+        return words(text)
+    except ValueError:
+        raise UnreadableInput(f"{field}: {text!r} is not known; use one of: {', '.join(words)}") from None

@@ -1,0 +1,46 @@
+"""A declared exception from a queue's quota: somebody answers for it, says why, and it ends by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fairlead.model.tenancy import Queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaException:
+    """More for `queue` from `starts_ms` until `expires_ms`, UTC ms. Whole GPUs, and jobs.
+
+    `more_limit_gpus` and `more_jobs` mean nothing to a queue that has no such limit. Limits of queues above it stay.
+    """
+
+    name: str
+    queue: str
+    owner: str
+    reason: str
+    expires_ms: int
+    starts_ms: int = 0
+    more_limit_gpus: int = 0
+    more_guaranteed_gpus: int = 0
+    more_jobs: int = 0
+
+    def acts_at(self, now_ms: int) -> bool:
+        """Whether it is in force at a moment: from its start on, and at its end no more."""
+        return self.starts_ms <= now_ms < self.expires_ms
+
+
+def granted(queue: Queue, exception: QuotaException) -> Queue:
+    """Return the queue with what an exception gives it. A guarantee is never above the limit."""
+    limit, jobs = queue.limit_gpus, queue.caps.max_jobs
+    if limit is not None:
+        limit += exception.more_limit_gpus
+    guaranteed = queue.guaranteed_gpus + exception.more_guaranteed_gpus
+    caps = queue.caps
+    if jobs is not None and exception.more_jobs:
+        caps = replace(caps, max_jobs=jobs + exception.more_jobs)
+    return replace(
+        queue,
+        limit_gpus=limit,
+        guaranteed_gpus=guaranteed if limit is None else min(guaranteed, limit),
+        caps=caps,
+    )

@@ -1,0 +1,121 @@
+"""Counts that bind beside the quota: jobs of a queue, jobs and GPUs of its users and groups. Moved along in a cycle.
+
+A cap that is reached holds back and stops nobody. What is being stopped counts until it is gone, what room is being
+made for counts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fairlead.model.gang import Gang
+from fairlead.model.queue_caps import NamedCap
+from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.tenancy import Queue
+from fairlead.units import gpus_of
+from fairlead.world.job_counts import Had, Who
+from fairlead.world.snapshot import World
+
+NOBODY = "a job without a user"
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Of whole subtrees."""
+
+    jobs: dict[str, int] = field(default_factory=dict[str, int])
+    users: dict[Who, Had] = field(default_factory=dict[Who, Had])
+    groups: dict[Who, Had] = field(default_factory=dict[Who, Had])
+
+
+class Caps:
+    """What may still start. Costs nothing where no queue caps what runs."""
+
+    def __init__(self, world: World, chains: Mapping[str, tuple[str, ...]]) -> None:
+        """Count from the world; `chains` are each queue and those above it, nearest first."""
+        self._queues, self._chains, self._on = world.queues, chains, world.force.capped
+        self._counts = _Counts()
+        if not self._on:
+            return
+        for queue, jobs in world.jobs.of_queue.items():
+            for name in chains.get(queue, ()):
+                self._counts.jobs[name] = self._counts.jobs.get(name, 0) + jobs
+        for counts, found in ((self._counts.users, world.jobs.of_user), (self._counts.groups, world.jobs.of_group)):
+            for (queue, who), (jobs, milli) in found.items():
+                for name in chains.get(queue, ()):
+                    _add(counts, (name, who), jobs, milli)
+
+    def charge(self, gang: Gang, gpu_milli: int) -> None:
+        """Count a gang that is placed, or that room is being made for."""
+        if not self._on:
+            return
+        for name in self._chains.get(gang.queue, ()):
+            self._counts.jobs[name] = self._counts.jobs.get(name, 0) + 1
+            _add(self._counts.users, (name, gang.user), 1, gpu_milli)
+            for group in gang.groups:
+                _add(self._counts.groups, (name, group), 1, gpu_milli)
+
+    def jobs_are_full(self, queue: str) -> bool:
+        """Whether a queue, or one above it, has as many jobs as it may have."""
+        return self._on and any(self._at_max_jobs(self._queues[name]) for name in self._chains.get(queue, ()))
+
+    def refusal(self, gang: Gang, gpu_milli: int) -> Refusal | None:
+        """Return the first cap, from the queue up, that a gang charged for `gpu_milli` would break."""
+        if not self._on:
+            return None
+        for name in self._chains.get(gang.queue, ()):
+            queue = self._queues[name]
+            if self._at_max_jobs(queue):
+                limit = queue.caps.max_jobs or 0
+                return refuse(Reason.QUEUE_AT_MAX_JOBS, queue=name, used=self._counts.jobs.get(name, 0), limit=limit)
+            for cap, who, had in self._caps_on(queue, gang):
+                refusal = _broken(cap, who, had, name, gpu_milli)
+                if refusal is not None:
+                    return refusal
+        return None
+
+    def room_milli(self, gang: Gang) -> int | None:
+        """Return what the caps on its user and groups leave for a gang, None where none of them counts GPUs."""
+        if not self._on:
+            return None
+        rooms = [
+            1000 * cap.max_gpus - had[1]
+            for name in self._chains.get(gang.queue, ())
+            for cap, _, had in self._caps_on(self._queues[name], gang)
+            if cap.max_gpus is not None
+        ]
+        return min(rooms, default=None)
+
+    def _at_max_jobs(self, queue: Queue) -> bool:
+        most = queue.caps.max_jobs
+        return most is not None and self._counts.jobs.get(queue.name, 0) >= most
+
+    def _caps_on(self, queue: Queue, gang: Gang) -> Iterator[tuple[NamedCap, str, Had]]:
+        """Yield each cap of a queue that concerns a gang, whose it is, and what they have."""
+        own = queue.caps.of_user(gang.user)
+        if own is not None:
+            who = f"user {gang.user}" if gang.user else NOBODY
+            yield own, who, self._counts.users.get((queue.name, gang.user), (0, 0))
+        for cap in queue.caps.of_groups(gang.groups):
+            yield cap, f"group {cap.name}", self._counts.groups.get((queue.name, cap.name), (0, 0))
+
+
+def _broken(cap: NamedCap, who: str, had: Had, queue: str, gpu_milli: int) -> Refusal | None:
+    jobs, milli = had
+    if cap.max_gpus is not None and gpu_milli > 1000 * cap.max_gpus:
+        return refuse(Reason.ABOVE_CAP, need=gpus_of(gpu_milli), who=who, limit=cap.max_gpus, queue=queue)
+    used: int | str
+    need: int | str
+    if cap.max_jobs is not None and jobs >= cap.max_jobs:
+        what, used, need, limit = "jobs", jobs, 1, cap.max_jobs
+    elif cap.max_gpus is not None and milli + gpu_milli > 1000 * cap.max_gpus:
+        what, used, need, limit = "GPUs", gpus_of(milli), gpus_of(gpu_milli), cap.max_gpus
+    else:
+        return None
+    return refuse(Reason.USER_AT_CAP, who=who, queue=queue, what=what, used=used, need=need, limit=limit)
+
+
+def _add(counts: dict[Who, Had], who: Who, jobs: int, milli: int) -> None:
+    had = counts.get(who, (0, 0))
+    counts[who] = had[0] + jobs, had[1] + milli

@@ -1,0 +1,82 @@
+"""What a queue says beside its quota, as people write it: the same words in Queue documents and in scenario files."""
+
+from __future__ import annotations
+
+from fairlead.model.gang import ServiceClass
+from fairlead.model.queue_caps import NamedCap, Overflow, QueueCaps, SubmitRate, TenantKind
+from fairlead.simulation.fields import Fields
+
+_CLASSES = tuple(member.value for member in ServiceClass)
+_MOST_JOBS = 1_000_000
+_MOST_GPUS = 10_000_000
+
+
+def tenant_kind(item: Fields) -> TenantKind | None:
+    """Read what a queue stands for, None where it does not say."""
+    kinds = tuple(kind.value for kind in TenantKind)
+    found = item.choice("tenantKind", ("", *kinds), "")
+    return TenantKind(found) if found else None
+
+
+def queue_caps(item: Fields) -> QueueCaps:
+    """Read counts, rates and caps of users.
+
+    Raises
+    ------
+    UnreadableInput
+        A field is wrong or unknown; the text names it with its path.
+    """
+    classes: dict[ServiceClass, int] = {}
+    for one in item.items("maxPendingByClass"):
+        name = ServiceClass(one.choice("serviceClass", _CLASSES, ""))
+        if name in classes:
+            one.fail("serviceClass", f"{name.value} stands there twice; remove one of them")
+        classes[name] = one.integer("maxPending", low=0, high=_MOST_JOBS)
+        one.done()
+    return QueueCaps(
+        max_jobs=_count(item, "maxJobs", _MOST_JOBS),
+        max_pending=_count(item, "maxPending", _MOST_JOBS),
+        max_pending_of=tuple(sorted(classes.items())),
+        submit_rate=_rate(item),
+        overflow=Overflow(item.choice("onOverflow", tuple(o.value for o in Overflow), Overflow.DEFER.value)),
+        users=_named(item, "users"),
+        groups=_named(item, "groups"),
+    )
+
+
+def _count(item: Fields, name: str, high: int) -> int | None:
+    if not item.has(name):
+        item.ignore(name)
+        return None
+    return item.integer(name, low=0, high=high)
+
+
+def _rate(item: Fields) -> SubmitRate | None:
+    if not item.has("submitRate"):
+        item.ignore("submitRate")
+        return None
+    inner = item.inner("submitRate")
+    per_minute = inner.integer("perMinute", low=1, high=60_000)
+    rate = SubmitRate(per_minute=per_minute, burst=inner.integer("burst", per_minute, low=1, high=_MOST_JOBS))
+    inner.done()
+    return rate
+
+
+def _named(item: Fields, field: str) -> tuple[NamedCap, ...]:
+    caps: dict[str, NamedCap] = {}
+    for one in item.items(field):
+        name = one.text("name")
+        if not name:
+            one.fail("name", "is empty; name a user or group" + (", or * for every user" if field == "users" else ""))
+        if name == "*" and field == "groups":
+            one.fail("name", "* means every user and stands under users; name a group")
+        if name in caps:
+            one.fail("name", f"{name!r} stands there twice; remove one of them")
+        cap = NamedCap(
+            name=name, max_jobs=_count(one, "maxJobs", _MOST_JOBS), max_gpus=_count(one, "maxGpus", _MOST_GPUS)
+        )
+        if cap.max_jobs is None and cap.max_gpus is None:
+            one.fail("maxGpus", "is missing, and maxJobs too; say one of them, or remove the entry")
+        caps[name] = cap
+        one.done()
+    return tuple(caps[name] for name in sorted(caps))

@@ -1,0 +1,86 @@
+"""What a Queue object says beside its quota: what is read of it, and that bad values are refused by name."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fairlead.errors import UnreadableInput
+from fairlead.model.gang import ServiceClass
+from fairlead.model.queue_caps import NO_CAPS, NamedCap, Overflow, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.tenancy import Queue
+from fairlead.simulation import gangjob_yaml
+from fairlead_operator.custom_objects import QueueObject
+from fairlead_operator.decode import decode_queue
+
+SPEC = {
+    "tenantKind": "model-family",
+    "maxJobs": 5,
+    "maxPending": 0,
+    "maxPendingByClass": [{"serviceClass": "training", "maxPending": 2}, {"serviceClass": "batch", "maxPending": 1}],
+    "submitRate": {"perMinute": 6},
+    "onOverflow": "Reject",
+    "users": [{"name": "bob", "maxGpus": 8}, {"name": "*", "maxJobs": 1}],
+    "groups": [{"name": "interns", "maxJobs": 2, "maxGpus": 4}],
+}
+CAPS = QueueCaps(
+    max_jobs=5,
+    max_pending=0,
+    max_pending_of=((ServiceClass.BATCH, 1), (ServiceClass.TRAINING, 2)),
+    submit_rate=SubmitRate(per_minute=6, burst=6),
+    overflow=Overflow.REJECT,
+    users=(NamedCap(name="*", max_jobs=1), NamedCap(name="bob", max_gpus=8)),
+    groups=(NamedCap(name="interns", max_jobs=2, max_gpus=4),),
+)
+
+
+def decoded(spec: dict) -> Queue:
+    document = {"metadata": {"name": "q"}, "spec": spec}
+    return decode_queue(msgspec.convert(document, QueueObject), {})
+
+
+def read(spec: dict) -> Queue:
+    document = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "q"}, "spec": spec}
+    return gangjob_yaml.read(msgspec.json.encode(document).decode(), now_ms=0, new_id=lambda _, name: name).queues[0]
+
+
+@pytest.mark.parametrize("door", [decoded, read])
+def test_both_doors_read_the_same_words(door) -> None:
+    queue = door(SPEC)
+    assert (queue.kind, queue.caps) == (TenantKind.MODEL_FAMILY, CAPS)
+    assert (door({}).kind, door({}).caps) == (None, NO_CAPS)
+
+
+@pytest.mark.parametrize("door", [decoded, read])
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"maxJobs": -1}, "maxJobs"),
+        ({"maxPending": -1}, "maxPending"),
+        ({"submitRate": {"perMinute": 0}}, "submitRate"),
+        ({"submitRate": {"perMinute": 1, "burst": 0}}, "submitRate"),
+        ({"tenantKind": "empire"}, "tenantKind"),
+        ({"onOverflow": "Explode"}, "onOverflow"),
+        ({"maxPendingByClass": [{"serviceClass": "bulk", "maxPending": 1}]}, "maxPendingByClass"),
+        ({"maxPendingByClass": [{"serviceClass": "batch", "maxPending": -1}]}, "maxPendingByClass"),
+        ({"users": [{"name": "", "maxJobs": 1}]}, "users"),
+        ({"users": [{"name": "ann", "maxGpus": -1}]}, "users"),
+        ({"groups": [{"name": "*", "maxJobs": 1}]}, "groups"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_field(door, spec, field) -> None:
+    with pytest.raises(UnreadableInput, match=rf"spec\.{field}"):
+        door(spec)
+
+
+def test_the_user_and_groups_of_a_job_come_from_its_annotations() -> None:
+    notes = {"fairlead.dev/user": "ann", "fairlead.dev/groups": "staff, interns,,staff"}
+    template = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
+    document = {
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": "GangJob",
+        "metadata": {"name": "a", "annotations": notes},
+        "spec": {"queue": "q", "roles": [{"name": "w", "replicas": 1, "template": template}]},
+    }
+    gang = gangjob_yaml.read(msgspec.json.encode(document).decode(), now_ms=0, new_id=lambda _, name: name).gangs[0]
+    assert (gang.user, gang.groups) == ("ann", ("interns", "staff"))
