@@ -14,6 +14,8 @@ Steps are facts or expectations:
     lies-in: {a: {rack: {r1: 4, r2: 4}}, a.leader: {rack: {r1: 1}}}     how many members lie where
     cpus / nics / penalties: {a: [...]}                                 of each member; of the placement
     says: {gang: token or part of the sentence}, phase: {gang: phase}, used-gpus: {queue: n}
+    promised: {gang: n1 n2 in 1h 1m}                                    exactly: the nodes, and when at the latest
+    broken: {token: n}, kept: n                                         promises that were not kept, and that were
     used-milli: {queue: thousandths}, capacity-milli: what queues hold or could hold
 """
 
@@ -33,7 +35,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName, Resources
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.units import duration_ms
+from fairlead.units import duration_ms, duration_text
 
 PAGES = Path(__file__).parent / "scenarios"
 CASES = [
@@ -156,7 +158,27 @@ def penalties(stage: Stage, wanted: dict[str, list[str]]) -> None:
     assert {name: list(stage.attempt(name).placement.penalties) for name in wanted} == wanted
 
 
+def promised(stage: Stage, wanted: dict[str, str]) -> None:
+    found = {
+        one.gang: f"{' '.join(sorted({m.node for m in one.placement.members}))} in "
+        f"{duration_text((one.latest_start_ms - stage.now_ms + 500) // 1000 * 1000)}"
+        for one in stage.state.promises.standing.values()
+    }
+    assert found == wanted
+
+
+def broken(stage: Stage, wanted: dict[str, int]) -> None:
+    assert stage.state.promises.breaches() == wanted
+
+
+def kept(stage: Stage, wanted: int) -> None:
+    assert stage.state.promises.kept == wanted
+
+
 EXPECT = {
+    "promised": promised,
+    "broken": broken,
+    "kept": kept,
     "lies-in": lies_in,
     "cpus": beside("cpus"),
     "nics": beside("nics"),

@@ -87,6 +87,19 @@ def duration_ms(text: str, *, field: str = "duration") -> int:
     return sum(int(number) * _DURATION_MS[unit] for number, unit in parts)
 
 
+def utc_text(ms: int) -> str:
+    """Write a moment, UTC ms, as ISO 8601 to the second: ``2027-01-15T08:00:00Z``."""
+    days, rest = divmod(ms // 1_000, 86_400)
+    years = days + 719_468  # days from 1 March of year 0, after Hinnant, "chrono-compatible low-level date algorithms"
+    era, day = divmod(years, 146_097)
+    year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    number = month + 3 if month < 10 else month - 9
+    date = f"{year + 400 * era + (number <= 2):04}-{number:02}-{day - (153 * month + 2) // 5 + 1:02}"
+    return f"{date}T{rest // 3_600:02}:{rest // 60 % 60:02}:{rest % 60:02}Z"
+
+
 def duration_text(ms: int) -> str:
     """Write milliseconds for people, two units at most: ``2d 3h``, ``14m 5s``, ``850ms``."""
     if ms < 1_000:

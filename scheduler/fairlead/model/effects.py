@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.hardware import NodeName
+from fairlead.model.promises import EndPromise, Promise
 from fairlead.model.reasons import Refusal
 
 
@@ -79,5 +80,5 @@ class DeclareLost:
     node: NodeName
 
 
-Effect = Place | Stop | Nominate | EndNomination | Refuse | DeclareLost
+Effect = Place | Stop | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

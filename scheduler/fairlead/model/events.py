@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
 from fairlead.model.rules import Rules
@@ -341,6 +342,9 @@ Event = (
     | Intended
     | Nominated
     | NominationEnded
+    | Promised
+    | PromiseKept
+    | PromiseBroken
     | StopIntended
     | StopRefused
     | Bound

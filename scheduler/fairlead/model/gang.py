@@ -210,8 +210,9 @@ class Gang:
     `success_any` finishes the gang when any of their members has succeeded. `mixed_models` allows members of one role
     GPUs of different models; else all have one, because the slowest sets the pace. `checkpoint` None: it saves nothing.
     `grace_ms` is how long a stop waits for a checkpoint once the program was told, 0 for not at all. `user` is who
-    submitted it, "" where that is not known, `groups` those they are in. Times are UTC ms,
-    durations ms.
+    submitted it, "" where that is not known, `groups` those they are in. `wants_promise`
+    asks for a promised latest start, of which its queue has so many. How long it will run is learned from gangs of the
+    same user and `template`. Times are UTC ms, durations ms.
     """
 
     id: GangId
@@ -239,6 +240,8 @@ class Gang:
     grace_ms: int = 0
     user: str = ""
     groups: tuple[str, ...] = ()
+    wants_promise: bool = False
+    template: str = ""
 
     @property
     def gpus(self) -> int:

@@ -96,6 +96,12 @@ class Reason(Enum):
         "role {role}: MIG instances have no NVLink, so they are in no island together",
         "remove island from the topology, or ask for whole GPUs",
     )
+    PROMISE_NOT_ALLOWED = (
+        "PromiseNotAllowed",
+        Kind.INVALID,
+        "spec.promise: queue {queue} promises no job a latest start",
+        "remove spec.promise, or ask for spec.promise.jobs in the queue",
+    )
     # never as asked
     LEVELS_DO_NOT_NEST = (
         "LevelsDoNotNest",
@@ -250,7 +256,37 @@ class Reason(Enum):
         "an administrator has switched placement off",
         "wait until it is switched on",
     )
-    # why an attempt ended
+    KEPT_FOR_PROMISE = (
+        "KeptForPromise",
+        Kind.NOT_NOW,
+        "what would fit is promised to others from {at} on; a job goes first only if it is gone by then",
+        "declare a spec.duration that ends before, allow preemption, or wait",
+    )
+    # why an attempt or a promise ended
+    HOLE_ENDED = (
+        "HoleEnded",
+        Kind.ENDED,
+        "its devices were free only until the start that others were promised",
+        "the job is back in its queue; a shorter spec.duration is over before",
+    )
+    PROMISED_NODE_LOST = (
+        "PromisedNodeLost",
+        Kind.ENDED,
+        "node {node}, or a device on it that was promised, is lost",
+        "another start is looked for",
+    )
+    PROMISED_NODE_WITHDRAWN = (
+        "PromisedNodeWithdrawn",
+        Kind.ENDED,
+        "an administrator has cordoned node {node}, or given it other rules",
+        "another start is looked for",
+    )
+    PROMISE_LATE = (
+        "PromiseLate",
+        Kind.ENDED,
+        "what was promised for {at} was not free then",
+        "another start is looked for",
+    )
     RECLAIMED = (
         "Reclaimed",
         Kind.ENDED,

@@ -16,6 +16,10 @@ class Rules:
     pods are on their way into the cluster at once, so that a backlog never waits inside its own deadline. `spare_ms` is
     how long an attempt is left alone after a disruption budget has protected it; `min_run_ms` how long after its start.
     `robbed_after_ms` is how long a member may be without its devices before it counts as failed: its end may be late.
+    `promises` is how many gangs that wait are promised a latest start, beside those that ask for it; a promise whose
+    start is within `horizon_ms` comes first in every order. `stop_ms` is what a stop takes at most, notice and grace
+    included; `hole_start_ms` what a start inside a hole may take before the duration counts all the same;
+    `hole_least_ms` how long a hole must last for a gang of unknown length that may be stopped at its end.
     """
 
     place_deadline_ms: int = 30_000
@@ -29,6 +33,11 @@ class Rules:
     spare_ms: int = 60_000
     robbed_after_ms: int = 30_000
     min_run_ms: int = 0
+    promises: int = 8
+    horizon_ms: int = 300_000
+    stop_ms: int = 60_000
+    hole_start_ms: int = 120_000
+    hole_least_ms: int = 600_000
     placement_on: bool = True
     preemption_on: bool = True
 

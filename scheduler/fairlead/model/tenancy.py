@@ -20,7 +20,9 @@ class Queue:
     """A queue's quota in whole GPUs. `limit_gpus` None is no limit; `weight` shares what nobody is guaranteed.
 
     `namespaces` are all that may submit (selectors already resolved); `priority_classes` and `service_classes`
-    None means any. `kind` says what it stands for, `caps` what holds beside the quota.
+    None means any. `kind` says what it stands for, `caps` what holds beside the quota. So many as
+    `promised_jobs` of its jobs may hold a promised latest start that they asked for, for which its own preemptible jobs
+    may be stopped after `promise_notice_ms`.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Queue:
     service_classes: tuple[ServiceClass, ...] | None = None
     kind: TenantKind | None = None
     caps: QueueCaps = NO_CAPS
+    promised_jobs: int = 0
+    promise_notice_ms: int = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,9 @@ from fairlead.placement.sharing import sharing_refusal
 from fairlead.planning.admission import admission
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
+from fairlead.planning.holes import promise_refusal
 from fairlead.planning.plan import Plan
+from fairlead.planning.promising import PromiseMemo, Promises
 from fairlead.units import gpus_of
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
@@ -50,6 +52,7 @@ class Memo:
     never: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict[tuple[object, ...], Refusal | None])
     never_of: int = -1
     room: RoomMemo = field(default_factory=RoomMemo)
+    promises: PromiseMemo = field(default_factory=PromiseMemo)
 
     def placer_for(self, world: World) -> Placer:
         """Return a placer over this world; what it computed about rows that are as before is kept."""
@@ -84,6 +87,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     cycle = _Cycle(world, memo or Memo(), effects)
     more, cut, looked = cycle.run()
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms]
+    later += cycle.promises.wakes()
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     wake = min((moment for moment in later if moment is not None), default=None)
     return Plan(version=world.version, effects=tuple(cycle.effects), more=more, cut=cut, looked=looked, wake_at_ms=wake)
@@ -111,10 +115,13 @@ class _Cycle:
         self.standing = Standing(world.capacity_milli, tree, world.queue_gpu_milli, pending, leaving)
         self.stops_left = world.rules.stops_per_cycle
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
+        self.promises = Promises(world, self.placer, self.standing, memo.promises, effects)
+        self.taken: set[GangId] = set()
 
     def run(self) -> tuple[bool, bool, int]:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         self._nominated()
+        self._promised()
         budget = self.world.rules.gangs_per_slice
         walk = Walk(self.world.waiting, self.standing, cut_version=self.world.cut_version, again=(budget + 1) // 2)
         for looked in count():
@@ -140,9 +147,7 @@ class _Cycle:
             assert nomination is not None, waiting
             gang = waiting.gang
             gpu_milli = nomination.placement.gpu_milli
-            stays = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli) is None
-            stays = stays and self.caps.refusal(gang, gpu_milli) is None
-            if stays and self._still_fits(gang, nomination.placement):
+            if self._may(gang, gpu_milli) and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
             elif self.world.now_ms >= nomination.until_ms or not self._any_runs(nomination.victims):
                 self.effects.append(EndNomination(gang=gang.id))
@@ -151,9 +156,24 @@ class _Cycle:
         for waiting in unfinished:
             assert waiting.nomination is not None, waiting
             self.overlay.take_placement(waiting.gang, waiting.nomination.placement)
+            self.promises.nominated(waiting.gang, waiting.nomination.placement)
             self.standing.hope(waiting.gang.queue, waiting.nomination.placement.gpu_milli)
             self.caps.charge(waiting.gang, waiting.nomination.placement.gpu_milli)
             self.spared.update(victim for victim, _ in waiting.nomination.victims)
+
+    def _promised(self) -> None:
+        """Gangs whose promise comes true, or is about to be due, come before all others."""
+        if self.world.promises:
+            at_most = self.stops_left if self.world.rules.preemption_on else 0
+            stopped = self.promises.review(
+                self._still_fits, lambda waiting: self._place(waiting.gang).placement, self._take, self._may, at_most
+            )
+            self.stops_left -= len(stopped)
+            self.spared.update(stopped)
+
+    def _may(self, gang: Gang, gpu_milli: int) -> bool:
+        allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli) is None
+        return allowed and self.caps.refusal(gang, gpu_milli) is None
 
     def _any_runs(self, victims: Iterable[tuple[GangId, int]]) -> bool:
         return any(self.world.running.get(gang, attempt) is not None for gang, attempt in victims)
@@ -180,6 +200,8 @@ class _Cycle:
     def _consider(self, waiting: Waiting) -> bool:
         """Decide about one gang; returns whether the next in its line may have another answer."""
         gang = waiting.gang
+        if gang.id in self.taken:  # its promise came true
+            return True
         refusal = self._rules(gang)
         if refusal is None:
             answer = self._place(gang)
@@ -189,13 +211,17 @@ class _Cycle:
             if self._make_room(waiting):
                 return True
             refusal = self._why_not(gang, answer)
+            self.promises.promise(waiting, refusal)
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
-        return False
+        return self.promises.has(gang.id) and self.promises.may_promise_more()
 
     def _place(self, gang: Gang) -> Answer:
         """Find devices for as many replicas as the limits of its queues leave room for."""
         feasibility = self.placer.feasibility
         if self.standing.limit_hit(gang.queue, feasibility.charge(gang, fewest=True)) is not None:
+            return Answer()
+        self.promises.make_way(gang)
+        if not self.promises.limits_kept(gang, feasibility.charge(gang)):
             return Answer()
         rooms = (self.standing.room_within_limits(gang.queue), self.caps.room_milli(gang))
         allowed = _within(gang, min((room for room in rooms if room is not None), default=None), feasibility)
@@ -210,13 +236,21 @@ class _Cycle:
         if hit is not None:
             numbers = {"used": gpus_of(hit.used_milli), "limit": gpus_of(hit.limit_milli)}
             return refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, need=gpus_of(fewest), **numbers)
-        return why_not_now(gang, self.placer, answer)
+        kept = self.promises.why_kept(gang, self._would_fit)
+        return why_not_now(gang, self.placer, answer) if kept is None else kept
+
+    def _would_fit(self, gang: Gang) -> Placement | None:
+        mark = self.overlay.checkpoint()
+        placement = self.placer.place(gang).placement
+        self.overlay.roll_back(mark)
+        return placement
 
     def _rules(self, gang: Gang) -> Refusal | None:
         """Return what forbids the gang whatever is free."""
         if not self.world.rules.placement_on:
             return refuse(Reason.PLACEMENT_DISABLED)
         refusal = why_invalid(gang) or admission(gang, self.world) or sharing_refusal(gang, self.world.pools.values())
+        refusal = refusal or promise_refusal(gang, self.world.queues)
         if refusal is not None:
             return refusal
         unknown = unknown_level(gang, self.world.inventory)
@@ -244,6 +278,8 @@ class _Cycle:
         )
         self.standing.charge(gang.queue, gpu_milli)
         self.caps.charge(gang, gpu_milli)
+        self.promises.placed(gang, placement)
+        self.taken.add(gang.id)
         self.pods_left -= len(placement.members)
 
     def _make_room(self, waiting: Waiting) -> bool:
@@ -253,6 +289,8 @@ class _Cycle:
             return False
         if self.caps.refusal(gang, self.placer.feasibility.charge(gang)) is not None:
             return False  # room is made for all replicas, and its user may not have so many
+        self.promises.make_way(gang, entering=False)
+        self.spared |= self.promises.protected()
         room = find_room(
             gang, self.world, self.placer, self.standing, self.spared, self.memo.room, at_most=self.stops_left
         )
@@ -276,6 +314,7 @@ class _Cycle:
         self.standing.hope(gang.queue, room.placement.gpu_milli)
         self.caps.charge(gang, room.placement.gpu_milli)
         self.overlay.take_placement(gang, room.placement)
+        self.promises.nominated(gang, room.placement)
         domain = room.placement.domain or "the cluster"
         self.effects.append(
             Refuse(

@@ -19,6 +19,7 @@ from fairlead.ordering.fair_share import entitlements
 from fairlead.planning.plan import Plan
 from fairlead.planning.verify_caps import CapTally, check_caps, most_gpus
 from fairlead.planning.verify_places import Places, check_member, check_wishes
+from fairlead.planning.verify_time import TimeTally, check_time
 from fairlead.units import gpus_of
 from fairlead.world.snapshot import Running, World
 
@@ -71,8 +72,10 @@ def violations(plan: Plan, world: World) -> list[Violation]:
             if ended is not None and ended.phase is not Phase.STOPPING:
                 _subtract(tally.remaining, ended)
     found: list[Violation] = []
+    times = TimeTally(world)
     for position, effect in enumerate(plan.effects):
         found += [Violation(position, text) for text in _check(effect, world, tally)]
+        found += [Violation(position, text) for text in check_time(effect, times)]
     return found
 
 

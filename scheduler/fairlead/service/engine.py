@@ -14,6 +14,7 @@ from itertools import islice
 from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Place, Refuse, Stop
 from fairlead.model.events import Decided, Event, Intended, NodeLost, Nominated, NominationEnded, Started, StopIntended
 from fairlead.model.gang import GangId
+from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised, PromiseKept
 from fairlead.model.rules import Rules
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.planning.decide import Memo, decide
@@ -95,6 +96,8 @@ class Engine:
                     self.state.refused(gang, refusal, alone=alone)
                 case DeclareLost(node=node):
                     facts.append(NodeLost(name=node, at_ms=now_ms))
+                case Promise() | EndPromise():
+                    facts.append(_promise_fact(effect, now_ms))
                 case Place() | Stop() | Nominate() | EndNomination():
                     facts.append(_intention(effect, now_ms))
                     effects.append(effect)
@@ -169,6 +172,23 @@ def _with_their_kind(plan: Plan, bad: set[int]) -> set[int]:
         if (isinstance(effect, Stop) and effect.by in takers)
         or (isinstance(effect, Nominate | Refuse) and effect.gang in takers)
     }
+
+
+def _promise_fact(effect: Promise | EndPromise, now_ms: int) -> Event:
+    match effect:
+        case Promise():
+            return Promised(
+                gang=effect.gang,
+                placement=effect.placement,
+                latest_start_ms=effect.latest_start_ms,
+                stops=effect.stops,
+                hero=effect.hero,
+                at_ms=now_ms,
+            )
+        case EndPromise():
+            if effect.cause is None:
+                return PromiseKept(gang=effect.gang, early_ms=effect.early_ms, at_ms=now_ms)
+            return PromiseBroken(gang=effect.gang, cause=effect.cause, at_ms=now_ms)
 
 
 def _intention(effect: Performable, now_ms: int) -> Event:

@@ -58,6 +58,7 @@ class Attempts:
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
+    bounded     attempts with a declared duration, whose end is enforced
     log, revision tell two pictures of one state apart: see `changed_since`
     """
 
@@ -68,6 +69,7 @@ class Attempts:
     ripened_ms: int
     next_ripe_ms: int | None
     pods_placing: int
+    bounded: int
     log: AttemptLog
     revision: int
 
@@ -100,7 +102,7 @@ class AttemptIndex:
         self._due_of: dict[GangId, int] = {}
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
-        self._pods_placing = 0
+        self._pods_placing = self._bounded = 0
         self._log = AttemptLog()
 
     def file(self, record: GangRecord, lost: set[NodeName], rules: Rules) -> None:
@@ -110,6 +112,7 @@ class AttemptIndex:
             return
         picture = _picture(record, rules)
         self._everyone.put(picture.gang, picture)
+        self._bounded += _is_bounded(picture)
         self._log.note(picture.gang, len(self._everyone.live))
         if picture.ripe_ms:
             insort(self._ripe, (picture.ripe_ms, picture.gang))
@@ -131,6 +134,7 @@ class AttemptIndex:
         if before is None:
             return
         self._everyone.drop(gang)
+        self._bounded -= _is_bounded(before)
         self._log.note(gang, len(self._everyone.live))
         self._unwell.pop(gang, None)
         self._stopping.pop(gang, None)
@@ -155,6 +159,7 @@ class AttemptIndex:
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
             pods_placing=self._pods_placing,
+            bounded=self._bounded,
             log=self._log,
             revision=self._log.revision,
         )
@@ -162,6 +167,10 @@ class AttemptIndex:
 
 def _moment(item: tuple[int, GangId]) -> int:
     return item[0]
+
+
+def _is_bounded(attempt: Running) -> bool:
+    return attempt.spec is not None and attempt.spec.duration_ms is not None
 
 
 def _is_unwell(attempt: Running, lost: set[NodeName]) -> bool:

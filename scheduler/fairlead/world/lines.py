@@ -28,6 +28,9 @@ def request_of(gang: Gang) -> Request:
         gang.isolation,
         gang.user,
         gang.groups,
+        gang.duration_ms,
+        gang.preemptible,
+        gang.wants_promise,
     )
 
 

@@ -50,10 +50,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lot:
-    """What many pods without shares and host ports give back, summed up: each row once. Shape (rows,) each.
+    """What many pods without shares and host ports give back or take, summed up: each row once. Shape (rows,) each.
 
-    masks   devices that become free; amounts by the name of a resource, as `Resources` and `extended` call it
-    cpus, nics (row, bits) of the CPUs and NICs that become free
+    masks   devices that become free, or are taken; amounts by the name of a resource, as `Resources` and `extended` say
+    cpus, nics (row, bits) of the CPUs and NICs likewise
     """
 
     rows: IntColumn
@@ -171,6 +171,11 @@ class Overlay:
         """Many pods leave many rows; its masks must be of devices that are healthy and not free."""
         self._apply_lot(lot, -1)
         self._undo.append((lot, -1, None))
+
+    def take_lot(self, lot: Lot) -> None:
+        """Take what a lot says from many rows; its masks must be of devices that are free."""
+        self._apply_lot(lot, 1)
+        self._undo.append((lot, 1, None))
 
     def checkpoint(self) -> Mark:
         """Return a mark to roll back to."""

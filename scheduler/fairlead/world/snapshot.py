@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlead.model.hardware import NodeName
+from fairlead.model.promises import Promised
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.topology.mig_table import parts_of
@@ -43,6 +44,7 @@ class World:
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
+    promises    what gangs that wait were promised, the earliest first
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
 
@@ -68,6 +70,7 @@ class World:
     mix: Mix
     force: InForce
     jobs: JobsHeld
+    promises: tuple[Promised, ...] = ()
 
     @property
     def ripened_ms(self) -> int:
@@ -142,6 +145,7 @@ class Photographer:
             mix=state.arrivals.mix,
             force=force,
             jobs=self._jobs.picture() if force.capped else JobsHeld(),
+            promises=state.promises.picture(),
         )
 
     def _file(self, now_ms: int) -> None:

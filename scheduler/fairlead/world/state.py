@@ -12,6 +12,7 @@ from fairlead.model import events as ev
 from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
+from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
 from fairlead.world.demand import Arrivals, instances_of, kinds_of
@@ -20,6 +21,7 @@ from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
 from fairlead.world.progress import note_all_running, note_progress
+from fairlead.world.promises import PromiseBook
 from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
 
@@ -53,11 +55,11 @@ class ClusterState:
         self.queues, self.pools = self.tenants.queues, self.tenants.pools
         self.gangs: dict[GangId, GangRecord] = {}
         self.arrivals = Arrivals()
+        self.promises = PromiseBook()
         self._holdings = Holdings(self._free_up)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
         self.queue_gpu_milli = self._holdings.queue_gpu_milli
-        self.dirty_nodes: set[NodeName] = set()
-        self.changed_nodes: set[NodeName] = set()
+        self.dirty_nodes, self.changed_nodes = set[NodeName](), set[NodeName]()
         self.changed: dict[GangId, None] = {}
         self.answered: list[Line] = []
         self.touched: dict[GangId, None] = {}
@@ -103,7 +105,7 @@ class ClusterState:
                     self.unready[node.name] = node.not_ready_since_ms
                 elif node.name in self.lost:
                     self.lost.discard(node.name)
-                    self._holders_changed(node.name)
+                    self.changed |= dict.fromkeys(key[0] for key in self.holds_on.get(node.name, {}))
                 self._node_changed(node.name)
             case ev.NodeGone(name=name):
                 if self.nodes.pop(name, None) is None:
@@ -130,10 +132,6 @@ class ClusterState:
         self.changed_nodes.add(name)
         self.inventory_version += 1
         self.epoch += 1
-
-    def _holders_changed(self, name: NodeName) -> None:
-        for gang, _, _ in self.holds_on.get(name, {}):
-            self.changed[gang] = None
 
     def _free_up(self, name: NodeName) -> None:
         self.dirty_nodes.add(name)
@@ -190,9 +188,11 @@ class ClusterState:
         self.touched[record.id] = None
         self.changed[record.id] = None
 
-    def _change(self, record: GangRecord) -> None:
-        """What a gang asks for is different or over: others may have its room and its share of the demand."""
+    def _change(self, record: GangRecord, *, asked: bool = True) -> None:
+        """Others may have the room that a gang was given; and its share of the demand, if what it `asked` for is."""
         record.nomination = None
+        if asked:
+            self.promises.withdraw(record.id)
         self.changed[record.id] = None
         self.epoch += 1
 
@@ -210,7 +210,9 @@ class ClusterState:
                 if record.phase is Phase.PENDING:
                     record.nomination = fact
             case ev.NominationEnded():
-                self._change(record)
+                self._change(record, asked=False)
+            case Promised() | PromiseKept() | PromiseBroken():
+                self.epoch += self.promises.apply(fact, record)
             case _:
                 attempt = record.current
                 if attempt is None or attempt.number != getattr(fact, "attempt", None):

@@ -1,0 +1,387 @@
+"""Promises inside one cycle: which are kept, due or broken, who may use a hole, and who is promised something new.
+
+A promise names devices, and a moment at which they are free whatever happens, because whoever holds one of them has an
+end that is enforced. The first `rules.promises` gangs that find no room get one; everybody else may go ahead of them,
+but into a hole (a device that is kept for later) only who is gone by its end: because its declared duration says so, or
+because it may be stopped then. Who is still there is stopped in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fairlead.model.effects import Effect, Phase, Stop
+from fairlead.model.gang import Gang, GangId, Placement
+from fairlead.model.promises import EndPromise, Promise, Promised
+from fairlead.model.reasons import Kind, Reason, Refusal, refuse
+from fairlead.ordering.standing import Standing
+from fairlead.placement.placer import Placer
+from fairlead.planning.end_calendar import NEVER, Calendar, Entry, entry_of
+from fairlead.planning.holes import FOREVER, can_be_promised, gone_by, why_lost
+from fairlead.planning.promise_search import PromiseSearch
+from fairlead.planning.shield import Kept, Shield, kept_for
+from fairlead.units import utc_text
+from fairlead.world.ends import end_if_placed
+from fairlead.world.fleet import IntColumn, Inventory
+from fairlead.world.overlay import taking_of
+from fairlead.world.snapshot import Waiting, World
+from fairlead.world.use import use_of
+
+SEARCHES = 2
+"""Searches for a promise in one cycle, a promise that may be given: some find nothing."""
+
+
+@dataclass(slots=True)
+class PromiseMemo:
+    """What one cycle may keep for the next; only values that the same World would yield again."""
+
+    placer: Placer | None = None
+    calendar: Calendar = field(default_factory=Calendar)
+    kept: dict[GangId, tuple[Promised, Inventory, Kept, IntColumn, IntColumn]] = field(
+        default_factory=dict[GangId, tuple[Promised, Inventory, Kept, IntColumn, IntColumn]]
+    )
+
+
+class Promises:
+    """The promises of one cycle. Where nothing is promised and nothing has a declared end, all of it is idle."""
+
+    def __init__(
+        self, world: World, placer: Placer, standing: Standing, memo: PromiseMemo, effects: list[Effect]
+    ) -> None:
+        """Look at what stands; nothing is decided yet."""
+        self._world = world
+        self._placer = placer
+        self._standing = standing
+        self._memo = memo
+        self._effects = effects
+        self._now_ms = world.now_ms
+        self._shield: Shield | None = None
+        self._search: PromiseSearch | None = None
+        self._protected: frozenset[GangId] | None = None
+        self._new: list[Entry] = []
+        self._rooms: list[tuple[Gang, Placement]] = []
+        self._given: dict[GangId, Promised | Promise] = {one.gang: one for one in world.promises}
+        self._specs: dict[GangId, Gang] = {}
+        self._searches_left = SEARCHES * world.rules.promises
+        self._bounded = world.running.bounded > 0
+        if memo.placer is not placer:
+            memo.placer, memo.kept = placer, {}
+        if world.promises:
+            memo.calendar.follow(world)
+            memo.kept = {gang: kept for gang, kept in memo.kept.items() if gang in self._given}
+
+    # --- what stands ------------------------------------------------------------------------------------------------
+
+    def review(
+        self,
+        fits: Callable[[Gang, Placement], bool],
+        place: Callable[[Waiting], Placement | None],
+        take: Callable[[Waiting, Placement], None],
+        may: Callable[[Gang, int], bool],
+        at_most: int,
+    ) -> list[GangId]:
+        """Place whoever's promise has come true or is about to, end promises, and stop who is in the way.
+
+        `fits` takes exactly a placement in the overlay, `place` takes any, `take` decides it; `may` says whether the
+        rules and limits of its queue allow so many thousandths of GPUs now. Returns who is stopped, `at_most` so many.
+        """
+        late: list[tuple[Waiting, Promised]] = []
+        for promise in self._world.promises:
+            waiting = self._world.waiting.get(promise.gang)
+            if waiting is None:
+                self._follow_placed(promise)
+                continue
+            self._specs[promise.gang] = waiting.gang
+            cause = self._lost(promise, waiting.gang)
+            if cause is not None:
+                self._end(promise, cause)
+                continue
+            ready = waiting.nomination is None and waiting.retry_at_ms <= self._now_ms
+            milli = promise.placement.gpu_milli
+            if ready and self._is_free(promise) and may(waiting.gang, milli) and fits(waiting.gang, promise.placement):
+                take(waiting, promise.placement)
+            elif ready:
+                late.append((waiting, promise))
+        for one in self._given.values():
+            self._keep(self._specs[one.gang], one)
+        stopped: list[GangId] = []
+        for waiting, promise in late:
+            stopped += self._press(waiting, promise, place, take, at_most - len(stopped))
+        return stopped
+
+    def _press(
+        self,
+        waiting: Waiting,
+        promise: Promised,
+        place: Callable[[Waiting], Placement | None],
+        take: Callable[[Waiting, Placement], None],
+        at_most: int,
+    ) -> list[GangId]:
+        """Do what is due for a promise that has not come true yet; return who is stopped for it."""
+        rules = self._world.rules
+        if promise.latest_start_ms <= self._now_ms + rules.horizon_ms:
+            placement = place(waiting)
+            if placement is not None:
+                take(waiting, placement)
+                return []
+        if self._now_ms >= promise.latest_start_ms:
+            self._end(promise, refuse(Reason.PROMISE_LATE, at=utc_text(promise.latest_start_ms)))
+        elif self._now_ms >= promise.latest_start_ms - rules.stop_ms:
+            return self._clear(promise, at_most)
+        return []
+
+    def _follow_placed(self, promise: Promised) -> None:
+        """A promise whose gang waits no more: it is kept, once the gang is bound."""
+        attempt = self._world.running.everyone.get(promise.gang)
+        if attempt is None:
+            self._end(promise, None)
+        elif attempt.bound_ms is not None:
+            late = attempt.since_ms > promise.latest_start_ms
+            cause = refuse(Reason.PROMISE_LATE, at=utc_text(promise.latest_start_ms)) if late else None
+            self._end(promise, cause, max(0, promise.latest_start_ms - attempt.since_ms))
+        elif attempt.spec is not None:
+            self._specs[promise.gang] = attempt.spec
+        else:
+            self._end(promise, None)
+
+    def _end(self, promise: Promised, cause: Refusal | None, early_ms: int = 0) -> None:
+        self._effects.append(EndPromise(gang=promise.gang, cause=cause, early_ms=early_ms))
+        self._drop(promise.gang)
+
+    def _drop(self, gang: GangId) -> None:
+        self._given.pop(gang, None)
+        self._search = self._protected = None
+        if self._shield is not None:
+            self._shield.drop(gang)
+
+    def _lost(self, promise: Promised, gang: Gang) -> Refusal | None:
+        """Return what of a promise can't be given any more. Looked for only when some node has changed."""
+        if self._known(promise) is not None:
+            return None
+        cause = why_lost(promise, gang, self._world, self._placer.feasibility)
+        if cause is None:
+            kept = kept_for(gang, promise.placement, promise.latest_start_ms, self._placer.overlay)
+            rows = np.array([row for row, _, _ in kept.rows], dtype=np.int64)
+            masks = np.array([mask for _, mask, _ in kept.rows], dtype=np.int64)
+            self._memo.kept[promise.gang] = promise, self._world.inventory, kept, rows, masks
+        return cause
+
+    def _known(self, promise: Promised | Promise) -> Kept | None:
+        """Return what a promise keeps, if that was found out about the nodes as they are."""
+        known = self._memo.kept.get(promise.gang)
+        fresh = known is not None and known[0] == promise and known[1] is self._world.inventory
+        return known[2] if known is not None and fresh else None
+
+    def _is_free(self, promise: Promised) -> bool:
+        """Whether all devices are free, before anything else is looked at."""
+        _, _, _, rows, masks = self._memo.kept[promise.gang]
+        return bool(((self._placer.overlay.columns.free_mask[rows] & masks) == masks).all())
+
+    def _clear(self, promise: Promised, at_most: int) -> list[GangId]:
+        """Stop whoever still holds something of a hole that ends."""
+        found: list[GangId] = []
+        stopped = {effect.gang for effect in self._effects if isinstance(effect, Stop)}
+        for entry in self._holders(self._memo.kept[promise.gang][2]):
+            attempt = entry.attempt
+            if attempt is None or attempt.spec is None or attempt.phase is Phase.STOPPING or entry.owner in stopped:
+                continue
+            if (attempt.spec.preemptible or attempt.spec.duration_ms is not None) and len(found) < at_most:
+                cause = refuse(Reason.HOLE_ENDED)
+                self._effects.append(Stop(gang=entry.owner, attempt=attempt.attempt, cause=cause, requeue=True))
+                self._standing.leave(attempt.queue, attempt.gpu_milli)
+                found.append(entry.owner)
+        return found
+
+    def _holders(self, kept: Kept) -> Iterator[Entry]:
+        seen: set[GangId] = set()
+        for row, mask, _ in kept.rows:
+            for entry in self._memo.calendar.holders(row, mask):
+                if entry.owner not in seen and entry.owner != kept.holder:
+                    seen.add(entry.owner)
+                    yield entry
+
+    def _keep(self, gang: Gang, promise: Promised | Promise) -> None:
+        if self._shield is None:
+            self._shield = Shield(self._placer.overlay, self._memo.calendar)
+        kept = self._known(promise)
+        if kept is None:
+            kept = kept_for(gang, promise.placement, promise.latest_start_ms, self._placer.overlay)
+        self._shield.keep(kept)
+
+    def wakes(self) -> list[int]:
+        """Return the next moments at which a standing promise wants something done, in no order."""
+        stop_ms, now = self._world.rules.stop_ms, self._now_ms
+        moments = [m for p in self._given.values() for m in (p.latest_start_ms - stop_ms, p.latest_start_ms)]
+        return [moment for moment in moments if moment > now]
+
+    # --- who may use a hole -----------------------------------------------------------------------------------------
+
+    def make_way(self, gang: Gang, *, entering: bool = True) -> None:
+        """Keep out of the gang's sight the holes that it may not enter; all but its own where it is not `entering`."""
+        if self._shield:
+            moment = gone_by(gang, self._now_ms, self._world.rules) if entering else FOREVER
+            self._shield.stand_before(self._shield.kept_until(moment, (gang.id,)))
+
+    def protected(self) -> frozenset[GangId]:
+        """Return who holds something that is promised to somebody: it ends in time, and nobody may come instead."""
+        if not self._shield:
+            return frozenset()
+        if self._protected is None:
+            kept = self._shield.kept_until(FOREVER)
+            self._protected = frozenset(entry.owner for one in kept for entry in self._holders(one))
+        return self._protected
+
+    def limits_kept(self, gang: Gang, milli: int) -> bool:
+        """Whether the limits that a gang shares with those whose holes it may not enter leave room for them in time."""
+        if not self._shield or not self._shield.before or self._standing.room_within_limits(gang.queue) is None:
+            return True
+        return all(self._within_limits(gang.queue, milli, one.start_ms, but=gang.id) for one in self._shield.before)
+
+    def _within_limits(self, queue: str, milli: int, by_ms: int, but: GangId) -> bool:
+        """Whether a queue may be charged for so much more by a moment, beside all that is promised until then."""
+        standing = self._standing
+        if standing.room_within_limits(queue) is None:
+            return True
+        changes: list[tuple[str, int]] = []
+        for entry in self._memo.calendar.bounded():
+            if entry.end_ms > by_ms:
+                break
+            if entry.attempt is not None and entry.attempt.phase is not Phase.STOPPING:
+                changes.append((entry.queue, -entry.milli))
+        for one in self._given.values():
+            if one.gang != but and one.gang in self._specs and one.latest_start_ms <= by_ms:
+                changes.append((self._specs[one.gang].queue, one.placement.gpu_milli))
+        for name, change in changes:
+            standing.charge(name, change)
+        hit = standing.limit_hit(queue, milli, after_stops=True)
+        for name, change in changes:
+            standing.charge(name, -change)
+        return hit is None
+
+    def why_kept(self, gang: Gang, place: Callable[[Gang], Placement | None]) -> Refusal | None:
+        """Return that the gang would have a place but for what is promised to others; None where it would not.
+
+        `place` must leave the overlay as it was.
+        """
+        if not self._shield or not self._shield.before:
+            return None
+        holes = self._shield.before
+        self._shield.lower()
+        placement = place(gang)
+        if placement is None:
+            return None
+        wanted = {(row, mask) for row, mask, _ in kept_for(gang, placement, 0, self._placer.overlay).rows}
+        at = min(
+            (h.start_ms for h in holes if any(r == row and m & mask for r, m, _ in h.rows for row, mask in wanted)),
+            default=holes[0].start_ms,
+        )
+        return refuse(Reason.KEPT_FOR_PROMISE, at=utc_text(at))
+
+    # --- new promises -----------------------------------------------------------------------------------------------
+
+    def placed(self, gang: Gang, placement: Placement) -> None:
+        """Hear of a placement of this cycle: its end is enforced, too."""
+        self._specs[gang.id] = gang
+        end_ms = end_if_placed(gang, self._now_ms, self._world.rules)
+        if end_ms is not None:
+            self._new.append(self._entry(gang, placement, end_ms))
+            self._search, self._bounded = None, True
+
+    def nominated(self, gang: Gang, placement: Placement) -> None:
+        """Hear of room that is being made: nobody is promised any of it."""
+        self._rooms.append((gang, placement))
+        self._search = None
+
+    def has(self, gang: GangId) -> bool:
+        """Whether the gang stands promised."""
+        return gang in self._given
+
+    def may_promise_more(self) -> bool:
+        """Whether another gang in line might be promised something."""
+        return self._bounded and self._searches_left > 0 and self._slots() > 0
+
+    def promise(self, waiting: Waiting, refusal: Refusal) -> None:
+        """Promise a gang that finds no room now its devices, if there is a moment by which they must be free."""
+        gang = waiting.gang
+        hero = gang.wants_promise and self._hero_slots(gang) > 0
+        if gang.id in self._given or refusal.reason.kind is not Kind.NOT_NOW or waiting.nomination is not None:
+            return
+        if not (hero or (self._bounded and self._slots() > 0)) or not can_be_promised(gang) or self._searches_left <= 0:
+            return
+        self._searches_left -= 1
+        self._memo.calendar.follow(self._world)
+        if self._shield is not None:
+            self._shield.lower()
+        search = self._heros_search(gang) if hero else self._plain_search()
+        milli = self._placer.feasibility.charge(gang)
+        found = search.earliest(gang, lambda by_ms: self._within_limits(gang.queue, milli, by_ms, gang.id))
+        if found is None:
+            return
+        stops = self._stops(gang, found.placement, found.at_ms) if hero else ()
+        made = Promise(gang=gang.id, placement=found.placement, latest_start_ms=found.at_ms, stops=stops, hero=hero)
+        self._effects.append(made)
+        self._given[gang.id], self._specs[gang.id] = made, gang
+        self._search = self._protected = None
+        self._keep(gang, made)
+
+    def _slots(self) -> int:
+        return self._world.rules.promises - sum(not one.hero for one in self._given.values())
+
+    def _hero_slots(self, gang: Gang) -> int:
+        queue = self._world.queues.get(gang.queue)
+        heroes = [one for one in self._given.values() if one.hero and one.gang in self._specs]
+        held = sum(self._specs[one.gang].queue == gang.queue for one in heroes)
+        return 0 if queue is None else queue.promised_jobs - held
+
+    def _plain_search(self) -> PromiseSearch:
+        if self._search is None:
+            held = [*self._memo.calendar.bounded(), *self._new]
+            self._search = PromiseSearch(self._placer, held, self._promised(), self._now_ms)
+        return self._search
+
+    def _heros_search(self, gang: Gang) -> PromiseSearch:
+        """Like any other, but preemptible work of the gang's own queue ends when the notice is over."""
+        over_ms = self._notice_over(gang)
+        held: list[Entry] = [*self._new]
+        for entry in self._memo.calendar.entries.values():
+            if self._may_stop(entry, gang):
+                entry = replace(entry, end_ms=min(entry.end_ms, over_ms))
+            if entry.end_ms < NEVER:
+                held.append(entry)
+        held.sort(key=lambda entry: (entry.end_ms, entry.owner))
+        return PromiseSearch(self._placer, held, self._promised(), self._now_ms)
+
+    def _notice_over(self, gang: Gang) -> int:
+        queue = self._world.queues[gang.queue]
+        return self._now_ms + queue.promise_notice_ms + self._world.rules.stop_ms
+
+    def _may_stop(self, entry: Entry, hero: Gang) -> bool:
+        """Whether an attempt may be stopped for a promise that its queue allows: preemptible, of no higher priority."""
+        attempt = entry.attempt
+        if attempt is None or attempt.spec is None or entry.queue != hero.queue or attempt.phase is Phase.STOPPING:
+            return False
+        return attempt.spec.preemptible and attempt.spec.priority <= hero.priority
+
+    def _stops(self, gang: Gang, placement: Placement, at_ms: int) -> tuple[tuple[GangId, int], ...]:
+        kept = kept_for(gang, placement, at_ms, self._placer.overlay)
+        found = [entry for entry in self._holders(kept) if entry.end_ms > at_ms and entry.attempt is not None]
+        return tuple(sorted((entry.owner, entry.attempt.attempt) for entry in found if entry.attempt is not None))
+
+    def _promised(self) -> list[Entry]:
+        """Return what is promised, each until it would be over."""
+        found = [self._entry(gang, placement, None) for gang, placement in self._rooms]
+        for one in self._given.values():
+            gang = self._specs.get(one.gang)
+            if gang is not None:
+                end_ms = end_if_placed(gang, one.latest_start_ms, self._world.rules)
+                found.append(self._entry(gang, one.placement, end_ms))
+        return found
+
+    def _entry(self, gang: Gang, placement: Placement, end_ms: int | None) -> Entry:
+        inventory = self._placer.inventory
+        rows = [(inventory.row.get(member.node), member) for member in placement.members]
+        takings = [taking_of(inventory, row, use_of(gang, member)) for row, member in rows if row is not None]
+        return entry_of(gang.id, gang.queue, end_ms, takings)

@@ -1,0 +1,130 @@
+"""What others were promised is kept out of a gang's sight, unless it will be gone by then.
+
+A hole is a device that is free now and promised to somebody from a later moment on. For each gang that is looked at,
+the shield stands before the holes that it may not enter and is down before the others; it changes the overlay only when
+the next gang may enter other holes than the last one. Beside devices it keeps of each node's CPU, memory and the like
+what the promised will need and nobody who ends before will give back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairlead.model.gang import Gang, GangId, Placement
+from fairlead.placement.amounts import FIXED, amounts_asked
+from fairlead.planning.end_calendar import Calendar
+from fairlead.world.fleet import IntColumn
+from fairlead.world.overlay import Lot, Overlay, taking_of
+from fairlead.world.use import use_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Devices that `holder` will have from `start_ms` on.
+
+    `rows` are (row, devices as bits, amounts of `FIXED` and extended resources).
+    """
+
+    holder: GangId
+    start_ms: int
+    rows: tuple[tuple[int, int, tuple[int, ...]], ...]
+
+
+def kept_for(gang: Gang, placement: Placement, start_ms: int, overlay: Overlay) -> Kept:
+    """Return what a placement keeps, row by row."""
+    extended = tuple(sorted(overlay.columns.extended))
+    found: dict[int, tuple[int, list[int]]] = {}
+    for member in placement.members:
+        row = overlay.inventory.row.get(member.node)
+        if row is None:
+            continue
+        taking = taking_of(overlay.inventory, row, use_of(gang, member))
+        mask, amounts = found.get(row, (0, [0] * (len(FIXED) + len(extended))))
+        more = amounts_asked(taking.pod, extended)
+        found[row] = mask | taking.mask, [a + b for a, b in zip(amounts, more, strict=True)]
+    return Kept(gang.id, start_ms, tuple((row, mask, tuple(amounts)) for row, (mask, amounts) in found.items()))
+
+
+class Shield:
+    """Stands in one overlay, before one set of holes at a time."""
+
+    def __init__(self, overlay: Overlay, calendar: Calendar) -> None:
+        """Stand before nothing."""
+        self._overlay = overlay
+        self._calendar = calendar
+        self._names = (*FIXED, *sorted(overlay.columns.extended))
+        self._kept: list[Kept] = []
+        self._before: tuple[Kept, ...] = ()
+        self._lot: Lot | None = None
+
+    def keep(self, kept: Kept) -> None:
+        """Keep devices for somebody from now on; the shield stands before them from the next `stand_before` on."""
+        self._kept = sorted([*self._kept, kept], key=lambda one: (one.start_ms, one.holder))
+
+    def drop(self, holder: GangId) -> None:
+        """Keep nothing for somebody any more."""
+        self.lower()
+        self._kept = [one for one in self._kept if one.holder != holder]
+
+    def __bool__(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self._kept)
+
+    @property
+    def before(self) -> tuple[Kept, ...]:
+        """What it stands before now."""
+        return self._before
+
+    def kept_until(self, moment_ms: int, but: Collection[GangId] = ()) -> tuple[Kept, ...]:
+        """Return what is kept from before `moment_ms` on, the earliest first."""
+        return tuple(one for one in self._kept if one.start_ms < moment_ms and one.holder not in but)
+
+    def stand_before(self, holes: tuple[Kept, ...]) -> None:
+        """Let what is free of these holes be taken in the overlay, and nothing else of all that is kept."""
+        if holes == self._before:
+            return
+        self.lower()
+        self._before = holes
+        if holes:
+            self._lot = self._lot_of(holes)
+            if self._lot is not None:
+                self._overlay.take_lot(self._lot)
+
+    def lower(self) -> None:
+        """Stand before nothing."""
+        if self._lot is not None:
+            self._overlay.give_lot(self._lot)
+        self._before, self._lot = (), None
+
+    def _lot_of(self, holes: Sequence[Kept]) -> Lot | None:
+        masks: dict[int, int] = {}
+        wanted: dict[int, IntColumn] = {}
+        most: dict[int, IntColumn] = {}
+        for hole in holes:  # the earliest first: by each start, what is promised until then less what ends until then
+            for row, mask, amounts in hole.rows:
+                masks[row] = masks.get(row, 0) | mask
+                wanted[row] = wanted.get(row, 0) + np.array(amounts, dtype=np.int64)
+                short = wanted[row] - self._ended(row, hole.start_ms)
+                most[row] = np.maximum(most.get(row, 0), short)
+        rows = np.array(sorted(masks), dtype=np.int64)
+        if not len(rows):
+            return None
+        free = self._overlay.columns.free_mask[rows]
+        bits = np.array([masks[row] for row in rows.tolist()], dtype=np.int64) & free
+        least = np.maximum(np.array([most[row] for row in rows.tolist()], dtype=np.int64), 0)
+        used = {name: least[:, at] for at, name in enumerate(self._names) if least[:, at].any()}
+        return Lot(rows, bits, used)
+
+    def _ended(self, row: int, by_ms: int) -> IntColumn:
+        """Return what is given back on a row by a moment."""
+        total = np.zeros(len(self._names), dtype=np.int64)
+        for gang in self._calendar.on_row.get(row, ()):
+            entry = self._calendar.entries[gang]
+            if entry.end_ms <= by_ms:
+                for taking in entry.takings:
+                    if taking.row == row:
+                        total += taking.pods * np.array(amounts_asked(taking.pod, self._names[4:]), dtype=np.int64)
+        return total
