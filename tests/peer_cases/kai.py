@@ -6,16 +6,28 @@ one GPU. Which of equal nodes, and which of equal jobs of queues that hold nothi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
 from peer_cases.kai_world import Kai, convert
-from peer_cases.verdicts import MOST_GPUS, Case, Comparison, Verdict, decide
+from peer_cases.verdicts import (
+    MOST_GPUS,
+    OTHER_VICTIMS,
+    Case,
+    Comparison,
+    Verdict,
+    compare_victims,
+    decide,
+    exact_shares,
+    stopped_for_others,
+)
 
 EVICTING = ("reclaim", "preempt", "consolidat")
 """Parts of the names of suites that are about evictions. A suite is a field of the case."""
-
 
 JOB_WORDS = frozenset({
     "cpuPerTask", "deleteInTest", "gpuMemoryPerTask", "gpusPerTask", "memoryPerTask", "name", "priority", "queue",
@@ -34,9 +46,6 @@ def is_one(case: Case) -> bool:
 def judge(case: Case) -> Verdict:
     """Convert, run and compare one case."""
     name = case["name"]
-    rule = _later(case)
-    if rule:
-        return Verdict(name, "later", rule)
     world = Kai(case)
     rule = _not_modelled(case, world)
     if rule:
@@ -50,18 +59,6 @@ def judge(case: Case) -> Verdict:
 # --- rules over fields ------------------------------------------------------------------------------------------------
 
 
-def _later(case: Case) -> str:
-    if any(word in case["suite"].casefold() for word in EVICTING):
-        return "a suite about evictions"
-    for job in case["jobs"]:
-        expected = case["expectedJobs"].get(job["name"])
-        for at, task in enumerate(job["tasks"]):
-            wanted = case["expectedTasks"].get(f"{job['name']}-{at}", expected) or {}
-            if task["state"] == "Running" and wanted.get("status") in ("Pending", "Releasing"):
-                return "evictions"
-    return ""
-
-
 def _not_modelled(case: Case, world: Kai) -> str:
     tasks = [task for job in case["jobs"] for task in job["tasks"]]
     if any(task.get("claims") for task in tasks) and not _claims_are_held(case, world):
@@ -72,22 +69,51 @@ def _not_modelled(case: Case, world: Kai) -> str:
         strange = {word for one in listed for word, value in one.items() if value and word not in words}
         if strange:
             return f"a field that we have no word for: {sorted(strange)[0]}"
-    if max([int(node.get("gpus") or 0) for node in case["nodes"].values()], default=0) > MOST_GPUS:
+    if max(map(world.gpus_of, case["nodes"]), default=0) > MOST_GPUS:
         return "more GPUs on a node than a node of ours has"
-    if any(world.devices_held(name) > int(node.get("gpus") or 0) for name, node in case["nodes"].items()):
+    if any(world.devices_held(name) > world.gpus_of(name) for name in case["nodes"]):
         return "more runs on a node than it has"
     if world.nested:
         return "groups inside groups that share a domain, or so many of so many groups"
     for job in case["jobs"]:
         asks = any(job.get(word) for word in ("gpusPerTask", "gpuMemoryPerTask", "cpuPerTask", "memoryPerTask"))
         for task in job["tasks"]:
-            if task["state"] == "Running" and not asks and case["nodes"][task["node"]].get("mig"):
+            alone = task["state"] == "Running" and not asks and not task.get("mig")
+            if alone and case["nodes"][task["node"]].get("mig"):
                 return "the mark of a MIG pod from before it was managed is not in the dump"
-    if world.competing and len({queue["Priority"] or 0 for queue in case["queues"]}) > 1:
+    if (world.competing or _evicts(case)) and len({queue["Priority"] or 0 for queue in case["queues"]}) > 1:
         return "a queue's own priority decides"
+    if _moves(case):
+        return "a running job is moved to make room (consolidation)"
     if _quota_decides(case, world):
         return "a queue's quota of CPU or memory decides"
     return ""
+
+
+def evicts(case: Case) -> bool:
+    """Whether a case is about who is stopped."""
+    return _evicts(case) or any(word in case["suite"].casefold() for word in EVICTING)
+
+
+def _evicts(case: Case) -> bool:
+    """Whether KAI stops anybody."""
+    return any(
+        task["state"] == "Running" and case["expectedJobs"].get(job["name"], {}).get("status") == "Pending"
+        for job in case["jobs"]
+        for task in job["tasks"]
+    )
+
+
+def _moves(case: Case) -> bool:
+    """Whether KAI starts a running job anew on another node or another GPU, so that a third one fits."""
+    for job in case["jobs"]:
+        wanted = case["expectedJobs"].get(job["name"], {})
+        for task in job["tasks"]:
+            node, groups = wanted.get("node"), wanted.get("gpuGroups") or task.get("gpuGroups")
+            if task["state"] == "Running" and wanted.get("status") == "Running":
+                if node and (node, groups) != (task["node"], task.get("gpuGroups")):
+                    return True
+    return False
 
 
 def _claims_are_held(case: Case, world: Kai) -> bool:
@@ -123,17 +149,19 @@ def _quota_decides(case: Case, world: Kai) -> bool:
 
 def _compare(case: Case, world: Kai, outcome: Outcome, comparison: Comparison) -> None:
     places = world.places(outcome)
-    stopped = {victim.gang for victim in outcome.victims if victim.cause.reason.token != "Deleted"}
-    comparison.law(not stopped, f"stopped {sorted(stopped)}")
+    _victims(case, world, outcome, comparison)
     running = {job["name"]: _runs(job, places) for job in case["jobs"]}
+    waited = {job["name"] for job in case["jobs"] if any(task["state"] == "Pending" for task in job["tasks"])}
     differing: list[str] = []
+    rounded = _rounded(case, world)
     for name, wanted in case["expectedJobs"].items():
-        if wanted["status"] in ("Running", "Pending") and running.get(name) != (wanted["status"] == "Running"):
+        if name in rounded and not running.get(name):
+            comparison.taste(False, "what is left of a division is given in whole GPUs")
+            continue
+        right = running.get(name) == (wanted["status"] == "Running")
+        if wanted["status"] in ("Running", "Pending") and name in waited and not right:
             differing.append(name)
-    for key, wanted in case["expectedTasks"].items():
-        comparison.law(
-            (key in places) == (wanted["status"] == "Running"), f"{key} is not {wanted['status']}, as it should be"
-        )
+    _tasks(case, places, waited, comparison)
     if differing and _equals(differing, case, world, running):
         comparison.taste(False, "an order among equals")
         differing = []
@@ -151,7 +179,7 @@ def _compare(case: Case, world: Kai, outcome: Outcome, comparison: Comparison) -
         for at, task in enumerate(job["tasks"]):
             place = places.get(f"{job['name']}-{at}")
             if place is not None and task["state"] == "Pending":
-                wanted = max(int(job["gpusPerTask"]), int(job["gpusPerTask"] > 0 or bool(job.get("gpuMemoryPerTask"))))
+                wanted = world.devices_of(job, task)
                 comparison.law(len(place[1]) == wanted, f"{job['name']}-{at} holds {len(place[1])} GPUs, not {wanted}")
     _domains(case, world, places, comparison)
     _together(case, places, comparison)
@@ -159,6 +187,20 @@ def _compare(case: Case, world: Kai, outcome: Outcome, comparison: Comparison) -
 
 Places = Mapping[str, tuple[str, tuple[str, ...]]]
 """task -> (node, devices), of those that hold something."""
+
+
+def _tasks(case: Case, places: Places, waited: set[str], comparison: Comparison) -> None:
+    """As many tasks of a subgroup run as with KAI; which of them is nobody's business."""
+    for job in case["jobs"]:
+        ours, theirs = Counter[str](), Counter[str]()
+        for at, task in enumerate(job["tasks"]):
+            key = f"{job['name']}-{at}"
+            wanted = case["expectedTasks"].get(key)
+            if wanted is not None:
+                ours[task.get("subGroup") or ""] += key in places
+                theirs[task.get("subGroup") or ""] += wanted["status"] == "Running"
+        if job["name"] in waited:
+            comparison.law(ours == theirs, f"tasks of {job['name']} that run: {dict(ours)}, not {dict(theirs)}")
 
 
 def _runs(job: Mapping[str, Any], places: Places) -> bool:
@@ -181,9 +223,34 @@ def _equals(differing: Sequence[str], case: Case, world: Kai, running: Mapping[s
     return len(queues) > 1 and sorted(map(str, sides[True])) == sorted(map(str, sides[False]))
 
 
+def _rounded(case: Case, world: Kai) -> set[str]:
+    """Jobs that KAI starts above their queue's exact share, as it gives what is left of a division in whole GPUs.
+
+    For queues without departments; shares are the quota first, then what is left by weight.
+    """
+    if case["departments"] or not _evicts(case):
+        return set()
+    asked: dict[str, Fraction] = {}
+    for job in case["jobs"]:
+        asked[job["queue"]] = asked.get(job["queue"], Fraction(0)) + Fraction(world.milli_asked(job), 1_000)
+    queues = {
+        q["Name"]: (Fraction(q["DeservedGPUs"]), Fraction(q.get("GPUOverQuotaWeight") or 0)) for q in case["queues"]
+    }
+    share = exact_shares(Fraction(world.gpus), queues, asked)
+    return {
+        job["name"]
+        for job in case["jobs"]
+        if case["expectedJobs"].get(job["name"], {}).get("status") == "Running"
+        and job["queue"] in share
+        and share[job["queue"]] < asked[job["queue"]] <= ceil(share[job["queue"]])
+    }
+
+
 def _same_node(task: str, places: Places, node: str, world: Kai, comparison: Comparison) -> None:
     ours = places[task][0]
     if ours != node:
+        if OTHER_VICTIMS in comparison.waived:
+            return  # where they were is where there is room now
         if world.alike(ours, node):
             comparison.taste(False, "another of equal nodes")
         else:
@@ -212,3 +279,21 @@ def _together(case: Case, places: Places, comparison: Comparison) -> None:
             if (group == other_group) != (place == other_place):
                 joined = "together" if group == other_group else "apart"
                 comparison.law(False, f"{name} and {other} should lie {joined}: {place}, {other_place}")
+
+
+def _victims(case: Case, world: Kai, outcome: Outcome, comparison: Comparison) -> None:
+    """Nobody is stopped in vain, and no more GPUs lose their work than with KAI."""
+    held = {job["name"]: job for job in case["jobs"] if any(task["state"] == "Running" for task in job["tasks"])}
+    theirs = {
+        name
+        for name, job in held.items()
+        if case["expectedJobs"].get(name, {}).get("status") == "Pending"
+        or any(
+            task["state"] == "Running" and case["expectedTasks"].get(f"{name}-{at}", {}).get("status") == "Pending"
+            for at, task in enumerate(job["tasks"])
+        )
+    }
+    ours = {gang.removesuffix(".held") for gang in stopped_for_others(outcome)}
+    compare_victims(
+        {name: world.milli_held(name) for name in ours}, {n: world.milli_held(n) for n in theirs}, comparison
+    )

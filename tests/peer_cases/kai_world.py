@@ -37,6 +37,32 @@ class Kai:
         }
         """Claims that are allocated, and on which node."""
 
+        kinds = {name for node in self.nodes.values() for name in node.get("mig") or {}}
+        kinds |= {name for job in case["jobs"] for task in job["tasks"] for name in task.get("mig") or {}}
+        self.stand_in = next(iter(kinds)) if len(kinds) == 1 and not self.gpus else ""
+        """The one kind of MIG device of a world without whole GPUs: there it stands for a GPU, as queues count these."""
+
+    def gpus_of(self, node: str) -> int:
+        """GPUs of a node, or what stands for them."""
+        offered = self.nodes[node]
+        return int(offered.get("gpus") or 0) + int((offered.get("mig") or {}).get(self.stand_in, 0))
+
+    def devices_of(self, job: Mapping[str, Any], task: Mapping[str, Any]) -> int:
+        """Devices that a task lies on, whole or in part."""
+        whole = int(job["gpusPerTask"]) + int((task.get("mig") or {}).get(self.stand_in, 0))
+        return whole or int(job["gpusPerTask"] > 0 or bool(job.get("gpuMemoryPerTask")))
+
+    def milli_held(self, job: str) -> int:
+        """Thousandths of GPUs that the tasks of a job hold at first."""
+        found = next(one for one in self.case["jobs"] if one["name"] == job)
+        return self.milli_asked({**found, "tasks": [task for task in found["tasks"] if task["state"] != "Pending"]})
+
+    def milli_asked(self, job: Mapping[str, Any]) -> int:
+        """Thousandths of GPUs that all tasks of a job hold or ask for."""
+        memory = job.get("gpuMemoryPerTask") or 0
+        each = round(1_000 * job["gpusPerTask"]) or -(-1_000 * memory // GPU_MEMORY_MIB)
+        return sum(each + 1_000 * int((task.get("mig") or {}).get(self.stand_in, 0)) for task in job["tasks"])
+
     def chain(self, queue: str) -> list[str]:
         """A queue and all above it."""
         found: list[str] = []
@@ -62,6 +88,7 @@ class Kai:
                 if task.get("node") == node:
                     groups.update(task.get("gpuGroups") or ())
                     whole += 0 if task.get("gpuGroups") else int(job["gpusPerTask"])
+                    whole += int((task.get("mig") or {}).get(self.stand_in, 0))
         return whole + len(groups)
 
     @property
@@ -201,12 +228,12 @@ def _node(name: str, world: Kai) -> dict[str, object]:
     levels = {level: world.domain(level, name) for levels in world.levels for level in levels}
     return {
         "name": name,
-        "gpus": int(node.get("gpus") or 0),
+        "gpus": world.gpus_of(name),
         "gpuMemory": f"{GPU_MEMORY_MIB}Mi",
         "cpu": f"{int((node.get('cpuMillis') or CORES) * 1_000)}m",
         "memory": int(node.get("memory") or BYTES),
         "pods": PODS,
-        "extended": node.get("mig") or {},
+        "extended": {} if world.stand_in else node.get("mig") or {},
         "labels": node.get("labels") or {},
         "levels": {level: domain for level, domain in levels.items() if domain},
     }
@@ -215,7 +242,7 @@ def _node(name: str, world: Kai) -> dict[str, object]:
 def _queue(queue: Mapping[str, Any], world: Kai) -> dict[str, object]:
     """A queue or department. Below 0 is no bound; a limit of 0 is none in KAI's fixture."""
     deserved, most = queue["DeservedGPUs"], queue.get("MaxAllowedGPUs") or -1
-    guaranteed = world.gpus if deserved < 0 else int(deserved)
+    guaranteed = sum(map(world.gpus_of, world.nodes)) if deserved < 0 else int(deserved)
     department = any(queue is one for one in world.case["departments"] or ())
     weight = deserved if department else queue.get("GPUOverQuotaWeight") or 0
     parent = queue.get("ParentQueue") or ""
@@ -241,14 +268,15 @@ def _job(job: Mapping[str, Any], name: str) -> dict[str, object]:
     }
 
 
-def _role(job: Mapping[str, Any], name: str, tasks: Sequence[int]) -> dict[str, object]:
+def _role(job: Mapping[str, Any], name: str, tasks: Sequence[int], world: Kai) -> dict[str, object]:
     first = job["tasks"][tasks[0]]
+    mig = first.get("mig") or {}
     words: dict[str, object] = {
         "name": name,
         "replicas": len(tasks),
         "cpu": f"{int((job.get('cpuPerTask') or 0) * 1_000)}m",
         "memory": int(job.get("memoryPerTask") or 0),
-        "extended": first.get("mig") or {},
+        "extended": {} if world.stand_in else mig,
     }
     gpus, memory = job["gpusPerTask"], job.get("gpuMemoryPerTask") or 0
     if memory:
@@ -259,8 +287,8 @@ def _role(job: Mapping[str, Any], name: str, tasks: Sequence[int]) -> dict[str, 
         }
     elif gpus != int(gpus):
         words["share"] = {"milli": round(gpus * 1_000)}
-    elif gpus:
-        words["gpus"] = int(gpus)
+    elif gpus or world.stand_in in mig:
+        words["gpus"] = world.devices_of(job, first)
     if first.get("nodeAffinity"):
         words["affinity"] = only_on(None, first["nodeAffinity"])
     return words
@@ -277,22 +305,33 @@ def _running(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
             if groups:
                 member["devices"] = [world.device(task["node"], group) for group in groups]
             members.append(member)
+    described = [_role(job, role, tasks, world) for role, tasks in roles.items()]
+    for role, tasks in zip(described, roles.values(), strict=True):
+        own = _pod_sets(job).get(job["tasks"][tasks[0]].get("subGroup") or "")
+        if own is not None:
+            role["minReplicas"] = min(len(tasks), int(own.get("minMember") or 0))
     return {
         **_job(job, f"{job['name']}.held"),
-        "roles": [_role(job, role, tasks) for role, tasks in roles.items()],
+        "roles": described,
         "members": members,
         "deleted": bool(job.get("deleteInTest")),
     }
 
 
-def _rest(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
-    """The tasks that wait: in the required domain of those that run, if any do."""
+def _pod_sets(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Subgroups by name, each with the topology of the group that it is in where it has none of its own."""
     groups = job.get("subGroups") or {}
-    topology = groups.get("topology") or {}
     sets = {one["name"]: one for one in groups.get("podSets") or ()}
     for inner in groups.get("subGroupSets") or ():
         for one in inner.get("podSets") or ():
             sets[one["name"]] = {**one, "topology": one.get("topology") or inner.get("topology")}
+    return sets
+
+
+def _rest(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
+    """The tasks that wait: in the required domain of those that run, if any do."""
+    topology = (job.get("subGroups") or {}).get("topology") or {}
+    sets = _pod_sets(job)
     roles: list[dict[str, object]] = []
     held = (
         {world.domain(topology["required"], job["tasks"][at]["node"]) for at in _held(job)}
@@ -300,7 +339,7 @@ def _rest(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
         else set[str]()
     )
     for name, tasks in _roles(job, _waiting(job)).items():
-        role = _role(job, name, tasks)
+        role = _role(job, name, tasks, world)
         own = sets.get(job["tasks"][tasks[0]].get("subGroup") or "", {})
         there = sum(job["tasks"][at].get("subGroup") == own.get("name") for at in _held(job)) if own else 0
         if own:

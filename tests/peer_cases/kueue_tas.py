@@ -31,6 +31,11 @@ def is_one(case: Case) -> bool:
     return {"podSets", "levels", "nodeLabels", "hasPriorUsage"} <= case.keys()
 
 
+def evicts(case: Case) -> bool:
+    """No case of this suite is about who is stopped."""
+    return False
+
+
 def judge(case: Case) -> Verdict:
     """Convert, run and compare one case."""
     name = case["name"]

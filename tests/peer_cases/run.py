@@ -3,8 +3,8 @@
     python tests/peer_cases/run.py FILE... [--json] [--all]
 
 Each line of a file is one case; its schema is known by its keys (Kueue's topology cases and preemption cases, Volcano,
-KAI). A case is `taste`, `not_modelled` or `later` by a rule over its fields, never by its name; every rule's count is
-printed. All others are `law`. `docs/explanation/peer-cases.md` says what is law. Exit 0 where every bar is held, 1
+KAI). A case is `taste` or `not_modelled` by a rule over its fields, never by its name; every rule's count is printed.
+All others are `law`; those of them that are about who is stopped are counted once more by themselves. `docs/explanation/peer-cases.md` says what is law. Exit 0 where every bar is held, 1
 where one is not.
 """
 
@@ -15,6 +15,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -43,8 +44,8 @@ def judge(case: Case) -> Verdict:
     try:
         found: Verdict = schema.judge(case)
     except UnreadableInput as problem:
-        return unwritable(case["name"], problem)
-    return found
+        found = unwritable(case["name"], problem)
+    return replace(found, evicts=schema.evicts(case))
 
 
 def judge_line(where: str, line: str) -> Verdict:
@@ -67,9 +68,10 @@ def read(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, object]:
-    """Count verdicts. `cases` are all lines; `in_scope` leaves out those that are for later."""
+    """Count verdicts. `cases` are all lines; `evicting` are law cases that are about who is stopped."""
     states = Counter(verdict.state for verdict in verdicts)
     broken = [verdict for verdict in verdicts if verdict.state == "law" and verdict.why]
+    evicting = [verdict for verdict in verdicts if verdict.state == "law" and verdict.evicts]
     return {
         "cases": len(verdicts),
         "law": states["law"],
@@ -77,23 +79,25 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, object]:
         "taste": states["taste"],
         "not_modelled": states["not_modelled"],
         "divergent": [{"name": verdict.name, "why": "; ".join(verdict.why)} for verdict in broken],
-        "in_scope": len(verdicts) - states["later"],
-        "later": states["later"],
+        "evicting": len(evicting),
+        "evicting_passed": sum(not verdict.why for verdict in evicting),
         "unstable": sum(not verdict.stable for verdict in verdicts),
         "taste_rules": _rules(verdicts, "taste"),
         "not_modelled_rules": _rules(verdicts, "not_modelled"),
-        "later_rules": _rules(verdicts, "later"),
         "waived_rules": dict(sorted(Counter(rule for verdict in verdicts for rule in set(verdict.waived)).items())),
     }
 
 
 def bars(result: dict[str, object]) -> list[str]:
     """Return the bars that a result does not hold."""
-    cases, law, passed = (int(str(result[name])) for name in ("in_scope", "law", "law_passed"))
+    cases, law, passed = (int(str(result[name])) for name in ("cases", "law", "law_passed"))
+    evicting, evicting_passed = int(str(result["evicting"])), int(str(result["evicting_passed"]))
     left_out, unstable = int(str(result["not_modelled"])), int(str(result["unstable"]))
     found: list[str] = []
     if passed * 100 < law * LAW_PERCENT:
         found.append(f"{passed} of {law} law cases pass, fewer than {LAW_PERCENT} %")
+    if evicting_passed * 100 < evicting * LAW_PERCENT:
+        found.append(f"{evicting_passed} of {evicting} law cases about evictions pass, fewer than {LAW_PERCENT} %")
     if left_out * 100 > cases * NOT_MODELLED_PERCENT:
         found.append(f"{left_out} of {cases} cases are not modelled, more than {NOT_MODELLED_PERCENT} %")
     if unstable:

@@ -181,3 +181,41 @@ def runs(node: str = "") -> dict[str, Any]:
 
 
 WAITS = {"status": "Pending"}
+
+
+def cluster_queue(name: str, nominal: str, cohort: str = "all", **more: Any) -> dict[str, Any]:
+    """A queue of Kueue with cores of one flavor, which takes its own back from anybody and stops lower priorities."""
+    quota = {"name": "cpu", "nominalQuota": nominal}
+    policy = {"reclaimWithinCohort": "Any", "withinClusterQueue": "LowerPriority", **more.pop("preemption", {})}
+    limits = {word: more.pop(word) for word in ("borrowingLimit", "lendingLimit") if word in more}
+    groups = [{"coveredResources": ["cpu"], "flavors": [{"name": "default", "resources": [{**quota, **limits}]}]}]
+    spec: dict[str, Any] = {"resourceGroups": groups, "preemption": policy, **more}
+    return {"name": name, "spec": spec | ({"cohortName": cohort} if cohort else {})}
+
+
+def workload(name: str, belongs: str, cpu: str, priority: int | None = None) -> dict[str, Any]:
+    """A workload of Kueue of one pod."""
+    return {
+        "clusterQueue": belongs,
+        "conditions": [],
+        "name": name,
+        "podSets": [{"name": "main", "count": 1, "requests": [{"cpu": cpu}]}],
+        "priority": priority,
+    }
+
+
+def kueue_quota(
+    queues: list[dict[str, Any]], admitted: list[dict[str, Any]], incoming: dict[str, Any], *preempted: str
+) -> dict[str, Any]:
+    """A preemption case of Kueue."""
+    return {
+        "admitted": admitted,
+        "clusterQueues": queues,
+        "cohorts": [],
+        "incoming": incoming,
+        "name": "a case",
+        "strategies": None,
+        "suite": "TestPreemption",
+        "targetCQ": incoming["clusterQueue"],
+        "wantPreempted": [f"/{name}:InCohortReclamation" for name in preempted],
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from fairlead.errors import UnreadableInput
@@ -14,14 +15,16 @@ from fairlead.units import quantity, quantity_milli
 
 Case = dict[str, Any]
 GPU = "nvidia.com/gpu"
+OTHER_VICTIMS = "other victims, and no more is lost with them"
 MOST_GPUS = 63  # a node has no more of ours; larger amounts are plain resources
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`state` is law, taste, not_modelled or later; `rule` the one that made it so; `why` what a law case broke.
+    """`state` is law, taste or not_modelled; `rule` the one that made it so; `why` what a law case broke.
 
-    `waived` are taste rules that left a difference uncompared in a case that passed otherwise.
+    `waived` are taste rules that left a difference uncompared in a case that passed otherwise. `evicts`: it
+    is about who is stopped.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Verdict:
     why: tuple[str, ...] = ()
     waived: tuple[str, ...] = ()
     stable: bool = True
+    evicts: bool = False
 
 
 def unwritable(name: str, problem: UnreadableInput) -> Verdict:
@@ -63,6 +67,46 @@ class Comparison:
         """Close the case; a world that does not stay still has broken a law of its own."""
         self.law(outcome.stable, f"not stable: {'; '.join(outcome.violations) or 'it moved after it had settled'}")
         return Verdict(name=name, state="law", why=tuple(self.broken), waived=tuple(self.waived), stable=outcome.stable)
+
+
+def stopped_for_others(outcome: Outcome) -> set[str]:
+    """Return who is stopped for a gang that waited at first.
+
+    A peer's case ends with the first decision. What is stopped for a job that was itself stopped comes after it.
+    """
+    victims = {victim.gang for victim in outcome.victims}
+    return {victim.gang for victim in outcome.victims if victim.by and victim.by not in victims}
+
+
+def compare_victims(ours: Mapping[str, int], theirs: Mapping[str, int], comparison: Comparison) -> None:
+    """Compare who is stopped, name -> GPUs held: where no more GPUs lose their work, it is as good as the peer's choice.
+
+    Where the peer stops somebody and we stop nobody, who does not start says so.
+    """
+    if ours.keys() == theirs.keys() or not ours:
+        return
+    if theirs and sum(ours.values()) <= sum(theirs.values()):
+        comparison.taste(False, OTHER_VICTIMS)
+    else:
+        comparison.law(False, f"stopped {sorted(ours)}, {sorted(theirs) or 'nobody'} would do")
+
+
+def exact_shares(
+    amount: Fraction, queues: Mapping[str, tuple[Fraction, Fraction]], asked: Mapping[str, Fraction]
+) -> dict[str, Fraction]:
+    """Divide between siblings, name -> (quota, weight): the quota first, then what is left by weight, as far as asked."""
+    share = {name: min(quota, asked.get(name, Fraction(0))) for name, (quota, _) in queues.items()}
+    left = amount - sum(share.values())
+    while left > 0:
+        open_ = {name: weight for name, (_, weight) in queues.items() if weight and share[name] < asked.get(name, 0)}
+        if not open_:
+            break
+        step = min((asked[name] - share[name]) / weight for name, weight in open_.items())
+        step = min(step, left / sum(open_.values()))
+        for name, weight in open_.items():
+            share[name] += step * weight
+            left -= step * weight
+    return share
 
 
 def decide(document: Mapping[str, object]) -> Outcome:

@@ -94,7 +94,7 @@ class Volcano:
                     self.free[pod.node].subtract(pod.asked + Counter({"pods": 1}))
         self.whole_gpus = gpus_are_whole([*self.offers.values(), *(pod.asked for pod in self.pods)])
         self.stand_in: tuple[str, int] | None = None
-        self.decides = self._quota_decides() or self._queues_compete()
+        self.decides = self._quota_decides() or self._queues_compete() or self._taken()
         if self.decides:
             self.stand_in = self._unit(self.decides)
 
@@ -179,6 +179,19 @@ class Volcano:
         for _, pod in waiting:
             wanted.update(pod.asked)
         return next((name for name in sorted(wanted) if wanted[name] > free[name]), "")
+
+    def _taken(self) -> str:
+        """Return what one queue takes of another: what a pod that waits lacks on every node; "" where nobody takes."""
+        evicted = set(self.case["expectEvicted"] or ())
+        queues = {group.queue for group in self.groups for pod in group.pods if pod.key in evicted}
+        for group in self.groups:
+            for pod in group.pods:
+                if pod.node or pod.gated or self.possible(pod) or not queues - {group.queue}:
+                    continue
+                for name, amount in sorted(pod.asked.items()):
+                    if name != GPU and amount and all(free.get(name, 0) < amount for free in self.free.values()):
+                        return name
+        return ""
 
     def _unit(self, name: str) -> tuple[str, int] | None:
         """Return what of the resource that decides can stand for one GPU; None where that cannot be.

@@ -47,8 +47,7 @@ def convert(world: Volcano) -> tuple[dict[str, object], list[Job]]:
     jobs: list[Job] = []
     for group in world.groups:
         held = [pod for pod in group.pods if pod.node in world.offers]
-        if held:
-            running.append(_running(group, held, world))
+        running += [_running(group, name, pods, world) for name, pods in held_units(group, held).items()]
         for job, document in _rest(group, held, world):
             jobs.append(job)
             waiting.append(document)
@@ -115,11 +114,20 @@ def _queue(queue: Mapping[str, Any], world: Volcano, namespaces: list[str]) -> d
     return words
 
 
-def _job(group: Group, name: str, world: Volcano) -> dict[str, object]:
+def held_units(group: Group, held: Sequence[Pod]) -> dict[str, list[Pod]]:
+    """Return the running gangs that stand for the pods of a group that run: one, or one a pod where any may go alone."""
+    if len(held) > 1 and int(group.spec.get("minMember") or 0) <= 1:
+        return {f"{group.namespace}.{group.name}.{pod.raw['name']}.held": [pod] for pod in held}
+    return {f"{group.namespace}.{group.name}.held": list(held)} if held else {}
+
+
+def _job(group: Group, name: str, world: Volcano, pods: Sequence[Pod] | None = None) -> dict[str, object]:
+    """Write what a gang has of its group; `pods` are its own, None for all."""
     values = {one["name"]: one["value"] for one in world.case["priorityClasses"] or ()}
     own = [pod.raw["priority"] for pod in group.pods if pod.raw["priority"] is not None]
     priority = values.get(group.spec.get("priorityClassName"), max(own, default=0))
-    marks = [{**(pod.raw["annotations"] or {}), **pod.labels}.get(PREEMPTABLE) for pod in group.pods]
+    mine = group.pods if pods is None else pods
+    marks = [{**(pod.raw["annotations"] or {}), **pod.labels}.get(PREEMPTABLE) for pod in mine]
     return {
         "name": name,
         "namespace": group.namespace,
@@ -147,11 +155,11 @@ def _by_kind(pods: Sequence[Pod]) -> list[list[Pod]]:
     return list(kinds.values())
 
 
-def _running(group: Group, held: Sequence[Pod], world: Volcano) -> dict[str, object]:
+def _running(group: Group, name: str, held: Sequence[Pod], world: Volcano) -> dict[str, object]:
     kinds = _by_kind(held)
     members = [{"role": f"r{at}", "node": pod.node} for at, pods in enumerate(kinds) for pod in pods]
     return {
-        **_job(group, f"{group.namespace}.{group.name}.held", world),
+        **_job(group, name, world, held),
         "roles": [_role(f"r{at}", pods, world) for at, pods in enumerate(kinds)],
         "members": members,
     }
@@ -187,6 +195,8 @@ def _units(group: Group, held: Sequence[Pod], waiting: Sequence[Pod], world: Vol
     """Split the waiting pods into roles with what each must have."""
     units: list[Unit] = []
     minima: Mapping[str, int] = group.spec.get("minTaskMember") or {}
+    if sum(minima.values()) > int(group.spec.get("minMember") or 0):
+        minima = {}  # Volcano looks at none of them then
     subgroups = group.subgroups()
     for at in dict.fromkeys(at for at, _ in subgroups):
         own = {values: pods for (policy, values), pods in subgroups.items() if policy == at}
