@@ -110,9 +110,9 @@ def _moves(case: Case) -> bool:
         wanted = case["expectedJobs"].get(job["name"], {})
         for task in job["tasks"]:
             node, groups = wanted.get("node"), wanted.get("gpuGroups") or task.get("gpuGroups")
-            if task["state"] == "Running" and wanted.get("status") == "Running":
-                if node and (node, groups) != (task["node"], task.get("gpuGroups")):
-                    return True
+            stays = task["state"] == "Running" and wanted.get("status") == "Running" and node
+            if stays and (node, groups) != (task["node"], task.get("gpuGroups")):
+                return True
     return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
-from peer_cases.verdicts import Case, only_on
+from peer_cases.verdicts import Case, only_on, payable
 
 GPU_MEMORY_MIB = 100
 """What KAI's fake nodes say of a GPU's memory; so are cores and bytes below."""
@@ -40,7 +40,7 @@ class Kai:
         kinds = {name for node in self.nodes.values() for name in node.get("mig") or {}}
         kinds |= {name for job in case["jobs"] for task in job["tasks"] for name in task.get("mig") or {}}
         self.stand_in = next(iter(kinds)) if len(kinds) == 1 and not self.gpus else ""
-        """The one kind of MIG device of a world without whole GPUs: there it stands for a GPU, as queues count these."""
+        """The one kind of MIG device of a world without GPUs: there it stands for one, as queues count these."""
 
     def gpus_of(self, node: str) -> int:
         """GPUs of a node, or what stands for them."""
@@ -203,7 +203,7 @@ def convert(world: Kai) -> dict[str, object]:
     named = [job for job in running if any("devices" in member for member in _members(job))]
     return {
         "fleet": {"levels": _levels_asked(world), "nodes": [_node(name, world) for name in world.nodes]},
-        "queues": [_queue(queue, world) for queue in world.queues.values()],
+        "queues": payable([_queue(queue, world) for queue in world.queues.values()]),
         "running": [*named, *(job for job in running if job not in named)],
         "waiting": [_rest(job, world) for job in jobs if _waiting(job)],
     }

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from peer_cases.verdicts import MOST_GPUS, Case, amounts
+from peer_cases.verdicts import MOST_GPUS, Case, amounts, payable
 
 INCOMING = "incoming"
 WEIGHT = 1_000
@@ -185,10 +185,9 @@ def convert(world: Quotas) -> dict[str, object]:
     """Return the scenario of a case."""
     return {
         "fleet": {"nodes": [_node(flavor, world) for flavor in world.flavors]},
-        "queues": [
-            *(_cohort(name, world) for name in world.inside()),
-            *(_queue(name, world) for name in world.queues),
-        ],
+        "queues": payable(
+            [*(_cohort(name, world) for name in world.inside()), *(_queue(name, world) for name in world.queues)]
+        ),
         "running": [_job(one, world, running=True) for one in world.admitted],
         "waiting": [_job(world.incoming, world, running=False)],
     }

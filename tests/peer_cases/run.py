@@ -4,8 +4,8 @@
 
 Each line of a file is one case; its schema is known by its keys (Kueue's topology cases and preemption cases, Volcano,
 KAI). A case is `taste` or `not_modelled` by a rule over its fields, never by its name; every rule's count is printed.
-All others are `law`; those of them that are about who is stopped are counted once more by themselves. `docs/explanation/peer-cases.md` says what is law. Exit 0 where every bar is held, 1
-where one is not.
+All others are `law`; those of them that are about who is stopped are counted once more by themselves.
+`docs/explanation/peer-cases.md` says what is law. Exit 0 where every bar is held, 1 where one is not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from peer_cases.verdicts import Case, Verdict, failed, unwritable
 
 SCHEMAS: tuple[ModuleType, ...] = (kueue_tas, kueue_preempt, volcano, kai)
 LAW_PERCENT = 90
+EVICTING_PERCENT = 85
 NOT_MODELLED_PERCENT = 15
 
 
@@ -96,8 +97,8 @@ def bars(result: dict[str, object]) -> list[str]:
     found: list[str] = []
     if passed * 100 < law * LAW_PERCENT:
         found.append(f"{passed} of {law} law cases pass, fewer than {LAW_PERCENT} %")
-    if evicting_passed * 100 < evicting * LAW_PERCENT:
-        found.append(f"{evicting_passed} of {evicting} law cases about evictions pass, fewer than {LAW_PERCENT} %")
+    if evicting_passed * 100 < evicting * EVICTING_PERCENT:
+        found.append(f"{evicting_passed} of {evicting} law cases about evictions pass, fewer than {EVICTING_PERCENT} %")
     if left_out * 100 > cases * NOT_MODELLED_PERCENT:
         found.append(f"{left_out} of {cases} cases are not modelled, more than {NOT_MODELLED_PERCENT} %")
     if unstable:

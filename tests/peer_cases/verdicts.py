@@ -79,7 +79,7 @@ def stopped_for_others(outcome: Outcome) -> set[str]:
 
 
 def compare_victims(ours: Mapping[str, int], theirs: Mapping[str, int], comparison: Comparison) -> None:
-    """Compare who is stopped, name -> GPUs held: where no more GPUs lose their work, it is as good as the peer's choice.
+    """Compare who is stopped, name -> GPUs held: as good as the peer's choice is who loses the work of no more GPUs.
 
     Where the peer stops somebody and we stop nobody, who does not start says so.
     """
@@ -94,7 +94,7 @@ def compare_victims(ours: Mapping[str, int], theirs: Mapping[str, int], comparis
 def exact_shares(
     amount: Fraction, queues: Mapping[str, tuple[Fraction, Fraction]], asked: Mapping[str, Fraction]
 ) -> dict[str, Fraction]:
-    """Divide between siblings, name -> (quota, weight): the quota first, then what is left by weight, as far as asked."""
+    """Divide between siblings, name -> (quota, weight): quota first, then what is left by weight, as far as asked."""
     share = {name: min(quota, asked.get(name, Fraction(0))) for name, (quota, _) in queues.items()}
     left = amount - sum(share.values())
     while left > 0:
@@ -107,6 +107,36 @@ def exact_shares(
             share[name] += step * weight
             left -= step * weight
     return share
+
+
+def payable(queues: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cut guarantees that together are above their parent's, or above its limit, in proportion to what there is.
+
+    A peer hands out what a parent has; ours would refuse to write such a tree.
+    """
+    found = {queue["name"]: dict(queue) for queue in queues}
+    below: dict[str, list[str]] = {}
+    for name, queue in found.items():
+        if "limit" in queue:
+            queue["guaranteed"] = min(queue["guaranteed"], queue["limit"])
+        if queue.get("parent"):
+            below.setdefault(queue["parent"], []).append(name)
+    ready = [name for name, queue in found.items() if not queue.get("parent")]
+    while ready:
+        name = ready.pop()
+        most = [found[name]["guaranteed"] or None, found[name].get("limit")]
+        have = min((bound for bound in most if bound is not None), default=None)
+        asked = sum(_promise(child, found, below) for child in below.get(name, ()))
+        for child in below.get(name, ()):
+            if have is not None and asked > have:
+                found[child]["guaranteed"] = have * found[child]["guaranteed"] // asked
+            ready.append(child)
+    return list(found.values())
+
+
+def _promise(name: str, queues: Mapping[str, Mapping[str, Any]], below: Mapping[str, Sequence[str]]) -> int:
+    """What a queue is guaranteed: its own word, or where it gives none what those below it are."""
+    return queues[name]["guaranteed"] or sum(_promise(child, queues, below) for child in below.get(name, ()))
 
 
 def decide(document: Mapping[str, object]) -> Outcome:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peer_cases.verdicts import GPU, amounts, offer, only_on, request, required_affinity, taints
+from peer_cases.verdicts import GPU, amounts, offer, only_on, payable, request, required_affinity, taints
 from peer_cases.volcano_case import TASK, Group, Pod, Volcano
 
 PREEMPTABLE = "volcano.sh/preemptable"
@@ -57,7 +57,7 @@ def convert(world: Volcano) -> tuple[dict[str, object], list[Job]]:
             "levels": sorted({*world.tiers, *_levels_asked(world)}),
             "nodes": [_node(node, world) for node in world.nodes],
         },
-        "queues": [_queue(queue, world, namespaces) for queue in world.queues.values()],
+        "queues": payable([_queue(queue, world, namespaces) for queue in world.queues.values()]),
         "running": running,
         "waiting": waiting,
     }
@@ -115,7 +115,7 @@ def _queue(queue: Mapping[str, Any], world: Volcano, namespaces: list[str]) -> d
 
 
 def held_units(group: Group, held: Sequence[Pod]) -> dict[str, list[Pod]]:
-    """Return the running gangs that stand for the pods of a group that run: one, or one a pod where any may go alone."""
+    """Return the gangs that stand for a group's running pods: one, or one for each pod where any may go alone."""
     if len(held) > 1 and int(group.spec.get("minMember") or 0) <= 1:
         return {f"{group.namespace}.{group.name}.{pod.raw['name']}.held": [pod] for pod in held}
     return {f"{group.namespace}.{group.name}.held": list(held)} if held else {}
