@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import queue_words
+import quota_words
 from mig_grids import A100_80, cut_gpus
 
 from fairlead.model import events as ev
@@ -148,7 +149,7 @@ def pool(text: str = "", name: str = "fleet") -> Pool:
 
 def queue(name: str, text: str = "") -> Queue:
     """guaranteed=, limit=, weight=, parent=, ns=a,b (its own name unless said), classes=, priorities=; and the
-    words of `queue_words`."""
+    words of `queue_words` and `quota_words`."""
     plain, named = words(text)
     return Queue(
         name=name,
@@ -160,6 +161,7 @@ def queue(name: str, text: str = "") -> Queue:
         priority_classes=tuple(named["priorities"].split(",")) if "priorities" in named else None,
         service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
         caps=queue_words.caps(plain, named),
+        **quota_words.fields(named),
     )
 
 

@@ -1,12 +1,14 @@
 """The pages in tests/scenarios: worlds and what must come of them, in words. A new case needs no Python.
 
-A case has a `name` (a sentence), `nodes` (``n1..4`` are four), `queues` and a `pool` (see `builders`), and `steps`.
+A case has a `name` (a sentence), `nodes` (``n1..4`` are four), `queues`, `policies` and a `pool` (see `builders`), and
+`steps`.
 Steps are facts or expectations:
 
     submit / change / suspend / resume / delete / refuse-spec     a GangJob
     node / gone / cordon / uncordon / lose / back / sick / well    a node
     foreign: n1 0 gpu-1-mig-…    used: n1 cpu=100 port=80                    what others take on a node
     queue / queue-gone / pool                                      a queue, a pool
+    policy / policy-gone                                           a fairness policy
     bind / run / conflict / ends / fails / releases                what the cluster answers
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
@@ -17,6 +19,7 @@ Steps are facts or expectations:
     promised: {gang: n1 n2 in 1h 1m}                                    exactly: the nodes, and when at the latest
     broken: {token: n}, kept: n                                         promises that were not kept, and that were
     used-milli: {queue: thousandths}, capacity-milli: what queues hold or could hold
+    held: {cpu: {queue: amount}}                                   of what is counted beside GPUs, in what people write
 """
 
 from __future__ import annotations
@@ -27,12 +30,14 @@ from typing import Any
 
 import builders
 import pytest
+import quota_words
 import yaml
 from builders import Stage, tell
 
 from fairlead.model import events as ev
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName, Resources
+from fairlead.model.quota import amount_text
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
 from fairlead.units import duration_ms, duration_text
@@ -47,11 +52,13 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_scenario(case: dict[str, Any]) -> None:
-    unknown = set(case) - {"name", "nodes", "queues", "rules", "pool", "steps"}
+    unknown = set(case) - {"name", "nodes", "queues", "policies", "rules", "pool", "steps"}
     assert not unknown, f"a case has no {unknown}"
     nodes = [builders.node(name, text) for name, text in builders.spelled_out(case.get("nodes", {})).items()]
     queues = [builders.queue(name, text or "") for name, text in case.get("queues", {"team": ""}).items()]
     stage = Stage(nodes, queues, Rules(**case.get("rules", {})), builders.pool(case.get("pool", "")))
+    for name, text in case.get("policies", {}).items():
+        stage.take(ev.PolicySeen(policy=quota_words.policy(name, text or ""), at_ms=stage.now_ms))
     expected = 0
     for step in case["steps"]:
         ((verb, rest),) = step.items()
@@ -104,6 +111,12 @@ def used_gpus(stage: Stage, wanted: dict[str, int]) -> None:
 def used_milli(stage: Stage, wanted: dict[str, int]) -> None:
     held = stage.engine.world(stage.now_ms).queue_gpu_milli
     assert {name: held.get(name, 0) for name in wanted} == wanted
+
+
+def held(stage: Stage, wanted: dict[str, dict[str, int]]) -> None:
+    used = stage.engine.world(stage.now_ms).running.used
+    found = {kind: {q: amount_text(kind, used[kind].get(q, 0)) for q in of} for kind, of in wanted.items()}
+    assert found == wanted
 
 
 def capacity_milli(stage: Stage, wanted: int) -> None:
@@ -188,6 +201,7 @@ EXPECT = {
     "used-gpus": used_gpus,
     "used-milli": used_milli,
     "capacity-milli": capacity_milli,
+    "held": held,
     "placed-within": placed_within,
     "shares": one_switch,
 }
@@ -251,6 +265,10 @@ DO = {
     "foreign": foreign,
     "used": used,
     "queue": lambda stage, name, more: stage.take(ev.QueueSeen(queue=builders.queue(name, more), at_ms=stage.now_ms)),
+    "policy": lambda stage, name, more: stage.take(
+        ev.PolicySeen(policy=quota_words.policy(name, more), at_ms=stage.now_ms)
+    ),
+    "policy-gone": lambda stage, name, more: stage.take(ev.PolicyGone(name=name, at_ms=stage.now_ms)),
     "queue-gone": lambda stage, name, more: stage.take(ev.QueueGone(name=name, at_ms=stage.now_ms)),
     "pool": lambda stage, name, more: stage.take(ev.PoolSeen(pool=builders.pool(more, name), at_ms=stage.now_ms)),
     "bind": lambda stage, name, more: stage.bind(name),

@@ -106,7 +106,9 @@ def subject(record: Record) -> str:
             return record.pool.name
         case events.ExceptionSeen():
             return record.exception.name
-        case events.QueueGone() | events.PoolGone() | events.ExceptionGone():
+        case events.PolicySeen():
+            return record.policy.name
+        case events.QueueGone() | events.PoolGone() | events.ExceptionGone() | events.PolicyGone():
             return record.name
         case events.GangSeen():
             return record.gang.id

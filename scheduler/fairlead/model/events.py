@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
@@ -18,7 +19,7 @@ from fairlead.model.tenancy import Pool, Queue
 
 
 class TenancyFact:
-    """About who may have how much: queues, exceptions, pools."""
+    """About who may have how much: queues, exceptions, pools, policies."""
 
     __slots__ = ()
 
@@ -112,6 +113,22 @@ class PoolSeen(TenancyFact):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolGone(TenancyFact):
     """A pool was deleted."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySeen(TenancyFact):
+    """A fairness policy is there, like this."""
+
+    policy: FairnessPolicy
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyGone(TenancyFact):
+    """A fairness policy was deleted."""
 
     name: str
     at_ms: int
@@ -317,11 +334,13 @@ class Started:
 class Decided:
     """A cycle looked at the state at `at_ms` and had something to say; `digest` is of its whole plan.
 
-    What it intended follows in the journal. Changes no state; a replay decides here and compares.
+    What it intended follows in the journal. Changes no state; a replay decides here and compares. `policies` names the
+    fairness policies that it went by, as ``name/version``; none where nobody wrote one.
     """
 
     digest: str
     at_ms: int
+    policies: tuple[str, ...] = ()
 
 
 Event = (
@@ -336,6 +355,8 @@ Event = (
     | ExceptionGone
     | PoolSeen
     | PoolGone
+    | PolicySeen
+    | PolicyGone
     | GangSeen
     | GangRefused
     | GangGone

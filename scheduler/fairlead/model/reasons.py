@@ -154,8 +154,8 @@ class Reason(Enum):
     ABOVE_LIMIT = (
         "AboveQueueLimit",
         Kind.NEVER,
-        "the gang needs {need} GPUs; queue {queue} is limited to {limit}",
-        "ask for fewer GPUs or a higher limit",
+        "the gang needs {need} {what}; queue {queue} is limited to {limit}",
+        "ask for less or for a higher limit",
     )
     NO_NODE_MATCHES = (
         "NoNodeMatches",
@@ -169,8 +169,20 @@ class Reason(Enum):
     QUEUE_AT_LIMIT = (
         "QueueAtLimit",
         Kind.NOT_NOW,
-        "queue {queue} holds {used} of its limit of {limit} GPUs; the gang needs {need}",
+        "queue {queue} holds {used} of its limit of {limit} {what}; the gang needs {need}",
         "wait for your own jobs to end, or ask for a higher limit",
+    )
+    BORROW_LIMIT = (
+        "BorrowLimitReached",
+        Kind.NOT_NOW,
+        "queue {queue} holds {used} {what} and borrows no more than makes {limit}; the gang needs {need}",
+        "wait for your own jobs to end, or ask for a higher guarantee or borrowLimit",
+    )
+    NOT_LENT = (
+        "GuaranteesNotLent",
+        Kind.NOT_NOW,
+        "of {limit} free {what}, guarantees beside {queue} that are not lent keep {used}; the gang needs {need}",
+        "wait, or ask for a guarantee",
     )
     QUEUE_MISPLACED = (
         "QueueMisplaced",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import NO_CAPS, QueueCaps, TenantKind
+from fairlead.model.quota import GPU, Quota
 
 SHARING_MODES = ("time-slice", "mps", "mig")
 """How parts of a GPU may be handed out."""
@@ -13,6 +14,12 @@ SHARING_BY_DEFAULT = ("mig",)
 """What a Pool that says nothing allows: hardware partitions, which keep their tenants apart."""
 MIG_MODES = ("static", "dynamic")
 """Whether GPUs stay cut as they are."""
+PRIORITY_SCOPES = ("queue", "subtree")
+"""Whether priority takes from the queue alone, or from all queues below it."""
+ON_OVER_LIMIT = ("keep", "requeue")
+"""What becomes of running work when a limit is lowered below what is held."""
+NON_PREEMPTIBLE = ("any", "in-quota")
+"""What gangs that may not be preempted may hold: anything, or only what the guarantee covers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +27,10 @@ class Queue:
     """A queue's quota in whole GPUs. `limit_gpus` None is no limit; `weight` shares what nobody is guaranteed.
 
     `namespaces` are all that may submit (selectors already resolved); `priority_classes` and `service_classes`
-    None means any. `kind` says what it stands for, `caps` what holds beside the quota. So many as
-    `promised_jobs` of its jobs may hold a promised latest start that they asked for, for which its own preemptible jobs
-    may be stopped after `promise_notice_ms`.
+    None means any. `quotas` are of other resources, and of ``gpu`` what the three fields do not say (its `guaranteed`
+    and `limit` are left out there). `fairness_policy` names how the queues below share, "" as above. `kind` says what
+    it stands for, `caps` what holds beside the quota. So many as `promised_jobs` of its jobs may hold a promised latest
+    start that they asked for, for which its own preemptible jobs may be stopped after `promise_notice_ms`.
     """
 
     name: str
@@ -37,6 +45,19 @@ class Queue:
     caps: QueueCaps = NO_CAPS
     promised_jobs: int = 0
     promise_notice_ms: int = 3_600_000
+    quotas: tuple[Quota, ...] = ()
+    fairness_policy: str = ""
+    priority_scope: str = "queue"
+    on_over_limit: str = "keep"
+    non_preemptible: str = "any"
+
+    def quota(self, resource: str) -> Quota | None:
+        """Return the quota of a resource, counted as inside; None where the queue says nothing of it."""
+        found = next((quota for quota in self.quotas if quota.resource == resource), None)
+        if resource != GPU:
+            return found
+        limit = None if self.limit_gpus is None else 1000 * self.limit_gpus
+        return replace(found or Quota(resource=GPU), guaranteed=1000 * self.guaranteed_gpus, limit=limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

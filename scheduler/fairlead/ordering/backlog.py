@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 
-from fairlead.ordering.standing import Standing
+from fairlead.ordering.standing import OrderKey, Standing
 from fairlead.world.backlog import Backlog
 from fairlead.world.lines import Entry
 from fairlead.world.pictures import Waiting
@@ -44,13 +44,13 @@ class Walk:
         self._next: dict[str, list[_Head]] = {}
         self._again = again
         self._late = False
-        self._queues: list[tuple[int, int, str]] = []
+        self._queues: list[OrderKey] = []
         self._start({*backlog.fresh, *backlog.reopened})
         self._first: list[tuple[str, Entry]] = []
         self._patience = ELDERS_ASKED
         self._last: tuple[str, _Head] | None = None
         if cut_version is not None:
-            heads = [(key[2], self._fresh.peek(key[2])) for key in reversed(self._queues)]
+            heads = [(key[-1], self._fresh.peek(key[-1])) for key in reversed(self._queues)]
             self._first = [(q, entry) for q, entry in heads if entry and entry[3].ready[0].arrived > cut_version]
 
     def step(self) -> Waiting | None:
@@ -65,11 +65,11 @@ class Walk:
         while True:
             while self._queues:
                 key = self._queues[0]
-                fresh = self._standing.order_key(key[2])
+                fresh = self._standing.order_key(key[-1])
                 if fresh != key:
                     heapq.heapreplace(self._queues, fresh)
                     continue
-                found = self._take(key[2])
+                found = self._take(key[-1])
                 if found is not None:
                     return found
                 heapq.heappop(self._queues)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fairlead.model.gang import Tier
+from fairlead.model.quota import FIXED, GPU, OF_MODEL, Amounts
 from fairlead.model.tenancy import Queue
-from fairlead.ordering.fair_share import WHOLE, QueueTree
+from fairlead.ordering.accounts import Account, LimitHit
+from fairlead.ordering.dominant import entitlements_of_all, scale_of
+from fairlead.ordering.fair_share import WHOLE, gpu_entitlements
+from fairlead.ordering.queue_tree import QueueTree
 from fairlead.units import FIXED_POINT
 
+__all__ = ["Counted", "LimitHit", "OrderKey", "Standing"]
 
-@dataclass(frozen=True, slots=True)
-class LimitHit:
-    """The nearest limit that a request would break; thousandths of a GPU."""
+OrderKey = tuple[int, int, int, int, str]
+"""Whether below its guarantee, how far, share of entitlement, past usage, name: the smallest queue is next."""
 
-    queue: str
-    used_milli: int
-    limit_milli: int
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Counted:
+    """What is counted beside GPUs: per resource its capacity, and per resource and queue what is used and asked for."""
+
+    capacity: Mapping[str, int] = field(default_factory=dict[str, int])
+    used: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+    asked: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
 
 
 class Standing:
     """Usage and entitlement of every queue, moved along as a cycle places and stops. In thousandths
-    of a GPU.
+    of a GPU, and of what else is counted as that is: `also` beside an amount of GPUs.
 
     `used` is what a queue will hold once everything that is being stopped is gone and everything that room is made for
     has come, so that the same borrowed GPUs are not taken twice. What is leaving is still held: limits count it as
@@ -35,139 +44,210 @@ class Standing:
         queues: Mapping[str, Queue] | QueueTree,
         used: Mapping[str, int],
         pending: Iterable[tuple[str, int]],
-        leaving: Iterable[tuple[str, int]] = (),
+        leaving: Iterable[tuple[str, int]] | Iterable[tuple[str, int, Amounts]] = (),
+        counted: Counted | None = None,
+        history: Mapping[str, int] | None = None,
     ) -> None:
-        """Take `used` as charged now, `pending` of every waiting gang, `leaving` of every attempt that stops."""
+        """Take `used` as charged now, `pending` of every waiting gang, `leaving` of every attempt that stops.
+
+        `history` is the decayed usage of queues, in any one unit. O(queues that use or want something × depth).
+        """
         tree = queues if isinstance(queues, QueueTree) else QueueTree(queues)
+        self.tree = tree
         self._queues, self._chain = tree.queues, tree.chains
-        self.used: dict[str, int] = {name: used.get(name, 0) for name in self._queues}
-        self._tree_used: dict[str, int] = dict.fromkeys(self._queues, 0)
-        for name, milli in self.used.items():
-            self._add(name, milli)
-        demand = dict(self.used)
+        self._gpu = Account(tree, GPU, capacity_milli, used)
+        self.used = self._gpu.used
+        more = counted or Counted()
+        self._others = [Account(tree, kind, more.capacity[kind], more.used[kind]) for kind in sorted(more.capacity)]
+        self._accounts = [self._gpu, *(account for account in self._others if account.resource != FIXED)]
+        self._demand: dict[str, dict[str, int]] = {GPU: dict(self.used)}
         for name, milli in pending:
-            if name in demand:
-                demand[name] += milli
-        self.entitled: dict[str, int] = tree.entitlements(capacity_milli, demand)
-        self._tree_leaving: dict[str, int] = dict.fromkeys(self._queues, 0)
-        self._tree_hoped: dict[str, int] = dict.fromkeys(self._queues, 0)
-        self._hoped: dict[str, int] = {}
-        self._above: set[str] = {name for name, milli in self.used.items() if milli > self.entitled[name]}
+            if milli and name in self._queues:
+                self._demand[GPU][name] = self._demand[GPU].get(name, 0) + milli
+        self._entitle(more)
+        self.entitled = self._gpu.entitled
+        self._history = history or {}
         self._lenders: tuple[str, ...] | None = None
-        for name, milli in leaving:
-            self.leave(name, milli)
+        for name, milli, *also in leaving:
+            self.leave(name, milli, also[0] if also else ())
 
-    def _add(self, queue: str, milli: int) -> None:
-        for name in self._chain.get(queue, ()):
-            self._tree_used[name] += milli
+    def _entitle(self, more: Counted) -> None:
+        gpu, demand = self._gpu, self._demand
+        if len(self._accounts) == 1:
+            gpu.entitle(gpu_entitlements(self.tree, gpu.capacity, demand[GPU], self.used))
+            return
+        for account in self._accounts[1:]:
+            wanted = demand[account.resource] = dict(account.used)
+            for name, amount in more.asked.get(account.resource, {}).items():
+                wanted[name] = wanted.get(name, 0) + amount
+        capacity = {account.resource: account.capacity for account in self._accounts}
+        held = {account.resource: account.used for account in self._accounts}
+        entitled = entitlements_of_all(self.tree, capacity, demand, held)
+        for account in self._accounts:
+            account.entitle(entitled[account.resource])
 
-    def charge(self, queue: str, milli: int) -> None:
+    # --- what moves along --------------------------------------------------------------------------------------------
+
+    def charge(self, queue: str, milli: int, also: Amounts = ()) -> None:
         """Count GPUs as used by a queue; negative gives back."""
-        if queue in self.used:
-            self.used[queue] += milli
-            self._add(queue, milli)
-            self._weigh(queue)
+        if queue in self._queues:
+            self._gpu.charge(queue, milli)
+            for account, amount in self._split(also):
+                account.charge(queue, amount)
+            self._lenders = None
 
-    def leave(self, queue: str, milli: int) -> None:
+    def give_back(self, queue: str, milli: int, also: Amounts = ()) -> None:
+        """Undo a charge."""
+        self.charge(queue, -milli, tuple((name, -amount) for name, amount in also))
+
+    def leave(self, queue: str, milli: int, also: Amounts = ()) -> None:
         """Move GPUs from used to leaving: their attempt is being stopped and still holds them."""
-        self.charge(queue, -milli)
-        for name in self._chain.get(queue, ()):
-            self._tree_leaving[name] += milli
+        if queue in self._queues:
+            self._gpu.leave(queue, milli)
+            for account, amount in self._split(also):
+                account.leave(queue, amount)
+            self._lenders = None
 
-    def hope(self, queue: str, milli: int) -> None:
+    def hope(self, queue: str, milli: int, also: Amounts = ()) -> None:
         """Count GPUs as used that a queue is to get as soon as room was made."""
-        self.charge(queue, milli)
-        self._hoped[queue] = self._hoped.get(queue, 0) + milli
-        self._weigh(queue)
-        for name in self._chain.get(queue, ()):
-            self._tree_hoped[name] += milli
+        if queue in self._queues:
+            self._gpu.hope(queue, milli)
+            for account, amount in self._split(also):
+                account.hope(queue, amount)
+            self._lenders = None
 
-    def _limit(self, name: str) -> int | None:
-        limit = self._queues[name].limit_gpus
-        return None if limit is None else WHOLE * limit
+    def _split(self, also: Amounts) -> list[tuple[Account, int]]:
+        if not also or not self._others:
+            return []
+        amounts = dict(also)
+        return [(a, amounts[a.resource]) for a in self._others if a.resource in amounts]
 
-    def room_within_limits(self, queue: str) -> int | None:
-        """Return what the queue may still be charged for, None where nothing limits it."""
-        rooms: list[int] = []
-        for name in self._chain.get(queue, ()):
-            limit = self._limit(name)
-            if limit is not None:
-                rooms.append(limit - self._tree_used[name] - self._tree_leaving[name])
-        return min(rooms, default=None)
+    def _shared(self, milli: int, also: Amounts) -> list[tuple[Account, int]]:
+        """Return the accounts of resources that are shared, not only limited, with what a charge has of each."""
+        return [(self._gpu, milli), *((a, amount) for a, amount in self._split(also) if a.resource != FIXED)]
 
-    def limit_hit(self, queue: str, milli: int, *, after_stops: bool = False) -> LimitHit | None:
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    def room_within_limits(self, queue: str, resource: str = GPU) -> int | None:
+        """Return what the queue may still be charged for of a resource, None where nothing limits it."""
+        return next((a.room(queue) for a in self._accounts if a.resource == resource), None)
+
+    def limit_hit(self, queue: str, milli: int, also: Amounts = (), *, after_stops: bool = False) -> LimitHit | None:
         """Return the first limit, from the queue up, that `milli` more would break.
 
         `after_stops` asks about the time when everything that is leaving is gone.
         """
-        for name in self._chain.get(queue, ()):
-            limit = self._limit(name)
-            held = self._tree_used[name] + (0 if after_stops else self._tree_leaving[name])
-            if limit is not None and held + milli > limit:
-                return LimitHit(name, held, limit)
-        return None
+        hit = self._gpu.hit(queue, milli, after_stops=after_stops)
+        if hit is None and self._others:
+            for account, amount in self._split(also):
+                hit = hit or account.hit(queue, amount, after_stops=after_stops)
+        return hit
 
-    def never_within_limit(self, queue: str, milli: int) -> LimitHit | None:
+    def never_within_limit(self, queue: str, milli: int, also: Amounts = ()) -> LimitHit | None:
         """Return the first limit that `milli` alone are above of."""
-        for name in self._chain.get(queue, ()):
-            limit = self._limit(name)
-            if limit is not None and milli > limit:
-                return LimitHit(name, 0, limit)
-        return None
+        hit = self._gpu.never(queue, milli)
+        if hit is None and self._others:
+            for account, amount in self._split(also):
+                hit = hit or account.never(queue, amount)
+        return hit
 
-    def tier(self, queue: str, milli: int) -> Tier:
-        """Return what `milli` more would be: in quota as long as the queue's guarantee covers all of them."""
-        guaranteed = WHOLE * self._queues[queue].guaranteed_gpus if queue in self._queues else 0
-        return Tier.IN_QUOTA if self.used.get(queue, 0) + milli <= guaranteed else Tier.BORROWED
+    def tier(self, queue: str, milli: int, also: Amounts = ()) -> Tier:
+        """Return what `milli` more would be: in quota as long as the queue's guarantees cover all of them.
 
-    def within_entitlement(self, queue: str, milli: int) -> bool:
-        """Whether the queue would still be at or below its entitlement with `milli` more."""
-        return queue in self.used and self.used[queue] + milli <= self.entitled[queue]
-
-    def may_lose(self, queue: str, milli: int, taker: str) -> bool:
-        """Whether `taker` may take `milli` of `queue`: it is above its entitlement and no guarantee would be broken.
-
-        Guarantees of queues above both are not touched: what moves between their children stays inside them.
+        CPU, memory and whatever is no GPU count only where the queue is guaranteed some of it.
         """
-        if queue not in self.used or self.used[queue] - self._hoped.get(queue, 0) <= self.entitled[queue]:
-            return False
-        shared = set(self._chain.get(taker, ()))
-        return all(
-            name in shared
-            or self._tree_used[name] - self._tree_hoped[name] - milli >= WHOLE * self._queues[name].guaranteed_gpus
-            for name in self._chain[queue]
+        for account, amount in self._shared(milli, also):
+            guaranteed = account.book.guaranteed.get(queue, 0)
+            if (account is self._gpu or guaranteed) and account.used.get(queue, 0) + amount > guaranteed:
+                return Tier.BORROWED
+        return Tier.IN_QUOTA
+
+    # --- rights -----------------------------------------------------------------------------------------------------
+
+    def within_entitlement(self, queue: str, milli: int, also: Amounts = ()) -> bool:
+        """Whether the queue would still be at or below its entitlement with `milli` more, of every resource."""
+        return queue in self._queues and all(
+            account.used.get(queue, 0) + amount <= account.entitled.get(queue, 0)
+            for account, amount in self._shared(milli, also)
         )
 
+    def kinds(self, milli: int, also: Amounts) -> frozenset[str]:
+        """Return the shared resources of which a charge has some."""
+        return frozenset(account.resource for account, amount in self._shared(milli, also) if amount)
+
+    def may_lose(
+        self, queue: str, milli: int, taker: str, also: Amounts = (), *, wants: frozenset[str] | None = None
+    ) -> bool:
+        """Whether `taker` may take `milli` of `queue`: it is above its entitlement and no guarantee would be broken.
+
+        It must be above in one of the resources that the taker `wants`, any where None. Guarantees of queues above both
+        are not touched: what moves between their children stays inside them. Of what is no GPU, only a guarantee of
+        what it is above in stands in the way: GPUs that were borrowed come back with their CPUs.
+        """
+        return milli <= self.most_to_lose(queue, taker, also, wants=wants)
+
     def lenders(self) -> tuple[str, ...]:
-        """Return the queues above their entitlement, by name: nobody else has anything that others may take."""
+        """Return the queues above their entitlement, the one furthest above first: nobody else has anything to take."""
         if self._lenders is None:
-            self._lenders = tuple(sorted(self._above))
+            found = {name for account in self._accounts for name in account.above}
+            self._lenders = tuple(sorted(found, key=lambda name: (-self.excess(name), name)))
         return self._lenders
 
-    def _weigh(self, queue: str) -> None:
-        """Note whether a queue is above its entitlement, now that its usage is another."""
-        above = queue in self.used and self.used[queue] - self._hoped.get(queue, 0) > self.entitled[queue]
-        if above != (queue in self._above):
-            self._above ^= {queue}
-            self._lenders = None
+    def excess(self, queue: str) -> int:
+        """Return how far a queue is above its entitlement, in millionths of the capacity, where it is most."""
+        return max(
+            (account.used.get(queue, 0) - account.hoped.get(queue, 0) - account.entitled.get(queue, 0))
+            * FIXED_POINT
+            // max(1, account.capacity)
+            for account in self._accounts
+        )
 
-    def most_to_lose(self, queue: str, taker: str) -> int:
-        """Return the most that `taker` may take of `queue` by one attempt, -1 for nothing: see `may_lose`."""
-        if not self.may_lose(queue, 0, taker):
+    def most_to_lose(self, queue: str, taker: str, also: Amounts = (), *, wants: frozenset[str] | None = None) -> int:
+        """Return the most GPUs that `taker` may take of `queue` by one attempt, -1 for nothing: see `may_lose`."""
+        if queue not in self._queues:
             return -1
-        shared = set(self._chain.get(taker, ()))
-        left = [
-            self._tree_used[name] - self._tree_hoped[name] - WHOLE * self._queues[name].guaranteed_gpus
-            for name in self._chain[queue]
-            if name not in shared
-        ]
-        return min(left, default=self.used[queue])
+        lent = [a for a in self._accounts if a.lends(queue) and (wants is None or a.resource in wants)]
+        if not lent:
+            return -1
+        for account, amount in self._shared(0, also)[1:]:
+            protected = account.resource.startswith(OF_MODEL) or account in lent
+            if protected and amount > account.left_above_guarantees(queue, taker):
+                return -1
+        return max(-1, self._gpu.left_above_guarantees(queue, taker))
 
-    def order_key(self, queue: str) -> tuple[int, int, str]:
-        """Queues below their guarantee first, furthest first; then by share of entitlement used; then by name."""
-        if queue not in self.used:
-            return (2, 0, queue)
-        guaranteed, used = WHOLE * self._queues[queue].guaranteed_gpus, self.used[queue]
-        if used < guaranteed:
-            return (0, -((guaranteed - used) * FIXED_POINT // guaranteed), queue)
-        return (1, used * FIXED_POINT // (self.entitled[queue] or WHOLE), queue)
+    # --- order ------------------------------------------------------------------------------------------------------
+
+    def order_key(self, queue: str) -> OrderKey:
+        """Queues below their guarantee first, furthest first; then by share of entitlement used; then by past usage.
+
+        The last two are read as the queue's policy says; names decide at last, so that the order is total.
+        """
+        if queue not in self._queues:
+            return (2, 0, 0, 0, queue)
+        lack = 0
+        for account in self._accounts:
+            guaranteed = account.book.guaranteed.get(queue, 0)
+            if guaranteed:
+                used = account.used.get(queue, 0)
+                if used < min(guaranteed, self._demand[account.resource].get(queue, 0)):
+                    lack = max(lack, (guaranteed - used) * FIXED_POINT // guaranteed)
+        if lack:
+            return (0, -lack, 0, self._past(queue), queue)
+        return (1, 0, self._share(queue), self._past(queue), queue)
+
+    def _share(self, queue: str) -> int:
+        """Return the dominant share that a queue uses, of the one it is entitled to, in millionths."""
+        if len(self._accounts) == 1:
+            return self._gpu.used.get(queue, 0) * FIXED_POINT // (self.entitled.get(queue, 0) or WHOLE)
+        kinds = [account.resource for account in self._accounts]
+        scale = scale_of(self.tree.policy_of(queue), kinds, [account.capacity for account in self._accounts])
+        used = entitled = 0
+        for account, part_of in zip(self._accounts, scale, strict=True):
+            if part_of:
+                used = max(used, account.used.get(queue, 0) * FIXED_POINT**2 // part_of)
+                entitled = max(entitled, account.entitled.get(queue, 0) * FIXED_POINT**2 // part_of)
+        return used * FIXED_POINT // (entitled or FIXED_POINT)
+
+    def _past(self, queue: str) -> int:
+        past = self._history.get(queue, 0)
+        return past * WHOLE // (self.entitled.get(queue, 0) or WHOLE) if past else 0

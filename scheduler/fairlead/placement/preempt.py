@@ -19,14 +19,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId
+from fairlead.model.quota import Amounts
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
 from fairlead.placement.room_bounds import Bounds
+from fairlead.placement.room_charges import Charges
 from fairlead.placement.room_offers import Offers, offers_of
 from fairlead.placement.room_search import Room, RoomSearch
 from fairlead.placement.row_steps import Rights
 from fairlead.placement.victims import RESTART_COST_MS, Victims, lost_work
 from fairlead.placement.wishes import alternatives, is_single, levels_to_try, named_levels, takes_devices
+from fairlead.world.charges import sure
 from fairlead.world.snapshot import World
 
 __all__ = ["RESTART_COST_MS", "Room", "RoomMemo", "find_room", "lost_work"]
@@ -64,9 +67,9 @@ def find_room(
     """
     victims, bounds = (memo or RoomMemo()).of(placer)
     victims.follow(world, placer.inventory, spared)
-    gpu_milli = placer.feasibility.charge(gang)
-    rights = rights_of(gang, gpu_milli, victims, standing)
-    if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing):
+    gpu_milli, also = placer.feasibility.charge(gang), sure(gang, world.counted)
+    rights = rights_of(gang, gpu_milli, victims, standing, also)
+    if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
         return None
     levels = levels_to_try(gang, placer.inventory)
     if not levels or placer.chains.through(named_levels(gang)) is None:
@@ -86,30 +89,36 @@ def find_room(
         if model or len(models) == 1:
             found.append(Offers(gang, placer, victims, rights, yields, bound))
     offers, everyones = offers_of(found, levels)
-    return RoomSearch(gang, placer, standing, victims, rights, levels).best(offers, everyones, at_most)
+    charges = Charges(world)
+    return RoomSearch(gang, placer, standing, victims, rights, levels, charges).best(offers, everyones, at_most)
 
 
-def rights_of(gang: Gang, gpu_milli: int, victims: Victims, standing: Standing) -> Rights | None:
-    """Return whom a gang that is charged for `gpu_milli` may take from, None where that is nobody."""
+def rights_of(gang: Gang, gpu_milli: int, victims: Victims, standing: Standing, also: Amounts = ()) -> Rights | None:
+    """Return whom a gang that is charged for `gpu_milli`, and `also`, may take from; None where that is nobody."""
     groups: list[tuple[str, int | None]] = []
     if victims.milli_of(gang.queue, gang.priority) is not None:
         groups.append((gang.queue, gang.priority))
     most: dict[str, int] = {}
-    if gpu_milli > 0 and standing.within_entitlement(gang.queue, gpu_milli):
+    wants = standing.kinds(gpu_milli, also)
+    if wants and standing.within_entitlement(gang.queue, gpu_milli, also):
         for lender in standing.lenders():
             if lender == gang.queue or victims.milli_of(lender, None) is None:
                 continue
-            milli = standing.most_to_lose(lender, gang.queue)
+            milli = standing.most_to_lose(lender, gang.queue, wants=wants)
             if milli >= 0:
                 most[lender] = milli
                 groups.append((lender, None))
     return Rights(gang.queue, gang.priority, most, tuple(groups)) if groups else None
 
 
-def _within_limits(queue: str, gpu_milli: int, victims: Victims, rights: Rights, standing: Standing) -> bool:
+def _within_limits(
+    queue: str, gpu_milli: int, victims: Victims, rights: Rights, standing: Standing, also: Amounts
+) -> bool:
     """Whether the limits of its queues would allow the gang if everybody were gone whom it has a right to."""
-    if standing.limit_hit(queue, gpu_milli, after_stops=True) is None:
+    if standing.limit_hit(queue, gpu_milli, also, after_stops=True) is None:
         return True
+    if also:
+        return True  # what victims hold of the rest is looked at when they are known
     gone = [(lender, victims.milli_of(lender, below) or 0) for lender, below in rights.groups]
     for lender, milli in gone:
         standing.charge(lender, -milli)

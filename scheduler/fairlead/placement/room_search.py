@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId, Placement
+from fairlead.model.quota import Amounts
 from fairlead.ordering.standing import Standing
 from fairlead.placement.amounts import amounts_left
 from fairlead.placement.placer import Placer
 from fairlead.placement.release import release
+from fairlead.placement.room_charges import Charges, by_queue
 from fairlead.placement.room_offers import Offer
 from fairlead.placement.row_steps import Demand, Rights
 from fairlead.placement.victims import Victim, Victims
@@ -36,7 +38,14 @@ class RoomSearch:
     """One gang's search; holds what all offers share."""
 
     def __init__(
-        self, gang: Gang, placer: Placer, standing: Standing, victims: Victims, rights: Rights, levels: Sequence[Level]
+        self,
+        gang: Gang,
+        placer: Placer,
+        standing: Standing,
+        victims: Victims,
+        rights: Rights,
+        levels: Sequence[Level],
+        charges: Charges | None = None,
     ) -> None:
         """`levels` are those that the positions of offers mean."""
         self._gang = gang
@@ -47,6 +56,9 @@ class RoomSearch:
         self._victims = victims
         self._rights = rights
         self._levels = levels
+        self._charges = charges or Charges()
+        self._also = self._charges.of(gang)
+        self._wants = standing.kinds(self._gpu_milli, self._also)
         self._now_ms = victims.now_ms
         self._tries_left = TRIES
         self._room_after = 0
@@ -106,16 +118,17 @@ class RoomSearch:
         excess = {v.queue: standing.used.get(v.queue, 0) - standing.entitled.get(v.queue, 0) for v in victims}
         taken: list[Victim] = []
         for victim in sorted(victims, key=lambda v: (-excess[v.queue], v.lost(self._now_ms), v.gang)):
-            if victim.queue == own or standing.may_lose(victim.queue, victim.gpu_milli, own):
+            also = victim.attempt.also
+            if victim.queue == own or standing.may_lose(victim.queue, victim.gpu_milli, own, also, wants=self._wants):
                 taken.append(victim)
-                standing.charge(victim.queue, -victim.gpu_milli)
+                standing.give_back(victim.queue, victim.gpu_milli, also)
         for victim in taken:
-            standing.charge(victim.queue, victim.gpu_milli)
+            standing.charge(victim.queue, victim.gpu_milli, victim.attempt.also)
         return taken
 
     def _try(self, victims: Sequence[Victim], level: Level, domain: int) -> Placement | None:
         """Place the gang in a domain with victims gone; the overlay is then as it was."""
-        if self._tries_left <= 0 or not self._within_limits(victims):
+        if self._tries_left <= 0 or not self._within_limits(victims, self._also):
             return None
         self._tries_left -= 1
         mark = self._overlay.checkpoint()
@@ -125,20 +138,29 @@ class RoomSearch:
             self._room_after = int(kind.room[self._rows(level, domain)].sum())
         placement = self._placer.place_in(self._gang, level, domain).placement
         self._overlay.roll_back(mark)
-        return placement
+        if placement is None:
+            return None
+        also = self._charges.of(self._gang, placement)
+        reclaims = any(victim.queue != self._gang.queue for victim in victims)
+        if also == self._also or self._has_right(placement.gpu_milli, also, victims, reclaims=reclaims):
+            return placement
+        return None
 
-    def _within_limits(self, victims: Iterable[Victim]) -> bool:
+    def _has_right(self, milli: int, also: Amounts, victims: Iterable[Victim], *, reclaims: bool) -> bool:
+        """Whether limits and entitlements allow what a placement is charged for, now that its models are known."""
+        right = not reclaims or self._standing.within_entitlement(self._gang.queue, milli, also)
+        return right and self._within_limits(victims, also)
+
+    def _within_limits(self, victims: Iterable[Victim], also: Amounts) -> bool:
         standing, own = self._standing, self._gang.queue
-        if standing.limit_hit(own, self._gpu_milli, after_stops=True) is None:
+        if standing.limit_hit(own, self._gpu_milli, also, after_stops=True) is None:
             return True
-        gone: dict[str, int] = {}
-        for victim in victims:
-            gone[victim.queue] = gone.get(victim.queue, 0) + victim.gpu_milli
-        for queue, milli in gone.items():
-            standing.charge(queue, -milli)
-        hit = standing.limit_hit(own, self._gpu_milli, after_stops=True)
-        for queue, milli in gone.items():
-            standing.charge(queue, milli)
+        gone = by_queue(victims)
+        for queue, charge in gone.items():
+            standing.give_back(queue, *charge)
+        hit = standing.limit_hit(own, self._gpu_milli, also, after_stops=True)
+        for queue, charge in gone.items():
+            standing.charge(queue, *charge)
         return hit is None
 
     # --- who is not needed --------------------------------------------------------------------------------------------

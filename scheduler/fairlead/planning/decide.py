@@ -9,17 +9,18 @@ could change it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
-from fairlead.model.gang import Gang, GangId, Placement, Role
+from fairlead.model.fairness import FairnessPolicy
+from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.gang_rules import why_invalid
+from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.ordering.backlog import Walk, inside_queue
-from fairlead.ordering.fair_share import QueueTree
-from fairlead.ordering.standing import Standing
+from fairlead.ordering.queue_tree import QueueTree
 from fairlead.placement.feasible import Feasibility, row_is_free
 from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import RoomMemo, find_room
@@ -32,7 +33,16 @@ from fairlead.planning.care import care
 from fairlead.planning.holes import promise_refusal
 from fairlead.planning.plan import Plan
 from fairlead.planning.promising import PromiseMemo, Promises
+from fairlead.planning.quota_places import (
+    charge_of,
+    limit_refusal,
+    model_refusal,
+    never_refusal,
+    place_within,
+    standing_of,
+)
 from fairlead.units import gpus_of
+from fairlead.world.charges import least
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
 from fairlead.world.use import use_of
@@ -48,6 +58,7 @@ class Memo:
     pools: tuple[Pool, ...] = ()
     placer: Placer | None = None
     queues: Mapping[str, Queue] | None = None
+    policies: Mapping[str, FairnessPolicy] | None = None
     tree: QueueTree | None = None
     never: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict[tuple[object, ...], Refusal | None])
     never_of: int = -1
@@ -76,8 +87,9 @@ class Memo:
 
     def tree_for(self, world: World) -> QueueTree:
         """Return the queue tree; a World shares its queues with those before it until one changes."""
-        if self.tree is None or self.queues is not world.queues:
-            self.queues, self.tree = world.queues, QueueTree(world.queues)
+        if self.tree is None or self.queues is not world.queues or self.policies is not world.policies:
+            self.queues, self.policies = world.queues, world.policies
+            self.tree = QueueTree(world.queues, world.policies)
         return self.tree
 
 
@@ -103,16 +115,10 @@ class _Cycle:
         self.placer = memo.placer_for(world)
         self.overlay = self.placer.overlay
         self.spared: set[GangId] = {effect.gang for effect in effects if isinstance(effect, Stop)}
+        ended = [attempt for attempt in world.running.doubtful if attempt.gang in self.spared]
         tree = memo.tree_for(world)
         self.caps = Caps(world, tree.chains)
-        pending = [
-            (ask.example.queue, ask.gpu_milli)
-            for ask in world.waiting.asked.values()
-            if admission(ask.example, world) is None and not self.caps.jobs_are_full(ask.example.queue)
-        ]
-        ended = [attempt for attempt in world.running.doubtful if attempt.gang in self.spared]
-        leaving = [(attempt.queue, attempt.gpu_milli) for attempt in (*world.running.stopping, *ended)]
-        self.standing = Standing(world.capacity_milli, tree, world.queue_gpu_milli, pending, leaving)
+        self.standing = standing_of(world, tree, self.caps, ended)
         self.stops_left = world.rules.stops_per_cycle
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
         self.promises = Promises(world, self.placer, self.standing, memo.promises, effects)
@@ -146,8 +152,8 @@ class _Cycle:
             nomination = waiting.nomination
             assert nomination is not None, waiting
             gang = waiting.gang
-            gpu_milli = nomination.placement.gpu_milli
-            if self._may(gang, gpu_milli) and self._still_fits(gang, nomination.placement):
+            charge = nomination.placement.gpu_milli, charge_of(gang, nomination.placement, self.world)
+            if self._may(gang, *charge) and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
             elif self.world.now_ms >= nomination.until_ms or not self._any_runs(nomination.victims):
                 self.effects.append(EndNomination(gang=gang.id))
@@ -155,10 +161,11 @@ class _Cycle:
                 unfinished.append(waiting)
         for waiting in unfinished:
             assert waiting.nomination is not None, waiting
-            self.overlay.take_placement(waiting.gang, waiting.nomination.placement)
-            self.promises.nominated(waiting.gang, waiting.nomination.placement)
-            self.standing.hope(waiting.gang.queue, waiting.nomination.placement.gpu_milli)
-            self.caps.charge(waiting.gang, waiting.nomination.placement.gpu_milli)
+            gang, placement = waiting.gang, waiting.nomination.placement
+            self.overlay.take_placement(gang, placement)
+            self.promises.nominated(gang, placement)
+            self.standing.hope(gang.queue, placement.gpu_milli, charge_of(gang, placement, self.world))
+            self.caps.charge(gang, placement.gpu_milli)
             self.spared.update(victim for victim, _ in waiting.nomination.victims)
 
     def _promised(self) -> None:
@@ -171,8 +178,8 @@ class _Cycle:
             self.stops_left -= len(stopped)
             self.spared.update(stopped)
 
-    def _may(self, gang: Gang, gpu_milli: int) -> bool:
-        allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli) is None
+    def _may(self, gang: Gang, gpu_milli: int, also: Amounts = ()) -> bool:
+        allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli, also) is None
         return allowed and self.caps.refusal(gang, gpu_milli) is None
 
     def _any_runs(self, victims: Iterable[tuple[GangId, int]]) -> bool:
@@ -217,26 +224,25 @@ class _Cycle:
 
     def _place(self, gang: Gang) -> Answer:
         """Find devices for as many replicas as the limits of its queues leave room for."""
-        feasibility = self.placer.feasibility
-        if self.standing.limit_hit(gang.queue, feasibility.charge(gang, fewest=True)) is not None:
+        feasibility, also = self.placer.feasibility, least(gang, self.world.counted)
+        if self.standing.limit_hit(gang.queue, feasibility.charge(gang, fewest=True), also) is not None:
             return Answer()
         self.promises.make_way(gang)
         if not self.promises.limits_kept(gang, feasibility.charge(gang)):
             return Answer()
-        rooms = (self.standing.room_within_limits(gang.queue), self.caps.room_milli(gang))
-        allowed = _within(gang, min((room for room in rooms if room is not None), default=None), feasibility)
-        return self.placer.place(allowed)
+        return place_within(gang, self.world, self.placer, self.standing, self.caps.room_milli(gang))
 
     def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
         never = self.memo.why_never(gang, self.world)
         if never is not None:
             return never
         fewest = self.placer.feasibility.charge(gang, fewest=True)
-        hit = self.standing.limit_hit(gang.queue, fewest)
+        also = least(gang, self.world.counted)
+        hit = self.standing.limit_hit(gang.queue, fewest, also)
         if hit is not None:
-            numbers = {"used": gpus_of(hit.used_milli), "limit": gpus_of(hit.limit_milli)}
-            return refuse(Reason.QUEUE_AT_LIMIT, queue=hit.queue, need=gpus_of(fewest), **numbers)
+            return limit_refusal(hit, fewest, also)
         kept = self.promises.why_kept(gang, self._would_fit)
+        kept = kept or model_refusal(gang, self.world, self.placer, self.standing)
         return why_not_now(gang, self.placer, answer) if kept is None else kept
 
     def _would_fit(self, gang: Gang) -> Placement | None:
@@ -257,27 +263,25 @@ class _Cycle:
         if unknown is not None:
             return unknown
         fewest = self.placer.feasibility.charge(gang, fewest=True)
-        never = self.standing.never_within_limit(gang.queue, fewest)
-        if never is not None:
-            need, limit = gpus_of(fewest), gpus_of(never.limit_milli)
-            return refuse(Reason.ABOVE_LIMIT, need=need, queue=never.queue, limit=limit)
-        return self.caps.refusal(gang, fewest)
+        also = least(gang, self.world.counted)
+        never = self.standing.never_within_limit(gang.queue, fewest, also)
+        return self.caps.refusal(gang, fewest) if never is None else never_refusal(never, fewest, also)
 
     def _take(self, waiting: Waiting, placement: Placement) -> None:
-        gang, gpu_milli = waiting.gang, placement.gpu_milli
-        hit = self.standing.limit_hit(gang.queue, gpu_milli)
+        gang, charge = waiting.gang, (placement.gpu_milli, charge_of(waiting.gang, placement, self.world))
+        hit = self.standing.limit_hit(gang.queue, *charge)
         assert hit is None, (gang, hit)
         self.effects.append(
             Place(
                 gang=gang.id,
                 attempt=waiting.attempts + 1,
                 placement=placement,
-                tier=self.standing.tier(gang.queue, gpu_milli),
+                tier=self.standing.tier(gang.queue, *charge),
                 deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
             )
         )
-        self.standing.charge(gang.queue, gpu_milli)
-        self.caps.charge(gang, gpu_milli)
+        self.standing.charge(gang.queue, *charge)
+        self.caps.charge(gang, charge[0])
         self.promises.placed(gang, placement)
         self.taken.add(gang.id)
         self.pods_left -= len(placement.members)
@@ -310,8 +314,8 @@ class _Cycle:
             cause = refuse(Reason.PREEMPTED) if own else refuse(Reason.RECLAIMED, gpus=gpus_of(victim.gpu_milli))
             self.effects.append(Stop(gang=victim.gang, attempt=victim.attempt, cause=cause, requeue=True, by=gang.id))
             self.spared.add(victim.gang)
-            self.standing.leave(victim.queue, victim.gpu_milli)
-        self.standing.hope(gang.queue, room.placement.gpu_milli)
+            self.standing.leave(victim.queue, victim.gpu_milli, victim.also)
+        self.standing.hope(gang.queue, room.placement.gpu_milli, charge_of(gang, room.placement, self.world))
         self.caps.charge(gang, room.placement.gpu_milli)
         self.overlay.take_placement(gang, room.placement)
         self.promises.nominated(gang, room.placement)
@@ -324,17 +328,3 @@ class _Cycle:
             )
         )
         return True
-
-
-def _within(gang: Gang, room_milli: int | None, feasibility: Feasibility) -> Gang:
-    """Return the gang with no more replicas than its limits leave room for; the last roles shrink first."""
-    over = 0 if room_milli is None else feasibility.charge(gang) - room_milli
-    if over <= 0:
-        return gang
-    roles: list[Role] = []
-    for role in reversed(gang.roles):
-        each = feasibility.milli(role, gang.service_class)
-        fewer = min(role.replicas - role.fewest, -(-over // each)) if over > 0 and each else 0
-        over -= fewer * each
-        roles.append(replace(role, replicas=role.replicas - fewer))
-    return replace(gang, roles=tuple(reversed(roles)))

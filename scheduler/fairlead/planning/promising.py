@@ -191,7 +191,7 @@ class Promises:
             if (attempt.spec.preemptible or attempt.spec.duration_ms is not None) and len(found) < at_most:
                 cause = refuse(Reason.HOLE_ENDED)
                 self._effects.append(Stop(gang=entry.owner, attempt=attempt.attempt, cause=cause, requeue=True))
-                self._standing.leave(attempt.queue, attempt.gpu_milli)
+                self._standing.leave(attempt.queue, attempt.gpu_milli, attempt.also)
                 found.append(entry.owner)
         return found
 

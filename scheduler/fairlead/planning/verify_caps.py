@@ -5,7 +5,7 @@ Counted anew from the World's facts, without the tallies by which plans are made
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from fairlead.model.gang import Gang
@@ -35,13 +35,13 @@ def most_gpus(name: str, world: World, tally: CapTally) -> int | None:
 
 
 def check_caps(
-    gang: Gang, gpu_milli: int, world: World, above: Mapping[str, tuple[str, ...]], tally: CapTally
+    gang: Gang, gpu_milli: int, world: World, above: Callable[[str], tuple[str, ...]], tally: CapTally
 ) -> Iterator[str]:
     """Yield the caps that one more gang breaks; it is counted from now on."""
     problem = world.force.problems.get(gang.queue)
     if problem is not None and problem.closed:
         yield f"{gang.full_name}: queue {gang.queue} takes nobody in: {problem.text}"
-    chain = above.get(gang.queue, ())
+    chain = above(gang.queue)
     if not any(world.queues[name].caps.bounds_running for name in chain):
         return
     if tally.held is None:
@@ -51,7 +51,7 @@ def check_caps(
         ]
     tally.held.append((gang.queue, gang.user, gang.groups, gpu_milli))
     for name in chain:
-        inside = [one for one in tally.held if name in above.get(one[0], ())]
+        inside = [one for one in tally.held if name in above(one[0])]
         for text in _broken(gang, world.queues[name], inside):
             yield f"{gang.full_name}: {text} in queue {name}"
 

@@ -85,7 +85,7 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
             pending_gangs=gangs.get(name, 0),
             pending_gpus=_rounded(wanted.get(name, 0)),
             running_gangs=running.get(name, 0),
-            entitled_gpus=standing.entitled[name] // 1000,
+            entitled_gpus=standing.entitled.get(name, 0) // 1000,
             over_limit=standing.limit_hit(name, 0) is not None,
         )
         for name, queue in sorted(state.queues.items())

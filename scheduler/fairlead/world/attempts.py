@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId
-from fairlead.model.hardware import NodeName
+from fairlead.model.hardware import Node, NodeName
 from fairlead.model.rules import Rules
+from fairlead.world.charges import NodeOf, charged
 from fairlead.world.gangs import GangRecord
 from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lifecycle import HOLDING
@@ -59,6 +60,7 @@ class Attempts:
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
     bounded     attempts with a declared duration, whose end is enforced
+    used        what is counted beside GPUs: resource -> queue -> what its attempts are charged for
     log, revision tell two pictures of one state apart: see `changed_since`
     """
 
@@ -70,6 +72,7 @@ class Attempts:
     next_ripe_ms: int | None
     pods_placing: int
     bounded: int
+    used: Mapping[str, Mapping[str, int]]
     log: AttemptLog
     revision: int
 
@@ -104,6 +107,16 @@ class AttemptIndex:
         self._ripe: list[tuple[int, GangId]] = []
         self._pods_placing = self._bounded = 0
         self._log = AttemptLog()
+        self._counted: tuple[str, ...] = ()
+        self._node_of: NodeOf = _no_node
+        self._used: dict[str, dict[str, int]] = {}
+
+    def count(self, counted: tuple[str, ...], node_of: NodeOf) -> None:
+        """Count other resources from now on; every attempt must be filed again after that."""
+        self._counted, self._node_of = counted, node_of
+        self._used = {resource: {} for resource in counted}
+        for gang, attempt in list(self._everyone.live.items()):
+            self._everyone.put(gang, replace(attempt, also=()))
 
     def file(self, record: GangRecord, lost: set[NodeName], rules: Rules) -> None:
         """Take up an attempt as it is, or let go of it."""
@@ -111,6 +124,10 @@ class AttemptIndex:
         if record.phase not in HOLDING:
             return
         picture = _picture(record, rules)
+        if self._counted:
+            members = [picture.placement.members[rank] for rank in sorted(picture.holding)]
+            picture = replace(picture, also=charged(picture.spec, members, self._node_of, self._counted))
+            self._charge(picture, 1)
         self._everyone.put(picture.gang, picture)
         self._bounded += _is_bounded(picture)
         self._log.note(picture.gang, len(self._everyone.live))
@@ -135,6 +152,7 @@ class AttemptIndex:
             return
         self._everyone.drop(gang)
         self._bounded -= _is_bounded(before)
+        self._charge(before, -1)
         self._log.note(gang, len(self._everyone.live))
         self._unwell.pop(gang, None)
         self._stopping.pop(gang, None)
@@ -145,6 +163,11 @@ class AttemptIndex:
         due_ms = self._due_of.pop(gang, None)
         if due_ms is not None:
             del self._due[bisect_left(self._due, (due_ms, gang))]
+
+    def _charge(self, attempt: Running, sign: int) -> None:
+        for resource, amount in attempt.also:
+            of = self._used[resource]
+            of[attempt.queue] = of.get(attempt.queue, 0) + sign * amount
 
     def picture(self, now_ms: int) -> Attempts:
         """Return what runs at `now_ms`. O(what changed + what may end)."""
@@ -160,9 +183,14 @@ class AttemptIndex:
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
             pods_placing=self._pods_placing,
             bounded=self._bounded,
+            used={resource: of.copy() for resource, of in self._used.items()},
             log=self._log,
             revision=self._log.revision,
         )
+
+
+def _no_node(_: NodeName) -> Node | None:
+    return None
 
 
 def _moment(item: tuple[int, GangId]) -> int:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairlead.model.gang import Gang, GangId
+from fairlead.model.quota import Amounts, added, times
+from fairlead.world.charges import wanted
 from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
 from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lines import Entry, Line, Request, by_age, request_of
@@ -25,11 +27,15 @@ AskKey = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What all waiting gangs of one `AskKey` want together, hopeless ones left out. `example` is one of them."""
+    """What all waiting gangs of one `AskKey` want together, hopeless ones left out. `example` is one of them.
+
+    `also` is what they want of what is counted beside GPUs.
+    """
 
     gangs: int
     gpu_milli: int
     example: Gang
+    also: Amounts = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -77,7 +83,8 @@ class Lines:
         self._nominated: dict[GangId, Waiting] = {}
         self._backoffs: list[tuple[int, GangId]] = []
         self._backing_off: dict[GangId, GangRecord] = {}
-        self._apart: dict[GangId, tuple[AskKey, int]] = {}
+        self._apart: dict[GangId, tuple[AskKey, int, Amounts]] = {}
+        self._counted: tuple[str, ...] = ()
         self._asked: dict[AskKey, Ask] = {}
         self._dirty: dict[int, Line] = {}
         self._fresh = _Side()
@@ -116,8 +123,9 @@ class Lines:
             return
         record.leave_line()
         if not is_hopeless(record):
-            self._apart[record.id] = (ask_key(gang), gang.gpu_milli)
-            self._ask(ask_key(gang), 1, gang.gpu_milli, gang)
+            also = wanted(gang, self._counted)
+            self._apart[record.id] = (ask_key(gang), gang.gpu_milli, also)
+            self._ask(ask_key(gang), 1, gang.gpu_milli, gang, also)
         if record.nomination is not None:
             self._nominated[record.id] = picture
         else:
@@ -141,7 +149,8 @@ class Lines:
         line = self._lines.get(request)
         if line is None:
             gang = picture.gang
-            line = self._lines[request] = Line(example=gang, request=request, ask_key=ask_key(gang))
+            also = wanted(gang, self._counted)
+            line = self._lines[request] = Line(example=gang, request=request, ask_key=ask_key(gang), also=also)
         insort(line.ready, picture, key=by_age)
         self._line_of[record.id] = line
         self._dirty[id(line)] = line
@@ -163,16 +172,32 @@ class Lines:
         self._nominated.pop(gang, None)
         if self._backing_off.pop(gang, None) is not None:
             del self._backoffs[bisect_left(self._backoffs, (before.retry_at_ms, gang))]
-        key, gpu_milli = self._apart.pop(gang, (None, 0))
+        key, gpu_milli, also = self._apart.pop(gang, (None, 0, ()))
         if key is not None:
-            self._ask(key, -1, -gpu_milli, before.gang)
+            self._ask(key, -1, -gpu_milli, before.gang, times(-1, also))
 
-    def _ask(self, key: AskKey, gangs: int, gpu_milli: int, example: Gang) -> None:
+    def count(self, counted: tuple[str, ...]) -> None:
+        """Count what is wanted of other resources, too, from now on."""
+        if counted == self._counted:
+            return
+        self._counted = counted
+        self._asked = {key: replace(ask, also=()) for key, ask in self._asked.items()}
+        for gang, (key, gpu_milli, _) in list(self._apart.items()):
+            spec = self._everyone.live[gang].gang
+            self._apart[gang] = (key, gpu_milli, also := wanted(spec, counted))
+            self._ask(key, 0, 0, spec, also)
+        for line in self._lines.values():
+            line.also = wanted(line.example, counted)
+            if line.counted:
+                self._ask(line.ask_key, 0, 0, line.example, times(line.counted, line.also))
+
+    def _ask(self, key: AskKey, gangs: int, gpu_milli: int, example: Gang, also: Amounts) -> None:
         known = self._asked.get(key)
         if known is not None:
             gangs, gpu_milli, example = known.gangs + gangs, known.gpu_milli + gpu_milli, known.example
+            also = added(known.also, also)
         if gangs:
-            self._asked[key] = Ask(gangs, gpu_milli, example)
+            self._asked[key] = Ask(gangs, gpu_milli, example, also)
         else:
             self._asked.pop(key, None)
 
@@ -207,11 +232,11 @@ class Lines:
         if line.entry is not None:
             side = next(s for s in (self._fresh, self._reopened, self._refused) if s.remove(line.queue, line.entry))
         line.entry = None
-        wanted = 0 if line.hopeless else len(line.ready)
-        if wanted != line.counted:
-            more = wanted - line.counted
-            self._ask(line.ask_key, more, more * line.example.gpu_milli, line.example)
-            line.counted = wanted
+        hoping = 0 if line.hopeless else len(line.ready)
+        if hoping != line.counted:
+            more = hoping - line.counted
+            self._ask(line.ask_key, more, more * line.example.gpu_milli, line.example, times(more, line.also))
+            line.counted = hoping
         if not line.ready:
             if self._lines.get(line.request) is line:
                 del self._lines[line.request]

@@ -131,9 +131,12 @@ def models_of(text: str) -> tuple[str, ...]:
 
 
 def is_of(models: tuple[str, ...], name: str) -> bool:
-    """Whether a GPU's model is one of those in what `models_of` returns: its name holds one, whatever the case."""
+    """Whether a GPU's model is one of those in what `models_of` returns: its name holds one, whatever the case.
+
+    One with an equals sign in front, ``=H100``, is that name exactly.
+    """
     folded = name.casefold()
-    return not models or any(part in folded for part in models)
+    return not models or any(part[1:] == folded if part.startswith("=") else part in folded for part in models)
 
 
 def _kind(gang: Gang, role: Role) -> Kind:

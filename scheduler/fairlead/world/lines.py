@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fairlead.model.gang import Gang, GangId
+from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Kind, Refusal
 from fairlead.world.pictures import Waiting
 
@@ -61,6 +62,7 @@ class Line:
     counted  how many of them are counted as demand
     entry    its place in its queue
     answered whether it was told why not and has not changed its place yet
+    also     what each of its gangs wants of what is counted beside GPUs
     """
 
     example: Gang
@@ -73,6 +75,7 @@ class Line:
     counted: int = 0
     entry: Entry | None = None
     answered: bool = False
+    also: Amounts = ()
 
     @property
     def queue(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
 from fairlead.model.gang import Gang, GangId, Placement, Tier
+from fairlead.model.quota import Amounts
 from fairlead.model.rules import Rules
 
 HostPorts = frozenset[tuple[str, str, int]]
@@ -53,6 +54,7 @@ class Running:
     gone: bool
     ripe_ms: int
     gpu_milli: int
+    also: Amounts = ()
     saved_ms: int | None = None
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.hardware import NodeName
 from fairlead.model.promises import Promised
 from fairlead.model.rules import Rules
@@ -16,12 +17,14 @@ from fairlead.topology.mig_table import parts_of
 from fairlead.topology.tables import TableCache
 from fairlead.world.attempts import AttemptIndex, Attempts
 from fairlead.world.backlog import Backlog, Lines
+from fairlead.world.capacity import above_nodes, free_of
 from fairlead.world.demand import Mix
 from fairlead.world.fleet import Columns, IntColumn, Inventory
 from fairlead.world.gangs import Hold
 from fairlead.world.in_force import ForceKeeper, InForce
 from fairlead.world.inventory import build_inventory, free_columns, patch_inventory
 from fairlead.world.job_counts import JobCounts, JobsHeld
+from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.state import ClusterState
 from fairlead.world.use import TENANT
@@ -40,6 +43,8 @@ class World:
     waiting     every gang in a queue
     running     every attempt that holds something
     queue_gpu_milli thousandths of a GPU charged to each queue
+    counted     what is counted beside GPUs, by name: `running.used` says what queues hold of it
+    policies    how queues share, by name; `past` is what each queue has used, decayed
     unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
@@ -64,6 +69,9 @@ class World:
     waiting: Backlog
     running: Attempts
     queue_gpu_milli: Mapping[str, int]
+    counted: tuple[str, ...]
+    policies: Mapping[str, FairnessPolicy]
+    past: Mapping[str, Past]
     lost: frozenset[NodeName]
     unready: tuple[tuple[NodeName, int], ...]
     cut_version: int | None
@@ -88,6 +96,15 @@ class World:
         parts = int(self.part_free_milli[usable].sum())
         return 1000 * whole + parts + sum(self.queue_gpu_milli.values())
 
+    def capacity_of(self, resource: str) -> int:
+        """Return what queues hold or could hold of something that is counted beside GPUs, as it is counted."""
+        domains = {name: len(level.names) for name, level in self.inventory.levels.items()}
+        above = above_nodes(resource, self.pools.values(), domains)
+        if above is not None:
+            return above
+        held = sum(self.running.used.get(resource, {}).values())
+        return held + free_of(resource, self.free, self.part_free_milli, self.inventory)
+
 
 class Photographer:
     """Takes Worlds of one state; keeps what has not changed since the last one."""
@@ -102,7 +119,9 @@ class Photographer:
         self._now_ms = 0
         self._inventory: Inventory | None = None
         self._rows: _Rows | None = None
-        self._tenants: tuple[int, Mapping[str, Pool]] = (-1, {})
+        self._tenants: tuple[int, Mapping[str, Pool], Mapping[str, FairnessPolicy]] = (-1, {}, {})
+        self._counts: tuple[tuple[str, ...], int] = ((), -1)
+        self._built = -1
         self._force = ForceKeeper()
         self._jobs = JobCounts()
 
@@ -117,10 +136,10 @@ class Photographer:
         force = self._force.at(state.tenants, now_ms)
         ripened_ms = max(running.ripened_ms, force.since_ms)
         waiting = self._lines.picture(state.epoch, ripened_ms, cut=state.cut_version is not None)
-        version, pools = self._tenants
+        version, pools, policies = self._tenants
         if version != state.tenants.version:
-            pools = dict(state.pools)
-            self._tenants = state.tenants.version, pools
+            pools, policies = dict(state.pools), dict(state.tenants.policies)
+            self._tenants = state.tenants.version, pools, policies
         unready = [name for name in state.unready if name in state.holds_on and name not in state.lost]
         return World(
             version=state.version,
@@ -139,6 +158,9 @@ class Photographer:
             waiting=waiting,
             running=running,
             queue_gpu_milli=dict(state.queue_gpu_milli),
+            counted=state.tenants.counted,
+            policies=policies,
+            past=dict(state.past.by_queue),
             lost=frozenset(state.lost),
             unready=tuple((name, state.unready[name]) for name in sorted(unready)),
             cut_version=state.cut_version,
@@ -151,6 +173,12 @@ class Photographer:
     def _file(self, now_ms: int) -> None:
         """Take up every record that has changed, and what lines were told."""
         state, lines = self._state, self._lines
+        counts = (state.tenants.counted, self._built if state.tenants.counted else -1)
+        if counts != self._counts:
+            self._counts = counts
+            self._attempts.count(counts[0], state.nodes.get)
+            lines.count(counts[0])
+            state.changed |= {gang: None for gang, record in state.gangs.items() if record.current is not None}
         for gang in state.changed:
             record = state.gangs.get(gang)
             if record is None:
@@ -178,7 +206,7 @@ class Photographer:
             if inventory is not None:
                 patched = patch_inventory(inventory, state.nodes, state.changed_nodes, version, cache)
             if patched is None or self._rows is None:
-                inventory = build_inventory(state.nodes, version, cache)
+                inventory, self._built = build_inventory(state.nodes, version, cache), version
                 self._rows = _Rows(inventory, above)
                 state.dirty_nodes = set(state.nodes)
             else:

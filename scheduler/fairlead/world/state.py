@@ -20,6 +20,7 @@ from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
+from fairlead.world.past_usage import PastUsage
 from fairlead.world.progress import note_all_running, note_progress
 from fairlead.world.promises import PromiseBook
 from fairlead.world.tenants import Tenants
@@ -56,7 +57,8 @@ class ClusterState:
         self.gangs: dict[GangId, GangRecord] = {}
         self.arrivals = Arrivals()
         self.promises = PromiseBook()
-        self._holdings = Holdings(self._free_up)
+        self.past = PastUsage(self.tenants.half_life_of)
+        self._holdings = Holdings(self._free_up, self.past)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
         self.queue_gpu_milli = self._holdings.queue_gpu_milli
         self.dirty_nodes, self.changed_nodes = set[NodeName](), set[NodeName]()
@@ -285,7 +287,7 @@ class ClusterState:
         if fact.attempt == latest:
             return
         if record.current is not None:
-            self._abandon(record.current, record)
+            self._abandon(record.current, record, fact.at_ms)
         record.current = found
         record.attempts = fact.attempt
         record.restarts = max(record.restarts, fact.restarts)
@@ -325,7 +327,7 @@ class ClusterState:
         if rank not in attempt.holding:
             return
         gpu_milli = attempt.member(rank).gpu_milli
-        self._holdings.uncharge((record.id, attempt.number, rank))
+        self._holdings.uncharge((record.id, attempt.number, rank), at_ms)
         attempt.holding.discard(rank)
         attempt.released[rank] = at_ms
         self._holdings.drop((record.id, attempt.number, rank))
@@ -344,7 +346,7 @@ class ClusterState:
     def _conclude(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
         """End an attempt: its holds on lost nodes stay as holds of nobody's quota."""
         assert attempt.stop is not None, record
-        self._abandon(attempt, record)
+        self._abandon(attempt, record, at_ms)
         record.current, record.concluded = None, attempt.number
         self.epoch += 1
         if record.gone:
@@ -357,9 +359,9 @@ class ClusterState:
             record.step(Step.SUCCEED if attempt.stop.cause.reason is Reason.FINISHED else Step.FAIL)
             record.finished_ms = at_ms
 
-    def _abandon(self, attempt: Attempt, record: GangRecord) -> None:
+    def _abandon(self, attempt: Attempt, record: GangRecord, at_ms: int) -> None:
         for rank in sorted(attempt.holding):
-            self._holdings.uncharge((record.id, attempt.number, rank))
+            self._holdings.uncharge((record.id, attempt.number, rank), at_ms)
 
     def _settle_on(self, node: NodeName, at_ms: int) -> None:
         """A node was lost: attempts that only waited for it are over."""

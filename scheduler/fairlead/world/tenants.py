@@ -1,14 +1,19 @@
-"""Queues, their exceptions, and pools as last seen."""
+"""Queues, their exceptions, pools and fairness policies as last seen."""
 
 from __future__ import annotations
 
 from fairlead.model import events as ev
+from fairlead.model.fairness import BUILT_IN, ROOT_POLICY, FairnessPolicy
+from fairlead.model.quota import FIXED, GPU
 from fairlead.model.quota_exception import QuotaException
-from fairlead.model.tenancy import Pool, Queue
+from fairlead.model.tenancy import Pool, Queue, ancestors
 
 
 class Tenants:
-    """Queues, exceptions and pools by name. `version` counts changes."""
+    """Queues, exceptions, pools and policies by name. `version` counts changes.
+
+    `counted` names, sorted, what is counted beside GPUs because some queue or policy speaks of it.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
@@ -16,15 +21,22 @@ class Tenants:
         self.queues: dict[str, Queue] = {}
         self.pools: dict[str, Pool] = {}
         self.exceptions: dict[str, QuotaException] = {}
+        self.policies: dict[str, FairnessPolicy] = {}
+        self.counted: tuple[str, ...] = ()
+        self._speak_of: dict[str, int] = {}
 
     def apply(self, fact: ev.TenancyFact) -> bool:
         """Take up one fact; returns whether it changed anything."""
         match fact:
             case ev.QueueSeen(queue=queue):
-                changed = self.queues.get(queue.name) != queue
+                before = self.queues.get(queue.name)
+                changed = before != queue
                 self.queues[queue.name] = queue
+                self._speak(_names(before), _names(queue))
             case ev.QueueGone(name=name):
-                changed = self.queues.pop(name, None) is not None
+                gone = self.queues.pop(name, None)
+                changed = gone is not None
+                self._speak(_names(gone), ())
             case ev.PoolSeen(pool=pool):
                 changed = self.pools.get(pool.name) != pool
                 self.pools[pool.name] = pool
@@ -35,7 +47,48 @@ class Tenants:
                 self.exceptions[exception.name] = exception
             case ev.ExceptionGone(name=name):
                 changed = self.exceptions.pop(name, None) is not None
+            case ev.PolicySeen(policy=policy):
+                known = self.policies.get(policy.name)
+                changed = known != policy
+                self.policies[policy.name] = policy
+                self._speak(_weighed(known), _weighed(policy))
+            case ev.PolicyGone(name=name):
+                dropped = self.policies.pop(name, None)
+                changed = dropped is not None
+                self._speak(_weighed(dropped), ())
             case _:
                 raise AssertionError(fact)
         self.version += changed
         return changed
+
+    def policy_of(self, queue: str) -> FairnessPolicy:
+        """Return the policy by which a queue shares with those beside it: the nearest one named above it."""
+        for above in ancestors(queue, self.queues)[1:] if self.policies else ():
+            named = self.policies.get(self.queues[above].fairness_policy)
+            if named is not None:
+                return named
+        return self.policies.get(ROOT_POLICY, BUILT_IN)
+
+    def half_life_of(self, queue: str) -> int:
+        """Return how fast a queue's past usage fades, in ms."""
+        return self.policy_of(queue).half_life_ms
+
+    def _speak(self, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        """Count who speaks of which resources."""
+        if before == after:
+            return
+        for names, sign in ((before, -1), (after, 1)):
+            for name in names:
+                self._speak_of[name] = self._speak_of.get(name, 0) + sign
+        self.counted = tuple(sorted(name for name, number in self._speak_of.items() if number))
+
+
+def _names(queue: Queue | None) -> tuple[str, ...]:
+    if queue is None or (not queue.quotas and queue.non_preemptible == "any"):
+        return ()
+    fixed = () if queue.non_preemptible == "any" else (FIXED,)
+    return (*(quota.resource for quota in queue.quotas if quota.resource != GPU), *fixed)
+
+
+def _weighed(policy: FairnessPolicy | None) -> tuple[str, ...]:
+    return () if policy is None else tuple(name for name, _ in policy.resources if name != GPU)
