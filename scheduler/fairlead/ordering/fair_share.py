@@ -66,7 +66,8 @@ def fill(amount: int, caps: list[int], weights: list[int], floor: list[int]) -> 
         if not weighty:  # who weighs nothing comes last, and then equally
             weights = [1] * len(caps)
             continue
-        weighty.sort(key=lambda i: ((caps[i] - share[i]) << _FINE) // weights[i])
+        full = {i: ((caps[i] - share[i]) << _FINE) // weights[i] for i in weighty}
+        weighty.sort(key=full.__getitem__)
         total = sum(weights[i] for i in weighty)
         done = 0
         for i in weighty:
