@@ -12,24 +12,22 @@ from dataclasses import replace
 
 import queue_words
 import quota_words
+from gang_words import checkpoint_of, terms_of, topology_of
 from mig_grids import A100_80, cut_gpus
 
 from fairlead.model import events as ev
-from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Stop
 from fairlead.model.gang import (
     Gang,
     GangId,
     Isolation,
     Overrun,
     PodShape,
-    Requirement,
     Role,
     ServiceClass,
     Share,
     ShareMode,
-    Slices,
     Toleration,
-    TopologyRequest,
 )
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.reasons import Reason, refuse
@@ -133,7 +131,8 @@ def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
 
 def pool(text: str = "", name: str = "fleet") -> Pool:
     """budget=rack/watts:1000,cluster/storage:20 (what every domain of a level has), sharing=mig,mps,time-slice (all
-    unless said; ``sharing=`` is nothing), classes=; slow-serving (serving may use time slices)."""
+    unless said; ``sharing=`` is nothing), classes=; slow-serving (serving may use time slices); storage=100
+    (GiB/s that it takes of checkpoints)."""
     plain, named = words(text)
     parts = [re.split("[/:]", part) for part in named.get("budget", "").split(",") if part]
     sharing = named.get("sharing")
@@ -143,6 +142,7 @@ def pool(text: str = "", name: str = "fleet") -> Pool:
         service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
         sharing=SHARING_MODES if sharing is None else tuple(m for m in sharing.split(",") if m),
         serving_on_time_slices="slow-serving" in plain,
+        checkpoint_bytes_per_s=int(named["storage"]) * GIB if "storage" in named else None,
         budgets=tuple(LevelBudget(level=level, resource=what, amount=int(n)) for level, what, n in parts),
     )
 
@@ -170,8 +170,9 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
     restarts=, success=any, counts=role, user=, groups=a,b; fixed (not preemptible), mixed (models), strict (isolation),
-    suspended, norestart. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is
-    three of them.
+    suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself), pause=30s, size=100
+    (GiB), every=, restart=, grace= (1m unless said), reshards. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths)
+    with mode= and sharemem=; then 3x0 is three of them.
 
     What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
     """
@@ -188,7 +189,7 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         priority=int(named.get("priority", "0")),
         priority_class=named.get("prioclass", ""),
         service_class=ServiceClass(named.get("class", "training")),
-        topology=_topology(named),
+        topology=topology_of(named),
         submitted_ms=at_ms,
         suspended="suspended" in plain,
         duration_ms=duration_ms(named["duration"]) if "duration" in named else None,
@@ -203,6 +204,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
         user=named.get("user", ""),
         groups=tuple(g for g in named.get("groups", "").split(",") if g),
+        checkpoint=checkpoint_of(named, "reshards" in plain),
+        grace_ms=duration_ms(named.get("grace", "1m")) if "saves" in named else 0,
     )
 
 
@@ -224,7 +227,7 @@ def _role(name: str, replicas: int, gpus: int, words_of_gang: dict[str, str]) ->
         pod=_pod(named),
         min_replicas=int(named["min"]) if "min" in named else None,
         nics_per_gpu=int(gpu.get("nics", "0")),
-        topology=_topology(own),
+        topology=topology_of(own),
         spread=named.get("spread", ""),
         mig=named.get("mig", ""),
         share=share,
@@ -237,28 +240,11 @@ def _pod(named: dict[str, str]) -> PodShape:
     return PodShape(
         requests=Resources(cpu_milli=int(named.get("cpu", "1")) * 1000, pods=1, extended=tuple(amounts)),
         node_selector=tuple(tuple(part.split(":", 1)) for part in named.get("select", "").split(",") if part),
-        affinity=_terms(named["affinity"]) if "affinity" in named else None,
-        volume_affinity=(_terms(named["volume"]),) if "volume" in named else (),
+        affinity=terms_of(named["affinity"]) if "affinity" in named else None,
+        volume_affinity=(terms_of(named["volume"]),) if "volume" in named else (),
         tolerations=(Toleration(key=named["tolerate"], operator="Exists"),) if "tolerate" in named else (),
         host_ports=(("TCP", "0.0.0.0", int(named["port"])),) if "port" in named else (),
     )
-
-
-def _topology(named: dict[str, str]) -> TopologyRequest | None:
-    parts = [part.split(":") for part in named.get("slices", "").split(",") if part]
-    level = named.get("within", named.get("near", "cluster"))
-    if level == "cluster" and not parts:
-        return None
-    return TopologyRequest(
-        within=level,
-        required="near" not in named,
-        slices=tuple(Slices(within=inner, size=int(size)) for inner, size in parts),
-    )
-
-
-def _terms(text: str) -> tuple[tuple[Requirement, ...], ...]:
-    key, _, values = text.partition(":")
-    return ((Requirement(key=key, operator="In", values=tuple(values.split("|"))),),)
 
 
 class Stage:
@@ -381,6 +367,8 @@ def tell(effect: Effect, *, devices: bool = False) -> str:
         case Stop():
             again = "" if effect.requeue else ", for good"
             return f"stop {effect.gang}: {effect.cause.reason.token}{again}"
+        case Notice():
+            return f"notice {effect.gang}: {effect.cause.reason.token}{'' if effect.requeue else ', for good'}"
         case Nominate():
             return f"make room for {effect.gang}: {' '.join(sorted(v for v, _ in effect.victims))}"
         case EndNomination():

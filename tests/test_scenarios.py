@@ -10,11 +10,13 @@ Steps are facts or expectations:
     queue / queue-gone / pool                                      a queue, a pool
     policy / policy-gone                                           a fairness policy
     bind / run / conflict / ends / fails / releases                what the cluster answers
+    commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
     places: [a, b]     exactly these gangs are placed, and nothing else happens
     lies-in: {a: {rack: {r1: 4, r2: 4}}, a.leader: {rack: {r1: 1}}}     how many members lie where
     cpus / nics / penalties: {a: [...]}                                 of each member; of the placement
+    turns: {a: 0s, b: 30s}       how long after the notice each may begin to save
     says: {gang: token or part of the sentence}, phase: {gang: phase}, used-gpus: {queue: n}
     promised: {gang: n1 n2 in 1h 1m}                                    exactly: the nodes, and when at the latest
     broken: {token: n}, kept: n                                         promises that were not kept, and that were
@@ -188,6 +190,13 @@ def kept(stage: Stage, wanted: int) -> None:
     assert stage.state.promises.kept == wanted
 
 
+def turns(stage: Stage, wanted: dict[str, str]) -> None:
+    """Compare when those who were asked to save may begin, from when they were asked."""
+    notices = {name: stage.attempt(name).notice for name in wanted}
+    found = {name: notice and notice.begins_ms - notice.at_ms for name, notice in notices.items()}
+    assert found == {name: duration_ms(text) for name, text in wanted.items()}
+
+
 EXPECT = {
     "promised": promised,
     "broken": broken,
@@ -197,6 +206,7 @@ EXPECT = {
     "nics": beside("nics"),
     "penalties": penalties,
     "says": says,
+    "turns": turns,
     "phase": phase,
     "used-gpus": used_gpus,
     "used-milli": used_milli,
@@ -243,6 +253,28 @@ def used(stage: Stage, name: str, more: str) -> None:
     stage.take(ev.NodeUsed(name=NodeName(name), taken=taken, host_ports=ports, at_ms=stage.now_ms))
 
 
+def commits(stage: Stage, name: str, more: str) -> None:
+    ago_ms = -duration_ms(more[1:]) if more.startswith("-") else duration_ms(more) if more else 0
+    stage.take(
+        ev.CheckpointCommitted(
+            gang=GangId(name), attempt=stage.attempt(name).number, at_ms=stage.now_ms, began_ms=stage.now_ms - ago_ms
+        )
+    )
+
+
+def answers(stage: Stage, name: str, more: str) -> None:
+    attempt = stage.attempt(name)
+    assert attempt.notice is not None, f"{name} was not asked to save"
+    fact = ev.CheckpointCommitted(
+        gang=GangId(name),
+        attempt=attempt.number,
+        at_ms=stage.now_ms,
+        began_ms=stage.now_ms,
+        notice_ms=attempt.notice.begins_ms,
+    )
+    stage.take(fact)
+
+
 def wait(stage: Stage, name: str, more: str) -> None:
     stage.now_ms += duration_ms(name)
 
@@ -287,6 +319,8 @@ DO = {
             for n, r in (word.split("/") for word in more.split())
         )
     ),
+    "commits": commits,
+    "answers": answers,
     "wait": wait,
 }
 

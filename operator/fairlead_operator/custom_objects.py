@@ -157,6 +157,18 @@ class NominationStatus(Record, frozen=True, kw_only=True):
     until: str | None = None
 
 
+class NoticeStatus(Record, frozen=True, kw_only=True):
+    """status.notice: an attempt that was asked to save before it is stopped, exact enough to go on after a restart."""
+
+    attempt: int = 0
+    begins_at_ms: int = 0
+    until_ms: int = 0
+    reason: str = ""
+    details: dict[str, str | int] = {}
+    requeue: bool = True
+    by: str = ""
+
+
 class StartEstimate(Record, frozen=True, kw_only=True):
     """status.startEstimate; `basis` says what the range rests on."""
 
@@ -187,6 +199,7 @@ class GangJobStatus(Record, frozen=True, kw_only=True):
     start_estimate: StartEstimate | None = None
     as_of: str | None = None
     nomination: NominationStatus | None = None
+    notice: NoticeStatus | None = None
     allocation: Allocation | None = None
     usage: UsageStatus | None = None
     lost_gpu_ms: int = 0

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from fairlead.errors import FairleadError, Unreachable
-from fairlead.model.effects import EndNomination, Nominate, Place, Stop
+from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Stop
 from fairlead.model.events import (
     Bound,
     Event,
@@ -33,6 +33,7 @@ from fairlead_operator.custom_objects import GANGJOBS
 from fairlead_operator.device_objects import CLAIMS
 from fairlead_operator.evictions import refused_evictions
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
+from fairlead_operator.notices import Notices
 from fairlead_operator.objects import PODS, Pod
 from fairlead_operator.placing import Placer, cause_of
 from fairlead_operator.pods import CLAIM_IN_POD, RANK, Attempt, JobSheet, claim_name, selector
@@ -74,6 +75,7 @@ class KubeCluster:
         """Keep the doors. At most `width` pods are being placed at once."""
         self.report: Callable[..., None] = lambda *facts: None
         self.teardown = Teardown(client, lambda fact: self.report(fact), now_ms, rng)
+        self._notices = Notices(client, self.teardown, now_ms)
         self._client = client
         self._lookup = lookup
         self._placer = placer
@@ -86,6 +88,7 @@ class KubeCluster:
         self._gate = Gate(width)
         self._trips: dict[Key, Trip] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[Key, asyncio.Task[None]] = {}
 
     def know(self, trip: Trip) -> None:
         """Remember the objects of an attempt that was found in the cluster."""
@@ -121,6 +124,8 @@ class KubeCluster:
                     return await self._place(effect)
                 case Stop():
                     return await self._stop(effect)
+                case Notice():
+                    return await self._notice(effect)
                 case Nominate():
                     return await self._nominate(effect)
                 case EndNomination():
@@ -202,10 +207,11 @@ class KubeCluster:
         if not trip.done.is_set():
             trip.aborted = f"it is to stop: {effect.cause.message}"
             await trip.done.wait()  # placing has a deadline of its own
-        if effect.by and (refusal := await refused_evictions(self._client, trip)) is not None:
-            await self._forget_nomination(GangId(effect.by))
-            now_ms = self._now_ms()
-            return [StopRefused(gang=effect.gang, attempt=effect.attempt, cause=refusal, at_ms=now_ms)]
+        if (asking := self._asking.pop(key, None)) is not None:
+            asking.cancel()
+        if effect.by and (refused := await self._refused(effect, trip)) is not None:
+            await self._notices.forget(trip)
+            return [refused]
         keep = effect.cause.reason is Reason.FINISHED
         try:
             released = await self.teardown.stop(trip, keep_ended=keep)
@@ -215,6 +221,42 @@ class KubeCluster:
             return ()
         log.info("event=stopping %s reason=%s released=%d", trip.tag, effect.cause.reason.token, len(released))
         return self._released(trip, released)
+
+    async def _refused(self, effect: Stop | Notice, trip: Trip) -> StopRefused | None:
+        """Ask the disruption budgets of one that is to yield; a no also ends the room that was being made."""
+        refusal = await refused_evictions(self._client, trip)
+        if refusal is None:
+            return None
+        await self._forget_nomination(GangId(effect.by))
+        return StopRefused(gang=effect.gang, attempt=effect.attempt, cause=refusal, at_ms=self._now_ms())
+
+    async def _notice(self, effect: Notice) -> Sequence[Event]:
+        """Ask an attempt to save, unless a budget forbids to stop it at all. It is asked beside the loop, in its turn.
+
+        A notice that cannot even be written down is not given: the attempt is then stopped when its time is over.
+        """
+        trip = self._trips.get((effect.gang, effect.attempt))
+        if trip is None:
+            log.warning("event=notice_unknown gang=%s attempt=%d", effect.gang, effect.attempt)
+            return ()
+        if effect.by and (refused := await self._refused(effect, trip)) is not None:
+            return [refused]
+        await self._notices.record(trip, effect)
+        self.resume_notice(trip, effect)
+        return ()
+
+    def resume_notice(self, trip: Trip, notice: Notice) -> None:
+        """Ask an attempt to save when its turn has come, until it has been asked or is stopped."""
+
+        async def work() -> tuple[int, ...]:
+            await self._notices.ask(trip, notice)
+            return ()
+
+        async def ask() -> None:
+            await self._until_done(work, trip.tag)
+
+        if trip.key not in self._asking:
+            self._asking[trip.key] = self._background(ask())
 
     async def resume_stop(self, trip: Trip, keep: bool) -> None:
         """Go on with a stop that an earlier leader began."""
@@ -340,10 +382,11 @@ class KubeCluster:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.teardown.close()
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.gang import Member, Placement, Tier
+from fairlead.model.gang import Checkpoint, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead_operator.allocations import held_text, placement_status, read_placement
 from fairlead_operator.custom_objects import Allocation, GangJob
@@ -32,6 +32,7 @@ GANG, GANG_UID, ROLE, INDEX, RANK, ATTEMPT, QUEUE = (
 )
 DELETE_PROTECTION = "resource.kubernetes.io/delete-protection"
 TIER, PLACED_AT, DEVICES = (f"{GROUP}/{name}" for name in ("tier", "placed-at-ms", "devices"))
+NOTICE = f"{GROUP}/checkpoint-request"  # when it may begin to save, UTC ms, once it is to
 
 CLAIM_IN_POD = "gpus"  # the name by which a template's container may ask for the devices itself
 CLAIM_DEVICES_MAX = 32  # results in one claim; the API server refuses more
@@ -44,7 +45,7 @@ class JobSheet:
     """What manifests need of a GangJob. `templates` is role -> pod template as submitted; not modified.
 
     `needs` is role -> what each pod takes of resources above its node, as written; no manifest has a place for it.
-    `mig` is role -> MIG profile.
+    `mig` is role -> MIG profile. `checkpoint` and `grace_ms` are as in `Gang`.
     """
 
     uid: str
@@ -55,6 +56,8 @@ class JobSheet:
     priority_class: str = ""
     needs: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict[str, Mapping[str, str | int]])
     mig: Mapping[str, str] = field(default_factory=dict[str, str])
+    checkpoint: Checkpoint | None = None
+    grace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

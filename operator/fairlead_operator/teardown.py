@@ -188,11 +188,13 @@ class Teardown:
             return None
         return found
 
-    async def _delete_exactly(self, resource: Resource[Any], item: HasMeta) -> None:
+    async def _delete_exactly(self, resource: Resource[Any], item: HasMeta, grace_s: int | None = None) -> None:
         """Ask for the deletion of this object; one that is gone, or that another of its name has followed, is done."""
         meta = item.metadata
         try:
-            options = {"preconditions": {"uid": meta.uid}}
+            options: dict[str, Any] = {"preconditions": {"uid": meta.uid}}
+            if grace_s is not None:
+                options["gracePeriodSeconds"] = grace_s
             await self._gone_is_fine(self._client.delete(resource, meta.name, meta.namespace, options=options))
         except ApiError as error:
             if error.status != 409:
@@ -254,6 +256,23 @@ class Teardown:
         if not all(step.released for step in trip.steps):
             self._background(self.linger(trip))
         return tuple(step.member.rank for step in trip.steps if step.released)
+
+    async def end_pods(self, trip: Trip, *, grace_s: int) -> None:
+        """Ask for the deletion of all pods of an attempt that have not ended, with that grace; claims stay.
+
+        Raises
+        ------
+        FairleadError
+            The server refused or did not answer; call again.
+        """
+        chosen = selector(trip.gang, trip.attempt.number)
+        pods, _ = await self._client.list_all(PODS, trip.sheet.namespace, label_selector=chosen)
+
+        async def end(pod: Pod) -> None:
+            if pod.metadata.deletion_timestamp is None and pod.status.phase not in DONE:
+                await self._delete_exactly(PODS, pod, grace_s)
+
+        await all_of(end(pod) for pod in pods)
 
     def _mark(self, trip: Trip, pods: dict[str, Pod], claims: dict[str, Claim]) -> list[Step]:
         """Note who holds nothing any more, from lists made before their claims were emptied; returns the news."""

@@ -48,6 +48,22 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Ask this attempt to save from `begins_ms` on, because it is to be stopped: once saved, or at `until_ms`.
+
+    It goes on running and holds its devices; a `Stop` follows. The other fields are as in `Stop`.
+    """
+
+    gang: GangId
+    attempt: int
+    cause: Refusal
+    requeue: bool
+    begins_ms: int
+    until_ms: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Nominate:
     """Keep `placement` for the gang while `victims` (gang, attempt) stop; lapses at `until_ms`."""
 
@@ -80,5 +96,5 @@ class DeclareLost:
     node: NodeName
 
 
-Effect = Place | Stop | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost
+Effect = Place | Stop | Notice | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

@@ -209,6 +209,23 @@ class StopIntended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeIntended:
+    """An attempt is to end once it has saved, and is asked to do so from `begins_ms` on; `StopIntended` follows.
+
+    That comes when a checkpoint that began after this is committed, else at `until_ms`, or when the attempt ends first.
+    """
+
+    gang: GangId
+    attempt: int
+    cause: Refusal
+    requeue: bool
+    at_ms: int
+    begins_ms: int
+    until_ms: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopRefused:
     """Nothing was stopped: a disruption budget forbids to take a member of the attempt. It goes on as before."""
 
@@ -267,7 +284,8 @@ class MemberEnded:
 class CheckpointCommitted:
     """A program says that the state in which it was at `began_ms` is safe: its manifest is complete.
 
-    `step` is its own count. Only a claim: `fairlead.world.checkpoints` says which ones count.
+    `step` is its own count. `notice_ms` is the `begins_ms` of the notice that it answers, 0 where it came by itself.
+    Only a claim: `fairlead.world.checkpoints` says which ones count.
     """
 
     gang: GangId
@@ -275,6 +293,7 @@ class CheckpointCommitted:
     at_ms: int
     began_ms: int
     step: str = ""
+    notice_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +386,7 @@ Event = (
     | PromiseKept
     | PromiseBroken
     | StopIntended
+    | NoticeIntended
     | StopRefused
     | Bound
     | PlaceFailed

@@ -20,6 +20,7 @@ class Rules:
     start is within `horizon_ms` comes first in every order. `stop_ms` is what a stop takes at most, notice and grace
     included; `hole_start_ms` what a start inside a hole may take before the duration counts all the same;
     `hole_least_ms` how long a hole must last for a gang of unknown length that may be stopped at its end.
+    `stagger_max_ms` is how long a stop may wait for its turn to write its checkpoint into its pool's storage.
     """
 
     place_deadline_ms: int = 30_000
@@ -32,6 +33,7 @@ class Rules:
     placing_pods: int = 256
     spare_ms: int = 60_000
     robbed_after_ms: int = 30_000
+    stagger_max_ms: int = 300_000
     min_run_ms: int = 0
     promises: int = 8
     horizon_ms: int = 300_000

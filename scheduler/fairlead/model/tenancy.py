@@ -79,7 +79,8 @@ class Pool:
     `sharing` lists how parts of GPUs may be handed out here (``time-slice``, ``mps``, ``mig``), beside whole ones.
     `mig_mode` ``static`` leaves GPUs cut as they are, ``dynamic`` cuts idle ones anew. `serving_on_time_slices` lets
     jobs of class serving use time slices, which have no stable latency. `budgets` are resources that live above the
-    node. Claims of MIG instances name `mig_device_class`, all others `device_class`.
+    node. Claims of MIG instances name `mig_device_class`, all others `device_class`. `checkpoint_bytes_per_s` is what
+    its storage takes of checkpoints that are written at the same time, None for no bound.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Pool:
     mig_mode: str = "static"
     serving_on_time_slices: bool = False
     budgets: tuple[LevelBudget, ...] = ()
+    checkpoint_bytes_per_s: int | None = None
 
 
 def ancestors(queue: str, queues: dict[str, Queue]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fairlead.model.effects import DeclareLost, Effect, Phase, Stop
 from fairlead.model.gang import Overrun
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.planning.notices import after_notice, saves_first
 from fairlead.units import duration_text
 from fairlead.world.pictures import deadlines, own_deadlines
 from fairlead.world.snapshot import Running, World
@@ -32,7 +33,23 @@ def care(world: World) -> tuple[list[Effect], int | None]:
             effects.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=requeue))
         else:
             wake += [due for due in deadlines(attempt, world.rules) if due > world.now_ms]
+    for attempt in world.running.noticed:
+        assert attempt.notice is not None, attempt
+        stop = _ending_after_notice(attempt, world)
+        if stop is not None:
+            effects.append(stop)
+        else:
+            wake.append(attempt.notice.until_ms)
     return effects, min(wake, default=None)
+
+
+def _ending_after_notice(attempt: Running, world: World) -> Stop | None:
+    """Return the stop of an attempt that was asked to save; one that finished before it had saved has succeeded."""
+    if attempt.gone or attempt.spec is None:
+        return Stop(gang=attempt.gang, attempt=attempt.attempt, cause=refuse(Reason.DELETED), requeue=False)
+    if _has_succeeded(attempt) and not attempt.answered:
+        return Stop(gang=attempt.gang, attempt=attempt.attempt, cause=refuse(Reason.FINISHED), requeue=False)
+    return after_notice(attempt, world)
 
 
 def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
@@ -67,6 +84,9 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
             return _exhausted(attempt, f"{up} of {members} members were running after {limit}"), False
         return refuse(Reason.START_DEADLINE, running=up, members=members, limit=limit), True
     if attempt.phase is Phase.RUNNING:
+        ends_ms = (attempt.all_running_ms or 0) + (spec.duration_ms or 0)
+        if world.now_ms < ends_ms and not saves_first(attempt, Reason.OVERRUN, world.now_ms):
+            return None
         return refuse(Reason.OVERRUN), spec.overrun is Overrun.REQUEUE
     return refuse(Reason.PLACE_CONFLICT, detail="no answer within the deadline"), True
 

@@ -31,6 +31,7 @@ from fairlead.planning.admission import admission
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.holes import promise_refusal
+from fairlead.planning.notices import in_steps
 from fairlead.planning.plan import Plan
 from fairlead.planning.promising import PromiseMemo, Promises
 from fairlead.planning.quota_places import (
@@ -102,7 +103,14 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     later += cycle.promises.wakes()
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     wake = min((moment for moment in later if moment is not None), default=None)
-    return Plan(version=world.version, effects=tuple(cycle.effects), more=more, cut=cut, looked=looked, wake_at_ms=wake)
+    return Plan(
+        version=world.version,
+        effects=tuple(in_steps(cycle.effects, world)),
+        more=more,
+        cut=cut,
+        looked=looked,
+        wake_at_ms=wake,
+    )
 
 
 class _Cycle:

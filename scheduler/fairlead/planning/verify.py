@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Phase, Place, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Phase, Place, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.planning.plan import Plan
 from fairlead.planning.verify_caps import check_caps
+from fairlead.planning.verify_notices import check_patience
 from fairlead.planning.verify_places import Places, check_member, check_wishes
 from fairlead.planning.verify_quotas import Quotas
 from fairlead.planning.verify_time import TimeTally, check_time
@@ -48,7 +49,7 @@ def violations(plan: Plan, world: World) -> list[Violation]:
     """Return every promise that the plan would break; empty means that it may be performed."""
     if plan.version != world.version:
         return [Violation(i, "the plan is based on another world") for i in range(len(plan.effects))]
-    stops = [effect for effect in plan.effects if isinstance(effect, Stop) and not effect.by]
+    stops = [effect for effect in plan.effects if isinstance(effect, Stop | Notice) and not effect.by]
     ended = [world.running.get(stop.gang, stop.attempt) for stop in stops]
     live = [attempt for attempt in ended if attempt is not None and attempt.phase is not Phase.STOPPING]
     tally = _Tally(Quotas.of(world, live))
@@ -64,7 +65,7 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
     match effect:
         case Place():
             yield from _check_place(effect, world, tally)
-        case Stop():
+        case Stop() | Notice():
             yield from _check_stop(effect, world, tally)
         case Nominate():
             item = world.waiting.get(effect.gang)
@@ -176,7 +177,7 @@ def _in_parts(world: World, row: int, bit: int) -> bool:
     return bool(free.group[row, bit]) or not world.inventory.nodes[row].machine.gpus[bit].whole
 
 
-def _check_stop(effect: Stop, world: World, tally: _Tally) -> Iterator[str]:
+def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[str]:
     attempt = world.running.get(effect.gang, effect.attempt)
     if attempt is None:
         yield f"{effect.gang}: stopped without running"
@@ -184,6 +185,9 @@ def _check_stop(effect: Stop, world: World, tally: _Tally) -> Iterator[str]:
     if effect.gang in tally.stopped:
         yield f"{effect.gang}: stopped twice in one plan"
     tally.stopped.add(effect.gang)
+    yield from check_patience(effect, attempt, world)
+    if attempt.notice is not None:  # who may have its devices was settled when it was asked to save
+        return
     if effect.cause.reason not in TAKING and not effect.by:
         return
     taker = world.waiting.get(GangId(effect.by))

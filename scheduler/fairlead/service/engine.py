@@ -11,8 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Place, Refuse, Stop
-from fairlead.model.events import Decided, Event, Intended, NodeLost, Nominated, NominationEnded, Started, StopIntended
+from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice, Place, Refuse, Stop
+from fairlead.model.events import (
+    Decided,
+    Event,
+    Intended,
+    NodeLost,
+    Nominated,
+    NominationEnded,
+    NoticeIntended,
+    Started,
+    StopIntended,
+)
 from fairlead.model.gang import GangId
 from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised, PromiseKept
 from fairlead.model.rules import Rules
@@ -98,7 +108,7 @@ class Engine:
                     facts.append(NodeLost(name=node, at_ms=now_ms))
                 case Promise() | EndPromise():
                     facts.append(_promise_fact(effect, now_ms))
-                case Place() | Stop() | Nominate() | EndNomination():
+                case Place() | Stop() | Notice() | Nominate() | EndNomination():
                     facts.append(_intention(effect, now_ms))
                     effects.append(effect)
         self.state.apply_all(facts)
@@ -162,14 +172,14 @@ class Engine:
 def _with_their_kind(plan: Plan, bad: set[int]) -> set[int]:
     """Return `bad` and what makes no sense without it: a nomination and its stops go together or not at all."""
     takers = {
-        effect.by if isinstance(effect, Stop) else effect.gang
+        effect.by if isinstance(effect, Stop | Notice) else effect.gang
         for position, effect in enumerate(plan.effects)
-        if position in bad and isinstance(effect, Stop | Nominate)
+        if position in bad and isinstance(effect, Stop | Notice | Nominate)
     } - {""}
     return bad | {
         position
         for position, effect in enumerate(plan.effects)
-        if (isinstance(effect, Stop) and effect.by in takers)
+        if (isinstance(effect, Stop | Notice) and effect.by in takers)
         or (isinstance(effect, Nominate | Refuse) and effect.gang in takers)
     }
 
@@ -209,6 +219,17 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 cause=effect.cause,
                 requeue=effect.requeue,
                 at_ms=now_ms,
+                by=effect.by,
+            )
+        case Notice():
+            return NoticeIntended(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                cause=effect.cause,
+                requeue=effect.requeue,
+                at_ms=now_ms,
+                begins_ms=effect.begins_ms,
+                until_ms=effect.until_ms,
                 by=effect.by,
             )
         case Nominate():

@@ -34,12 +34,35 @@ class Behaviour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saves:
+    """How a program saves: every `every_ms` of work (0: only when asked), without work for `pause_ms` each time.
+
+    An attempt that resumes begins to work after `restart_ms`. One that `lies` says that it has saved and has not; one
+    that is `silent` never says anything. `ends` when it has saved because its pods are being deleted.
+    """
+
+    every_ms: int = 0
+    pause_ms: int = 10_000
+    restart_ms: int = 0
+    lies: bool = False
+    silent: bool = False
+    ends: bool = False
+
+    @property
+    def honest(self) -> bool:
+        """Whether what it says is so."""
+        return not self.lies and not self.silent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What the program inside a gang will do: run `run_ms` once all members run (None: for ever) and succeed.
 
-    The first `fails` attempts end with a failed member after `fails_after_ms` instead.
+    The first `fails` attempts end with a failed member after `fails_after_ms` instead. With `saves` it saves, and an
+    attempt begins where the last complete save began; without, every attempt begins anew.
     """
 
     run_ms: int | None = None
     fails: int = 0
     fails_after_ms: int = 60_000
+    saves: Saves | None = None

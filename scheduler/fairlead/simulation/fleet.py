@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from fairlead.model.effects import EndNomination, Nominate, Place, Stop
+from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Stop
 from fairlead.model.events import (
     Bound,
     Event,
@@ -31,11 +31,12 @@ from fairlead.model.gang import GangId, Member, Placement
 from fairlead.model.hardware import DeviceId, Node, NodeName
 from fairlead.model.reasons import Reason, refuse
 from fairlead.simulation.behaviour import Behaviour, Run, Span
+from fairlead.simulation.saving import Programs
 
 Key = tuple[GangId, int]
 """(gang, attempt)."""
 
-Performable = Place | Stop | Nominate | EndNomination
+Performable = Place | Stop | Notice | Nominate | EndNomination
 _Action = Callable[[int], Sequence[Event]]
 
 
@@ -71,6 +72,7 @@ class Fleet:
         self.foreign: dict[NodeName, tuple[str, ...]] = {}
         self.down: dict[NodeName, int] = {}
         self.runs: dict[GangId, Run] = {}
+        self.programs = Programs(self._at, self._all_run, self._stop)
         self._heap: list[tuple[int, int, _Action]] = []
         self._sequence = 0
         self._frozen: dict[NodeName, list[_Action]] = {}
@@ -121,6 +123,8 @@ class Fleet:
                 self._place(effect, now_ms)
             case Stop():
                 self._stop((effect.gang, effect.attempt), now_ms)
+            case Notice():
+                self.programs.notice(effect)
             case Nominate() | EndNomination():
                 pass  # a status write; nothing in the fleet depends on it
 
@@ -250,6 +254,8 @@ class Fleet:
         """All members run: put the end of the program into the heap."""
         gang, attempt = pods.key
         plan = self.runs.get(gang, Run())
+        if plan.saves is not None:
+            plan = replace(plan, run_ms=self.programs.start(pods.key, plan, now_ms))
         unlucky = self._happens(self.behaviour.member_fails_permille)
         members = pods.placement.members
         if attempt <= plan.fails or unlucky:
@@ -262,6 +268,10 @@ class Fleet:
                 self._at(
                     now_ms + plan.run_ms + self._draw("release", self.behaviour.end_ms), self._on_node(member.node, end)
                 )
+
+    def _all_run(self, key: Key) -> bool:
+        pods = self.pods.get(key)
+        return pods is not None and pods.state == "bound" and not pods.ended
 
     def _ends(self, pods: Pods, rank: int, *, succeeded: bool) -> _Action:
         def act(now_ms: int) -> Sequence[Event]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairlead.model.effects import EndNomination, Nominate, Phase, Place, Stop
-from fairlead.model.events import Bound, Event, MemberReleased, MemberRunning
+from fairlead.model.effects import EndNomination, Nominate, Notice, Phase, Place, Stop
+from fairlead.model.events import Bound, CheckpointCommitted, Event, MemberReleased, MemberRunning
 from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.reasons import Refusal
 from fairlead.service.engine import Engine
@@ -119,6 +119,11 @@ class _Stage:
                 return tuple(
                     MemberReleased(gang=gang, attempt=attempt, rank=rank, at_ms=self.now_ms)
                     for rank in sorted(current.holding if current is not None else ())
+                )
+            case Notice(gang=gang, attempt=attempt, begins_ms=begins_ms):  # who is asked has saved by the next round
+                now_ms = self.now_ms
+                return (
+                    CheckpointCommitted(gang=gang, attempt=attempt, at_ms=now_ms, began_ms=now_ms, notice_ms=begins_ms),
                 )
             case Nominate() | EndNomination():
                 return ()

@@ -56,6 +56,7 @@ class Attempts:
 
     doubtful    live ones of which something is known that may end them now, by uid; no other can end now
     stopping    those that are being ended, by uid
+    noticed     those of them that were asked to save first and still run
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
@@ -67,6 +68,7 @@ class Attempts:
     everyone: Frozen[GangId, Running]
     doubtful: tuple[Running, ...]
     stopping: tuple[Running, ...]
+    noticed: tuple[Running, ...]
     next_due_ms: int | None
     ripened_ms: int
     next_ripe_ms: int | None
@@ -102,6 +104,7 @@ class AttemptIndex:
         self._everyone: Layers[GangId, Running] = Layers()
         self._unwell: dict[GangId, Running] = {}
         self._stopping: dict[GangId, Running] = {}
+        self._noticed: dict[GangId, Running] = {}
         self._due_of: dict[GangId, int] = {}
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
@@ -135,6 +138,8 @@ class AttemptIndex:
             insort(self._ripe, (picture.ripe_ms, picture.gang))
         if picture.phase is Phase.STOPPING:
             self._stopping[picture.gang] = picture
+            if picture.notice is not None:
+                self._noticed[picture.gang] = picture
             return
         if picture.phase is Phase.PLACING:
             self._pods_placing += len(picture.placement.members)
@@ -156,6 +161,7 @@ class AttemptIndex:
         self._log.note(gang, len(self._everyone.live))
         self._unwell.pop(gang, None)
         self._stopping.pop(gang, None)
+        self._noticed.pop(gang, None)
         if before.phase is Phase.PLACING:
             self._pods_placing -= len(before.placement.members)
         if before.ripe_ms:
@@ -178,6 +184,7 @@ class AttemptIndex:
             everyone=self._everyone.freeze(),
             doubtful=tuple(doubtful[gang] for gang in sorted(doubtful)),
             stopping=tuple(self._stopping[gang] for gang in sorted(self._stopping)),
+            noticed=tuple(self._noticed[gang] for gang in sorted(self._noticed)),
             next_due_ms=self._due[due][0] if due < len(self._due) else None,
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
@@ -246,4 +253,6 @@ def _picture(record: GangRecord, rules: Rules) -> Running:
         ripe_ms=max(attempt.spared_until_ms, began + rules.min_run_ms if began is not None and rules.min_run_ms else 0),
         gpu_milli=sum(members[rank].gpu_milli for rank in attempt.holding),
         saved_ms=attempt.saved_ms,
+        notice=attempt.notice if attempt.stop is None else None,
+        answered=attempt.answered,
     )

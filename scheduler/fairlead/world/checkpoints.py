@@ -19,19 +19,27 @@ AHEAD_MS = 5_000
 def take_claim(record: GangRecord, attempt: Attempt, claim: CheckpointCommitted) -> None:
     """Remember a checkpoint that counts; count one that does not. The same claim again changes nothing."""
     began_ms = min(claim.began_ms, claim.at_ms) if claim.began_ms <= claim.at_ms + AHEAD_MS else claim.began_ms
+    notice = attempt.notice
+    asked = notice is not None and not attempt.answered and claim.notice_ms == notice.begins_ms
+    if asked and notice is not None:  # it has seen the notice, so it began after that, whatever its clock says
+        began_ms = max(notice.at_ms, min(began_ms, claim.at_ms))
     if began_ms == attempt.saved_ms:
         return
-    problem = why_false(record, attempt, began_ms, claim.at_ms)
+    problem = why_false(record, attempt, began_ms, claim.at_ms, asked=asked)
     if problem:
         record.false_claims += 1
         record.false_claim = problem
         return
     attempt.saved_ms = began_ms
+    attempt.answered = notice is not None and began_ms >= notice.at_ms
     record.false_claim = ""
 
 
-def why_false(record: GangRecord, attempt: Attempt, began_ms: int, at_ms: int) -> str:
-    """Return what is wrong with the claim that the state of `began_ms` is saved at `at_ms`; "" for nothing."""
+def why_false(record: GangRecord, attempt: Attempt, began_ms: int, at_ms: int, *, asked: bool = False) -> str:
+    """Return what is wrong with the claim that the state of `began_ms` is saved at `at_ms`; "" for nothing.
+
+    One that answers a notice (`asked`) may follow the last one as soon as it will.
+    """
     if began_ms > at_ms:
         return f"it began {duration_text(began_ms - at_ms)} in the future"
     if attempt.all_running_ms is None:
@@ -43,7 +51,7 @@ def why_false(record: GangRecord, attempt: Attempt, began_ms: int, at_ms: int) -
     if began_ms < attempt.saved_ms:
         return f"it began {duration_text(attempt.saved_ms - began_ms)} before the last one"
     pause_ms = record.gang.checkpoint.pause_ms if record.gang is not None and record.gang.checkpoint else 0
-    if began_ms - attempt.saved_ms < pause_ms:
+    if not asked and began_ms - attempt.saved_ms < pause_ms:
         after, pause = duration_text(began_ms - attempt.saved_ms), duration_text(pause_ms)
         return f"it began {after} after the last one, and spec.checkpoint.pause is {pause}"
     return ""

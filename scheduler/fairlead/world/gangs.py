@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fairlead.model.effects import Phase
-from fairlead.model.events import Nominated, Remembered, StopIntended
+from fairlead.model.events import Nominated, NoticeIntended, Remembered, StopIntended
 from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Kind, Refusal
@@ -36,7 +36,8 @@ class Hold:
 class Attempt:
     """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released.
 
-    `failed` is rank -> why, `released` rank -> when. What was done by `saved_ms` is in a committed checkpoint.
+    `failed` is rank -> why, `released` rank -> when. What was done by `saved_ms` is in a committed checkpoint. `notice`
+    says why it was asked to save; with `answered` it has. `stop` is why it is being stopped.
     """
 
     number: int
@@ -51,6 +52,8 @@ class Attempt:
     succeeded: set[int] = field(default_factory=set[int])
     failed: dict[int, str] = field(default_factory=dict[int, str])
     released: dict[int, int] = field(default_factory=dict[int, int])
+    notice: NoticeIntended | None = None
+    answered: bool = False
     stop: StopIntended | None = None
     spared_until_ms: int = 0
     saved_ms: int | None = None
@@ -123,11 +126,12 @@ class GangRecord:
 
     def carry_on(self, attempt: Attempt, until_ms: int) -> str:
         """Take a refused stop back; the attempt is not asked again before `until_ms`. Returns who was to gain by it."""
-        assert attempt.stop is not None, self
-        by, attempt.stop, attempt.spared_until_ms = attempt.stop.by, None, until_ms
+        ending = attempt.stop or attempt.notice
+        assert ending is not None, self
+        attempt.notice, attempt.answered, attempt.stop, attempt.spared_until_ms = None, False, None, until_ms
         self.refusal = None
         self.step(Step.CARRY_ON)
-        return by
+        return ending.by
 
     def remember(self, fact: Remembered) -> None:
         """Take over what a status says of the time before this process; what is known by now wins."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairlead.model.effects import Phase
-from fairlead.model.events import Nominated
+from fairlead.model.events import Nominated, NoticeIntended
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.quota import Amounts
 from fairlead.model.rules import Rules
@@ -31,7 +31,8 @@ class Running:
     `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.
     From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
     `gpu_milli` are the thousandths of a GPU that it is still charged for. `saved_ms` is when the latest committed
-    checkpoint began, None without one.
+    checkpoint began, None without one. `notice` says that it was asked to save before it is stopped, `answered` that it
+    has; None before that and after its stop.
     """
 
     gang: GangId
@@ -56,6 +57,8 @@ class Running:
     gpu_milli: int
     also: Amounts = ()
     saved_ms: int | None = None
+    notice: NoticeIntended | None = None
+    answered: bool = False
 
     @property
     def gpus(self) -> int:
@@ -71,7 +74,10 @@ def own_deadlines(attempt: Running, rules: Rules) -> list[int]:
     if attempt.phase is Phase.STARTING and attempt.bound_ms is not None:
         due.append(attempt.bound_ms + spec.start_deadline_ms)
     if attempt.phase is Phase.RUNNING and spec.duration_ms is not None and attempt.all_running_ms is not None:
-        due.append(attempt.all_running_ms + spec.duration_ms)
+        ends_ms = attempt.all_running_ms + spec.duration_ms
+        due.append(ends_ms)
+        if spec.checkpoint is not None and spec.checkpoint.on_notice and spec.grace_ms:
+            due.append(ends_ms - min(spec.grace_ms, spec.duration_ms // 2))  # its last checkpoint is part of its time
     if attempt.phase is Phase.PLACING:
         due.append(attempt.deadline_ms + rules.place_deadline_ms)
     return due

@@ -32,6 +32,14 @@ def note_progress(record: GangRecord, attempt: Attempt, fact: Progress) -> None:
             take_claim(record, attempt, fact)
 
 
+def note_notice(record: GangRecord, attempt: Attempt, fact: ev.NoticeIntended) -> None:
+    """Remember that an attempt is to save and then to end; its devices are still its own."""
+    if attempt.notice is None and attempt.stop is None and record.phase is Phase.RUNNING:
+        attempt.notice = fact
+        record.refusal = fact.cause
+        record.step(Step.STOP)
+
+
 def note_all_running(record: GangRecord, attempt: Attempt, at_ms: int) -> None:
     """Remember when all members ran, once they do."""
     everyone = len(attempt.placement.members)

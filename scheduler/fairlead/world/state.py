@@ -21,7 +21,7 @@ from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
 from fairlead.world.past_usage import PastUsage
-from fairlead.world.progress import note_all_running, note_progress
+from fairlead.world.progress import note_all_running, note_notice, note_progress
 from fairlead.world.promises import PromiseBook
 from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
@@ -244,8 +244,11 @@ class ClusterState:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.StopIntended():
                 self._stop(record, attempt, fact)
+            case ev.NoticeIntended():
+                note_notice(record, attempt, fact)
             case ev.StopRefused():
-                if record.phase is Phase.STOPPING and attempt.stop is not None and attempt.stop.by:
+                ending = attempt.stop or attempt.notice
+                if record.phase is Phase.STOPPING and ending is not None and ending.by:
                     taker = self.gangs.get(GangId(record.carry_on(attempt, fact.at_ms + self.rules.spare_ms)))
                     if taker is not None:  # the room that was being made for it will not come
                         self._apply_life(taker, ev.NominationEnded(gang=taker.id, at_ms=fact.at_ms))
@@ -317,7 +320,8 @@ class ClusterState:
             return
         attempt.stop = fact
         record.refusal = None if fact.cause.reason is Reason.FINISHED else fact.cause
-        record.step(Step.STOP)
+        if attempt.notice is None:  # else it is on its way out already
+            record.step(Step.STOP)
         if fact.cause.reason in FAILURES:
             record.restarts += 1
             if fact.requeue:
@@ -340,7 +344,8 @@ class ClusterState:
     def _advance(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
         """Take the steps that follow from what is known of the members."""
         note_all_running(record, attempt, at_ms)
-        if record.phase is Phase.STOPPING and all(attempt.member(r).node in self.lost for r in attempt.holding):
+        stopped = record.phase is Phase.STOPPING and attempt.stop is not None
+        if stopped and all(attempt.member(r).node in self.lost for r in attempt.holding):
             self._conclude(record, attempt, at_ms)
 
     def _conclude(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:

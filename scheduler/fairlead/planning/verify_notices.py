@@ -1,0 +1,63 @@
+"""The second opinion on stops in steps: who can save is asked first, and nobody is stopped while he does.
+
+Written from the promises of `docs/explanation/checkpoints.md`, without a look at `notices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fairlead.model.effects import Notice, Phase, Stop
+from fairlead.model.reasons import Reason
+from fairlead.world.snapshot import Running, World
+
+YIELDING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED, Reason.SUSPENDED, Reason.OVERRUN})
+"""Why somebody is stopped whose state is still good."""
+
+
+def check_patience(effect: Stop | Notice, attempt: Running, world: World) -> Iterator[str]:
+    """Yield what is wrong with the moment of a stop or notice."""
+    if isinstance(effect, Notice):
+        yield from _check_notice(effect, attempt, world)
+    elif attempt.phase is Phase.STOPPING:
+        yield from _check_stop_after_notice(effect, attempt, world)
+    elif effect.cause.reason in YIELDING and _owed_notice(attempt, world):
+        yield f"{attempt.gang}: {effect.cause.reason.token} without being asked to save first"
+
+
+def _owed_notice(attempt: Running, world: World) -> bool:
+    spec = attempt.spec
+    if spec is None or spec.checkpoint is None or attempt.phase is not Phase.RUNNING or attempt.all_running_ms is None:
+        return False
+    can = spec.checkpoint.watches or bool(spec.checkpoint.command) or bool(spec.checkpoint.signal)
+    unsaved_ms = world.now_ms - max(attempt.all_running_ms, attempt.saved_ms or 0)
+    return can and spec.grace_ms > 0 and unsaved_ms > spec.checkpoint.pause_ms
+
+
+def _check_notice(effect: Notice, attempt: Running, world: World) -> Iterator[str]:
+    spec = attempt.spec
+    if spec is None or spec.checkpoint is None or attempt.phase is not Phase.RUNNING:
+        yield f"{attempt.gang}: asked to save although it cannot"
+        return
+    if attempt.notice is not None:
+        yield f"{attempt.gang}: asked to save twice"
+    if not world.now_ms <= effect.begins_ms <= world.now_ms + world.rules.stagger_max_ms:
+        yield f"{attempt.gang}: its turn to save is not within {world.rules.stagger_max_ms} ms"
+    if not effect.begins_ms <= effect.until_ms <= effect.begins_ms + spec.grace_ms:
+        yield f"{attempt.gang}: its time to save is not what it asked for"
+
+
+def _check_stop_after_notice(effect: Stop, attempt: Running, world: World) -> Iterator[str]:
+    """Saved, out of time, or past saving."""
+    notice = attempt.notice
+    if notice is None:
+        yield f"{attempt.gang}: stopped a second time"
+        return
+    spec = attempt.spec
+    saved = attempt.answered and attempt.saved_ms is not None and attempt.saved_ms >= notice.at_ms
+    on_lost = any(attempt.placement.members[rank].node in world.lost for rank in attempt.holding)
+    broken = attempt.gone or spec is None or bool(attempt.failed) or bool(attempt.succeeded) or not attempt.holding
+    if not (saved or broken or on_lost or world.now_ms >= notice.until_ms):
+        yield f"{attempt.gang}: stopped while it was saving"
+    if effect.cause.reason not in (Reason.DELETED, Reason.FINISHED) and effect.cause != notice.cause:
+        yield f"{attempt.gang}: stopped for another reason than it was told"
