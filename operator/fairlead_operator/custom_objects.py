@@ -11,6 +11,13 @@ from typing import Any
 
 import msgspec
 
+from fairlead_operator.gangjob_status import AllocatedNode as AllocatedNode
+from fairlead_operator.gangjob_status import Allocation as Allocation
+from fairlead_operator.gangjob_status import GangJobStatus as GangJobStatus
+from fairlead_operator.gangjob_status import NominationStatus as NominationStatus
+from fairlead_operator.gangjob_status import NoticeStatus as NoticeStatus
+from fairlead_operator.gangjob_status import StartEstimate as StartEstimate
+from fairlead_operator.gangjob_status import UsageStatus as UsageStatus
 from fairlead_operator.objects import (
     Condition,
     LabelSelector,
@@ -120,91 +127,6 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     isolation: str = "shared"
     mixed_models: bool = False
     ttl: Any = None
-
-
-class AllocatedNode(Record, frozen=True, kw_only=True):
-    """The members on one node: ``worker-0=gpu-[0-7]`` each, in rank order (`allocations` has the whole syntax)."""
-
-    node: str = ""
-    pods: list[str] = []
-
-
-class Allocation(Record, frozen=True, kw_only=True):
-    """status.allocation: the devices of the current attempt, the books' open segments."""
-
-    attempt: int = 0
-    placed_at_ms: int = 0
-    domain: str = ""
-    level: str = "cluster"
-    pace: int = 0
-    span: dict[str, int] = {}
-    penalties: list[str] = []
-    cpu_sets: list[str] = []
-    members: list[AllocatedNode] = []
-
-
-class NominationStatus(Record, frozen=True, kw_only=True):
-    """status.nomination: the hole that is being opened for a gang, exact enough to be kept through a restart."""
-
-    domain: str = ""
-    level: str = "cluster"
-    pace: int = 0
-    span: dict[str, int] = {}
-    penalties: list[str] = []
-    cpu_sets: list[str] = []
-    members: list[AllocatedNode] = []
-    victims: list[str] = []
-    until: str | None = None
-
-
-class NoticeStatus(Record, frozen=True, kw_only=True):
-    """status.notice: an attempt that was asked to save before it is stopped, exact enough to go on after a restart."""
-
-    attempt: int = 0
-    begins_at_ms: int = 0
-    until_ms: int = 0
-    reason: str = ""
-    details: dict[str, str | int] = {}
-    requeue: bool = True
-    by: str = ""
-
-
-class StartEstimate(Record, frozen=True, kw_only=True):
-    """status.startEstimate; `basis` says what the range rests on."""
-
-    p50: str | None = None
-    p90: str | None = None
-    basis: str = ""
-
-
-class UsageStatus(Record, frozen=True, kw_only=True):
-    """status.usage in GPU-milliseconds."""
-
-    gpu_ms: int = 0
-    as_of: str | None = None
-
-
-class GangJobStatus(Record, frozen=True, kw_only=True):
-    """What the operator wrote of a GangJob."""
-
-    observed_generation: int = 0
-    phase: str = ""
-    gpus: int | None = None
-    conditions: list[Condition] = []
-    attempt: int = 0
-    restarts: int = 0
-    reason: str = ""
-    message: str = ""
-    position: int | None = None
-    start_estimate: StartEstimate | None = None
-    as_of: str | None = None
-    nomination: NominationStatus | None = None
-    notice: NoticeStatus | None = None
-    allocation: Allocation | None = None
-    usage: UsageStatus | None = None
-    lost_gpu_ms: int = 0
-    started_at_ms: int | None = None
-    finished_at_ms: int | None = None
 
 
 class GangJob(Record, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Stop
 from fairlead.model.events import (
@@ -27,37 +27,15 @@ from fairlead.model.events import (
     NodeSeen,
     PlaceFailed,
 )
-from fairlead.model.gang import GangId, Member, Placement
+from fairlead.model.gang import GangId
 from fairlead.model.hardware import DeviceId, Node, NodeName
 from fairlead.model.reasons import Reason, refuse
 from fairlead.simulation.behaviour import Behaviour, Run, Span
+from fairlead.simulation.fleet_pods import Key, Pods
 from fairlead.simulation.saving import Programs
-
-Key = tuple[GangId, int]
-"""(gang, attempt)."""
 
 Performable = Place | Stop | Notice | Nominate | EndNomination
 _Action = Callable[[int], Sequence[Event]]
-
-
-@dataclass(slots=True)
-class Pods:
-    """The pods of one attempt as they really are. The sets hold ranks."""
-
-    key: Key
-    placement: Placement
-    since_ms: int
-    state: str = "binding"
-    first_bound_ms: int | None = None
-    bound: set[int] = field(default_factory=set)
-    running: set[int] = field(default_factory=set)
-    ended: set[int] = field(default_factory=set)
-    released: set[int] = field(default_factory=set)
-    by_rank: dict[int, Member] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Index the members once; the largest gangs have thousands."""
-        self.by_rank = {member.rank: member for member in self.placement.members}
 
 
 class Fleet:

@@ -9,7 +9,8 @@ from fairlead.clock import monotonic_ms
 from fairlead.model.effects import Place
 from fairlead.model.events import Bound, Event, PlaceFailed
 from fairlead.service.ports import Hold, Performable
-from fairlead.simulation.fleet import Fleet, Key
+from fairlead.simulation.fleet import Fleet
+from fairlead.simulation.fleet_pods import Key
 from fairlead.world.views import GangView
 
 LONGEST_NAP_S = 0.5

@@ -13,11 +13,10 @@ from fairlead.model.effects import Notice
 from fairlead.model.events import CheckpointCommitted, Event
 from fairlead.model.gang import GangId
 from fairlead.simulation.behaviour import Run, Saves
+from fairlead.simulation.fleet_pods import Key
 
 LIE_EVERY_MS = 30_000
 
-Key = tuple[GangId, int]
-"""(gang, attempt)."""
 Action = Callable[[int], Sequence[Event]]
 """What happens at a moment, and what becomes known of it."""
 
