@@ -210,10 +210,7 @@ class StopIntended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeIntended:
-    """An attempt is to end once it has saved, and is asked to do so from `begins_ms` on; `StopIntended` follows.
-
-    That comes when a checkpoint that began after this is committed, else at `until_ms`, or when the attempt ends first.
-    """
+    """An attempt is asked to save from `begins_ms` on; `StopIntended` follows when it has, at the latest at `until_ms`."""
 
     gang: GangId
     attempt: int
