@@ -14,6 +14,7 @@ import queue_words
 import quota_words
 from gang_words import checkpoint_of, terms_of, topology_of
 from mig_grids import A100_80, cut_gpus
+from pool_texts import pool, words
 
 from fairlead.model import events as ev
 from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Stop
@@ -32,7 +33,7 @@ from fairlead.model.gang import (
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import SHARING_MODES, LevelBudget, Pool, Queue
+from fairlead.model.tenancy import Pool, Queue
 from fairlead.service.engine import Cycle, Engine
 from fairlead.topology import fleet_machines
 from fairlead.units import duration_ms
@@ -47,18 +48,6 @@ SHAPES = {
     "gb200": fleet_machines.gb200_tray,
 }
 LEVELS = ("zone", "block", "rack")
-
-
-def words(text: str) -> tuple[list[str], dict[str, str]]:
-    """Split into plain words and key=value pairs."""
-    plain, named = [], {}
-    for word in str(text).split():
-        key, found, value = word.partition("=")
-        if found:
-            named[key] = value
-        else:
-            plain.append(word)
-    return plain, named
 
 
 def spelled_out(named: dict[str, str]) -> dict[str, str]:
@@ -127,24 +116,6 @@ def node(name: str, text: str = "8") -> Node:
 
 def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((n, int(c)) for n, c in (e.split(":") for e in named.get("ext", "").split(",") if e)))
-
-
-def pool(text: str = "", name: str = "fleet") -> Pool:
-    """budget=rack/watts:1000,cluster/storage:20 (what every domain of a level has), sharing=mig,mps,time-slice (all
-    unless said; ``sharing=`` is nothing), classes=; slow-serving (serving may use time slices); storage=100
-    (GiB/s that it takes of checkpoints)."""
-    plain, named = words(text)
-    parts = [re.split("[/:]", part) for part in named.get("budget", "").split(",") if part]
-    sharing = named.get("sharing")
-    return Pool(
-        name=name,
-        node_selector=(),
-        service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
-        sharing=SHARING_MODES if sharing is None else tuple(m for m in sharing.split(",") if m),
-        serving_on_time_slices="slow-serving" in plain,
-        checkpoint_bytes_per_s=int(named["storage"]) * GIB if "storage" in named else None,
-        budgets=tuple(LevelBudget(level=level, resource=what, amount=int(n)) for level, what, n in parts),
-    )
 
 
 def queue(name: str, text: str = "") -> Queue:

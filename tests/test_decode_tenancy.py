@@ -11,7 +11,8 @@ from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.tenancy import LevelBudget
 from fairlead_operator.custom_objects import PoolObject, QueueObject
-from fairlead_operator.decode import decode_pool, decode_queue
+from fairlead_operator.decode import decode_queue
+from fairlead_operator.decode_pools import decode_pool
 
 
 def decoded(value: Any, kind: Any) -> Any:

@@ -241,18 +241,19 @@ def test_a_pool_of_the_embedded_shell_may_share_in_every_way():
     spec: dict[str, Any] = {"nodeSelector": {"a": "b"}}
     assert read({**pool, "spec": spec}).pools[0].sharing == ("mig",)
     spec |= {
-        "sharing": ["mps", "time-slice"],
+        "sharing": ["mig", "time-slice"],
         "servingOnTimeSlices": True,
         "mig": "dynamic",
         "budgets": [{"level": "rack", "resource": "example.com/rack-watts", "amount": "40k"}],
     }
     found = read({**pool, "spec": spec}).pools[0]
-    assert (found.sharing, found.mig_mode, found.serving_on_time_slices) == (("time-slice", "mps"), "dynamic", True)
+    assert (found.sharing, found.mig_mode, found.serving_on_time_slices) == (("time-slice", "mig"), "dynamic", True)
     assert found.budgets == (LevelBudget(level="rack", resource="example.com/rack-watts", amount=40_000),)
     for name, value, says in (
         ("sharing", ["turns"], "'turns' is not one of"),
         ("sharing", ["mps"], "servingOnTimeSlices: means nothing unless"),
         ("mig", "fluid", "'fluid' is not one of"),
+        ("sharing", ["mps", "time-slice"], "spec.mig: the driver has either dynamic MIG or MPS"),
         ("budgets", [{"level": "rack", "resource": "watts", "amount": 1}], r"budgets\[0\].resource: 'watts' is no"),
         ("budgets", [{"level": "rack", "resource": "x.y/z", "amount": -1}], r"budgets\[0\].amount: '-1' is not"),
         ("budgets", [{"level": "rack", "resource": "x.y/z"}], r"budgets\[0\].amount: must be a quantity"),

@@ -79,7 +79,8 @@ def same_waiting(world: World, stage: Stage) -> None:
         assert world.waiting.get(record.id).gang is record.gang
         stands = record.nomination is None and record.retry_at_ms <= stage.now_ms
         if stands:
-            ready.setdefault(request_of(record.gang), []).append(world.waiting.get(record.id))
+            request = request_of(record.gang, displaced=record.displaced)
+            ready.setdefault(request, []).append(world.waiting.get(record.id))
         hopeless = record.line.hopeless if stands else is_hopeless(record)
         if not hopeless:
             key = (record.queue, record.namespace, record.gang.priority_class, record.gang.service_class.value)
@@ -88,7 +89,9 @@ def same_waiting(world: World, stage: Stage) -> None:
     entries = [entry for entries in found.values() for entry in entries]
     assert len(entries) == len(ready)
     for *key, line in entries:
-        assert list(line.ready) == sorted(ready[request_of(line.ready[0].gang)], key=inside_queue)
+        assert list(line.ready) == sorted(
+            ready[request_of(line.ready[0].gang, displaced=line.ready[0].displaced)], key=inside_queue
+        )
         assert tuple(key) == inside_queue(line.ready[0])
     for side in (world.waiting.fresh, world.waiting.reopened, world.waiting.refused):
         for queue, entries in side.items():

@@ -13,7 +13,8 @@ import yaml
 from fairlead.model.gang import Gang, GangId, PodShape, Slices
 from fairlead.simulation import gangjob_yaml
 from fairlead_operator.custom_objects import GangJob, PoolObject
-from fairlead_operator.decode import decode_gang, decode_pool
+from fairlead_operator.decode import decode_gang
+from fairlead_operator.decode_pools import decode_pool
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "how-to" / "topology.md").read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ from fairlead_operator.objects import (
     Record,
     Resource,
 )
+from fairlead_operator.pool_objects import PoolSpec as PoolSpec
 from fairlead_operator.topology_objects import NodeTopology as NodeTopology
 
 API = "/apis/fairlead.dev/v1alpha1"
@@ -205,30 +206,6 @@ class QueueObject(Record, frozen=True, kw_only=True):
     metadata: Meta
     spec: QueueSpec = QueueSpec()
     status: Conditions = Conditions()
-
-
-class LevelBudgetSpec(Record, frozen=True, kw_only=True):
-    """How much of a resource every domain of a level has."""
-
-    level: str = ""
-    resource: str = ""
-    amount: str | int = ""
-
-
-class PoolSpec(Record, frozen=True, kw_only=True):
-    """Which nodes Fairlead alone allocates, and what may be done with them."""
-
-    node_selector: dict[str, str] = {}
-    service_classes: list[str] | None = None
-    taint: bool = True
-    mode: str = "dra"
-    driver: str = "gpu.nvidia.com"
-    device_class_name: str = "gpu.nvidia.com"
-    mig_device_class_name: str = "mig.nvidia.com"
-    sharing: list[str] | None = None
-    mig: str = "static"
-    serving_on_time_slices: bool = False
-    budgets: list[LevelBudgetSpec] = []
 
 
 class PoolObject(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""From our own kinds to the scheduler's nouns: GangJob to Gang, Queue to Queue, Pool to Pool. Pure.
+"""From our own kinds to the scheduler's nouns: GangJob to Gang, Queue to Queue; Pools in `decode_pools`. Pure.
 
 Whatever cannot be honoured comes back as a `Refusal` that names the field and the mend; nothing is ignored. Nodes are
 decoded in `decode_nodes`.
@@ -28,15 +28,13 @@ from fairlead.model.gang import (
 )
 from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
-from fairlead.model.needs import amount_of, needs_of, resource_name
+from fairlead.model.needs import needs_of
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES, LevelBudget, Pool, Queue
+from fairlead.model.tenancy import Queue
 from fairlead.units import duration_ms, quantity, thousandths
 from fairlead_operator.custom_objects import (
     GangJob,
     GangJobSpec,
-    PoolObject,
-    PoolSpec,
     QueueObject,
     RoleSpec,
     TopologySpec,
@@ -294,66 +292,13 @@ def decode_queue(found: QueueObject, namespaces: Mapping[str, Mapping[str, str]]
         weight=quota.weight if quota else 1,
         namespaces=tuple(sorted(listed)),
         priority_classes=None if spec.priority_classes is None else tuple(spec.priority_classes),
-        service_classes=_service_classes(f"Queue {name}", spec.service_classes),
+        service_classes=service_classes(f"Queue {name}", spec.service_classes),
         kind=tenant_kind(name, spec),
         caps=queue_caps(name, spec),
     )
 
 
-def decode_pool(found: PoolObject) -> Pool:
-    """Return a pool.
-
-    Raises
-    ------
-    UnreadableInput
-        The spec says what we cannot honour; the text names the field and the mend.
-    """
-    name, spec = found.metadata.name, found.spec
-    if spec.mode != "dra":
-        raise UnreadableInput(f"Pool {name}: spec.mode {spec.mode} is not supported yet; use dra")
-    if not spec.node_selector:
-        raise UnreadableInput(f"Pool {name}: spec.nodeSelector is empty; name at least one label")
-    sharing = SHARING_BY_DEFAULT if spec.sharing is None else spec.sharing
-    if unknown := sorted(set(sharing) - set(SHARING_MODES)):
-        raise UnreadableInput(f"Pool {name}: spec.sharing: {unknown[0]!r}; use {', '.join(SHARING_MODES)}")
-    if shared := [mode for mode in sharing if mode != "mig"]:
-        raise UnreadableInput(f"Pool {name}: spec.sharing: mode dra cannot carry {shared[0]} yet; use mig or nothing")
-    if spec.serving_on_time_slices:
-        raise UnreadableInput(f"Pool {name}: spec.servingOnTimeSlices: mode dra cannot carry time slices; remove it")
-    if spec.mig not in MIG_MODES:
-        raise UnreadableInput(f"Pool {name}: spec.mig {spec.mig!r} is not known; use {' or '.join(MIG_MODES)}")
-    if spec.mig == "dynamic":
-        raise UnreadableInput(f"Pool {name}: spec.mig dynamic: mode dra cannot cut GPUs anew yet; use static")
-    return Pool(
-        name=name,
-        node_selector=tuple(sorted(spec.node_selector.items())),
-        service_classes=_service_classes(f"Pool {name}", spec.service_classes),
-        taint=spec.taint,
-        driver=spec.driver,
-        device_class=spec.device_class_name,
-        mig_device_class=spec.mig_device_class_name,
-        sharing=tuple(mode for mode in SHARING_MODES if mode in sharing),
-        mig_mode=spec.mig,
-        budgets=_budgets(name, spec),
-    )
-
-
-def _budgets(pool: str, spec: PoolSpec) -> tuple[LevelBudget, ...]:
-    """Convert what domains have of resources that live above the node."""
-    budgets: list[LevelBudget] = []
-    for number, found in enumerate(spec.budgets):
-        at = f"Pool {pool}: spec.budgets[{number}]"
-        if not found.level:
-            raise UnreadableInput(f"{at}.level: is empty; name a level such as rack")
-        name = resource_name(found.resource, field=f"{at}.resource")
-        if any((found.level, name) == (known.level, known.resource) for known in budgets):
-            raise UnreadableInput(f"{at}: {found.level} has a budget of {name} already; remove one of them")
-        amount = amount_of(found.amount, field=f"{at}.amount")
-        budgets.append(LevelBudget(level=found.level, resource=name, amount=amount))
-    return tuple(budgets)
-
-
-def _service_classes(where: str, names: list[str] | None) -> tuple[ServiceClass, ...] | None:
+def service_classes(where: str, names: list[str] | None) -> tuple[ServiceClass, ...] | None:
     """Convert names of service classes; None stays None, which means any."""
     if names is None:
         return None

@@ -30,8 +30,9 @@ from fairlead_operator.custom_objects import (
     PoolObject,
     QueueObject,
 )
-from fairlead_operator.decode import decode_pool, decode_queue
+from fairlead_operator.decode import decode_queue
 from fairlead_operator.decode_nodes import LevelLabels
+from fairlead_operator.decode_pools import decode_pool
 from fairlead_operator.device_objects import CLAIMS, SLICES, Claim, Slice
 from fairlead_operator.gang_facts import GangFacts
 from fairlead_operator.kube_client import KubeClient

@@ -113,6 +113,12 @@ def duration_text(ms: int) -> str:
     return " ".join(parts[:2])
 
 
+def clock_text(local_ms: int) -> str:
+    """Write what a clock on the wall shows, its time in ms, as ``09:30``."""
+    minutes = local_ms // 60_000 % 1_440
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
 def bytes_text(count: int) -> str:
     """Write bytes for people in decimal units: ``80.0 GB``."""
     value = float(count)

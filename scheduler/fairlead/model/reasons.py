@@ -232,18 +232,6 @@ class Reason(Enum):
         "role {role}: no GPU is cut into {profile} now; {gpus} could be, cut are: {cut}",
         "wait until an administrator cuts one, or use one of these",
     )
-    SHARED_MEMORY_FULL = (
-        "SharedMemoryFull",
-        Kind.NOT_NOW,
-        "the shares of one GPU would need {need_mib} MiB at their peaks; it has {has_mib} MiB",
-        "wait, or ask for less memory",
-    )
-    SHARED_COMPUTE_FULL = (
-        "SharedComputeFull",
-        Kind.NOT_NOW,
-        "the shares of one GPU would take {need} thousandths of its compute",
-        "wait, or ask for less",
-    )
     ISOLATION_KEEPS_APART = (
         "IsolationKeepsApart",
         Kind.NOT_NOW,
@@ -261,6 +249,24 @@ class Reason(Enum):
         Kind.NOT_NOW,
         "a disruption budget forbids to stop it: {detail}",
         "none",
+    )
+    HELD_FOR_CLASS = (
+        "HeldForClass",
+        Kind.NOT_NOW,
+        "pool {pool} holds {gpus} GPUs for class {service_class} {when}",
+        "wait, or set a spec.duration that ends before; batch jobs that may be stopped are lent them outside of that",
+    )
+    SPARE_KEPT = (
+        "SpareKept",
+        Kind.NOT_NOW,
+        "pool {pool} keeps {what} free for {whom}",
+        "wait until more is free than that",
+    )
+    ABOVE_CEILING = (
+        "AboveCeiling",
+        Kind.NOT_NOW,
+        "pool {pool} is used up to its ceiling of {percent} %; what is above is for class {service_class}",
+        "wait, or use another pool",
     )
     PLACEMENT_DISABLED = (
         "PlacementSwitchedOff",
@@ -310,6 +316,12 @@ class Reason(Enum):
         Kind.ENDED,
         "a job of higher priority in the same queue needed its devices",
         "the job is back in its queue",
+    )
+    LENT_RETURNED = (
+        "LentReturned",
+        Kind.ENDED,
+        "pool {pool} lent it GPUs of class {service_class} and has them back",
+        "the job is back in its queue; a spec.duration that ends before the pool needs them keeps it from this",
     )
     START_DEADLINE = (
         "StartDeadlineExceeded",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fairlead.model.gang import ServiceClass
+from fairlead.model.protection import Protection, Spares
 from fairlead.model.queue_caps import NO_CAPS, QueueCaps, TenantKind
 from fairlead.model.quota import GPU, Quota
+from fairlead.model.service_classes import OwnTerms
 
 SHARING_MODES = ("time-slice", "mps", "mig")
 """How parts of a GPU may be handed out."""
@@ -80,7 +82,9 @@ class Pool:
     `mig_mode` ``static`` leaves GPUs cut as they are, ``dynamic`` cuts idle ones anew. `serving_on_time_slices` lets
     jobs of class serving use time slices, which have no stable latency. `budgets` are resources that live above the
     node. Claims of MIG instances name `mig_device_class`, all others `device_class`. `checkpoint_bytes_per_s` is what
-    its storage takes of checkpoints that are written at the same time, None for no bound.
+    its storage takes of checkpoints that are written at the same time, None for no bound. `protected` and
+    `spares` are kept free; of a latency pool, so is what is above `ceiling_percent` of its GPUs. `class_terms` says
+    what differs here.
     """
 
     name: str
@@ -95,6 +99,20 @@ class Pool:
     serving_on_time_slices: bool = False
     budgets: tuple[LevelBudget, ...] = ()
     checkpoint_bytes_per_s: int | None = None
+    protected: tuple[Protection, ...] = ()
+    ceiling_percent: int | None = None
+    spares: Spares | None = None
+    class_terms: tuple[OwnTerms, ...] = ()
+
+    @property
+    def latency_class(self) -> ServiceClass:
+        """For whom there is room above the ceiling: the first class that is protected, else serving."""
+        return self.protected[0].service_class if self.protected else ServiceClass.SERVING
+
+    @property
+    def keeps_free(self) -> bool:
+        """Whether anything is kept free here for anybody."""
+        return bool(self.protected) or self.ceiling_percent is not None or self.spares is not None
 
 
 def ancestors(queue: str, queues: dict[str, Queue]) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fairlead.model.gang import Gang, Isolation, Role, ServiceClass, Share, ShareMode
+from fairlead.model.gang import Gang, Role, ServiceClass, ShareMode
 from fairlead.model.hardware import Gpu
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.service_classes import TERMS
 from fairlead.model.tenancy import MIG_MODES, Pool
 
 WHOLE, MIG, MPS, TIME_SLICE = "whole", "mig", ShareMode.MPS.value, ShareMode.TIME_SLICE.value
@@ -71,15 +72,6 @@ STATEMENTS: Mapping[str, IsolationStatement] = {
 """Mode -> what it keeps apart: shown in status and in docs/explanation/sharing.md."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resident:
-    """Who has a part of a device: its tenant, its isolation, and its share (None: an instance or a whole device)."""
-
-    tenant: str
-    isolation: Isolation = Isolation.SHARED
-    share: Share | None = None
-
-
 def mode_of(role: Role) -> str:
     """Return how a role uses devices: ``whole``, ``mig``, ``mps`` or ``time-slice``; "" for one without devices."""
     if role.mig:
@@ -111,7 +103,7 @@ def pool_allows(pool: Pool, service: ServiceClass, role: Role) -> bool:
     mode = mode_of(role)
     if mode in ("", WHOLE):
         return True
-    needs_latency = mode == TIME_SLICE and service is ServiceClass.SERVING
+    needs_latency = mode == TIME_SLICE and TERMS[service].dedicated
     return mode in pool.sharing and not (needs_latency and not pool.serving_on_time_slices)
 
 
@@ -122,9 +114,9 @@ def pool_problem(pool: Pool) -> str:
     if wrong:
         return f"spec.sharing: {', '.join(wrong)} is no way of sharing; use {', '.join(known)}"
     if pool.mig_mode not in MIG_MODES:
-        return f"spec.migMode: {pool.mig_mode!r} is none; use {' or '.join(MIG_MODES)}"
+        return f"spec.mig: {pool.mig_mode!r} is none; use {' or '.join(MIG_MODES)}"
     if pool.mig_mode == "dynamic" and MPS in pool.sharing:
-        return "spec.migMode: the driver has either dynamic MIG or MPS; use static, or remove mps from spec.sharing"
+        return "spec.mig: the driver has either dynamic MIG or MPS; use static, or remove mps from spec.sharing"
     if pool.serving_on_time_slices and TIME_SLICE not in pool.sharing:
         return "spec.servingOnTimeSlices: has no meaning unless spec.sharing lists time-slice; add it there"
     return ""
@@ -179,41 +171,6 @@ def share_refusal(role: Role, gpus: Iterable[Gpu]) -> Refusal | None:
 def may_share(gpu: Gpu) -> bool:
     """Whether a device may be given in shares: not while it is in MIG mode, where only instances are."""
     return not gpu.mig_enabled and (gpu.mig is None or not gpu.mig.enabled)
-
-
-def peak_bytes(share: Share, device_bytes: int) -> int:
-    """Return the memory that a share is budgeted with: what it asks for, else its part of the device, rounded up."""
-    return share.memory_bytes or -(-share.milli * device_bytes // 1000)
-
-
-def share_fits(new: Share, beside: Iterable[Share], device_bytes: int) -> Refusal | None:
-    """Return why a share does not fit beside those on a device, None where it does.
-
-    Neither compute nor the sum of memory peaks may be more than the device has; where nobody knows its memory
-    (`device_bytes` 0), parts of it still count, and amounts do not.
-    """
-    shares = [new, *beside]
-    compute = sum(share.milli for share in shares)
-    if compute > 1000:
-        return refuse(Reason.SHARED_COMPUTE_FULL, need=compute)
-    peaks = sum(peak_bytes(share, device_bytes) for share in shares)
-    # Parts are rounded up one by one, so as many bytes as there are shares may be too much.
-    if device_bytes and peaks > device_bytes + len(shares):
-        return refuse(Reason.SHARED_MEMORY_FULL, need_mib=-(-peaks // _MEBI), has_mib=device_bytes // _MEBI)
-    return None
-
-
-def may_neighbour(new: Resident, residents: Iterable[Resident]) -> Refusal | None:
-    """Return why somebody may not be on a device beside those who are, None where it may.
-
-    Strict means that nobody of another tenant is on the device at all, in another MIG instance neither: caches leak.
-    It works both ways: a strict resident keeps others away.
-    """
-    for other in residents:
-        strict = Isolation.STRICT in (new.isolation, other.isolation)
-        if strict and other.tenant != new.tenant:
-            return refuse(Reason.ISOLATION_KEEPS_APART)
-    return None
 
 
 def _malformed(gang: Gang, role: Role) -> Refusal | None:

@@ -22,6 +22,7 @@ from fairlead.model.tenancy import Pool, Queue
 from fairlead.ordering.backlog import Walk, inside_queue
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.placement.feasible import Feasibility, row_is_free
+from fairlead.placement.fence import NOTHING, Fence
 from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import RoomMemo, find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
@@ -33,6 +34,7 @@ from fairlead.planning.care import care
 from fairlead.planning.holes import promise_refusal
 from fairlead.planning.notices import in_steps
 from fairlead.planning.plan import Plan
+from fairlead.planning.pool_rules import PoolMemo, pool_rules
 from fairlead.planning.promising import PromiseMemo, Promises
 from fairlead.planning.quota_places import (
     charge_of,
@@ -65,6 +67,7 @@ class Memo:
     never_of: int = -1
     room: RoomMemo = field(default_factory=RoomMemo)
     promises: PromiseMemo = field(default_factory=PromiseMemo)
+    kept: PoolMemo = field(default_factory=PoolMemo)
 
     def placer_for(self, world: World) -> Placer:
         """Return a placer over this world; what it computed about rows that are as before is kept."""
@@ -99,7 +102,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     effects, due = care(world)
     cycle = _Cycle(world, memo or Memo(), effects)
     more, cut, looked = cycle.run()
-    later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms]
+    later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += cycle.promises.wakes()
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     wake = min((moment for moment in later if moment is not None), default=None)
@@ -126,11 +129,15 @@ class _Cycle:
         ended = [attempt for attempt in world.running.doubtful if attempt.gang in self.spared]
         tree = memo.tree_for(world)
         self.caps = Caps(world, tree.chains)
-        self.standing = standing_of(world, tree, self.caps, ended)
+        self.fence = Fence(self.overlay)
+        self.kept = pool_rules(world, self.fence, memo.kept)
+        idle_milli = 0 if self.kept is None else self.kept.idle_milli()
+        self.standing = standing_of(world, tree, self.caps, ended, idle_milli)
         self.stops_left = world.rules.stops_per_cycle
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
         self.promises = Promises(world, self.placer, self.standing, memo.promises, effects)
         self.taken: set[GangId] = set()
+        self._give_back()
 
     def run(self) -> tuple[bool, bool, int]:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
@@ -152,6 +159,24 @@ class _Cycle:
                 walk.line_refused()
         raise AssertionError("a walk has an end")
 
+    def _give_back(self) -> None:
+        """Stop who has been lent what a pool needs back."""
+        if self.kept is None or not self.world.rules.preemption_on:
+            return
+        for stop in self.kept.returns(self.stops_left):
+            attempt = self.world.running.get(stop.gang, stop.attempt)
+            assert attempt is not None, stop
+            self.effects.append(stop)
+            self.spared.add(stop.gang)
+            self.stops_left -= 1
+            self.standing.leave(attempt.queue, attempt.gpu_milli, attempt.also)
+
+    def _fence(self, waiting: Waiting) -> None:
+        """Close what pools keep free of a gang, and nothing else."""
+        if self.kept is not None:
+            self.promises.lower()
+            self.fence.around(self.kept.closed_to(waiting))
+
     # --- room that was being made ---------------------------------------------------------------------------------
 
     def _nominated(self) -> None:
@@ -160,6 +185,7 @@ class _Cycle:
             nomination = waiting.nomination
             assert nomination is not None, waiting
             gang = waiting.gang
+            self._fence(waiting)
             charge = nomination.placement.gpu_milli, charge_of(gang, nomination.placement, self.world)
             if self._may(gang, *charge) and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
@@ -167,6 +193,7 @@ class _Cycle:
                 self.effects.append(EndNomination(gang=gang.id))
             else:
                 unfinished.append(waiting)
+        self.fence.around(NOTHING)
         for waiting in unfinished:
             assert waiting.nomination is not None, waiting
             gang, placement = waiting.gang, waiting.nomination.placement
@@ -180,11 +207,20 @@ class _Cycle:
         """Gangs whose promise comes true, or is about to be due, come before all others."""
         if self.world.promises:
             at_most = self.stops_left if self.world.rules.preemption_on else 0
-            stopped = self.promises.review(
-                self._still_fits, lambda waiting: self._place(waiting.gang).placement, self._take, self._may, at_most
-            )
+            stopped = self.promises.review(self._fits_inside, self._place_inside, self._take, self._may, at_most)
+            self.fence.around(NOTHING)
             self.stops_left -= len(stopped)
             self.spared.update(stopped)
+
+    def _fits_inside(self, gang: Gang, placement: Placement) -> bool:
+        waiting = self.world.waiting.get(gang.id)
+        assert waiting is not None, gang
+        self._fence(waiting)
+        return self._still_fits(gang, placement)
+
+    def _place_inside(self, waiting: Waiting) -> Placement | None:
+        self._fence(waiting)
+        return self._place(waiting.gang).placement
 
     def _may(self, gang: Gang, gpu_milli: int, also: Amounts = ()) -> bool:
         allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli, also) is None
@@ -219,13 +255,16 @@ class _Cycle:
             return True
         refusal = self._rules(gang)
         if refusal is None:
+            self._fence(waiting)
             answer = self._place(gang)
             if answer.placement is not None:
                 self._take(waiting, answer.placement)
                 return True
             if self._make_room(waiting):
                 return True
-            refusal = self._why_not(gang, answer)
+            refusal = self._why_kept(waiting) or self._why_not(gang, answer)
+            if self.kept is not None:  # what is lent for a while is promised to nobody
+                self.fence.around(self.kept.closed_to(waiting, lent=False))
             self.promises.promise(waiting, refusal)
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
         return self.promises.has(gang.id) and self.promises.may_promise_more()
@@ -239,6 +278,16 @@ class _Cycle:
         if not self.promises.limits_kept(gang, feasibility.charge(gang)):
             return Answer()
         return place_within(gang, self.world, self.placer, self.standing, self.caps.room_milli(gang))
+
+    def _why_kept(self, waiting: Waiting) -> Refusal | None:
+        """Return what a pool keeps free, where the gang would have had a place there; its rows are open afterwards."""
+        if self.kept is None or not self.fence.closed:
+            return None
+        self.fence.around(NOTHING)
+        mark = self.overlay.checkpoint()
+        kept_it = self._place(waiting.gang).placement is not None
+        self.overlay.roll_back(mark)
+        return self.kept.why_closed(waiting) if kept_it else None
 
     def _why_not(self, gang: Gang, answer: Answer) -> Refusal:
         never = self.memo.why_never(gang, self.world)
@@ -293,6 +342,8 @@ class _Cycle:
         self.promises.placed(gang, placement)
         self.taken.add(gang.id)
         self.pods_left -= len(placement.members)
+        if self.kept is not None:
+            self.kept.took(waiting, placement)
 
     def _make_room(self, waiting: Waiting) -> bool:
         """Find victims that the gang has a right to; nominate it and stop them."""

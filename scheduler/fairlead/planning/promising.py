@@ -217,6 +217,11 @@ class Promises:
         moments = [m for p in self._given.values() for m in (p.latest_start_ms - stop_ms, p.latest_start_ms)]
         return [moment for moment in moments if moment > now]
 
+    def lower(self) -> None:
+        """Let everything that is promised be seen, until somebody is to be looked at next."""
+        if self._shield is not None:
+            self._shield.lower()
+
     # --- who may use a hole -----------------------------------------------------------------------------------------
 
     def make_way(self, gang: Gang, *, entering: bool = True) -> None:

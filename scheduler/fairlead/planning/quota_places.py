@@ -32,8 +32,13 @@ MODELS_TRIED = 8
 """Models left out one after the other, at most, because what was found would have broken a limit of theirs."""
 
 
-def standing_of(world: World, tree: QueueTree, caps: Caps, ended: Iterable[Running] = ()) -> Standing:
-    """Return how every queue stands before anything is decided; `ended` are attempts that this cycle ends."""
+def standing_of(
+    world: World, tree: QueueTree, caps: Caps, ended: Iterable[Running] = (), idle_milli: int = 0
+) -> Standing:
+    """Return how every queue stands before anything is decided; `ended` are attempts that this cycle ends.
+
+    `idle_milli` is what pools keep free for nobody who asks: no queue is entitled to any of it.
+    """
     asked = [
         ask
         for ask in world.waiting.asked.values()
@@ -51,7 +56,7 @@ def standing_of(world: World, tree: QueueTree, caps: Caps, ended: Iterable[Runni
         counted = Counted(capacity=capacity, used=world.running.used, asked=wanted)
     leaving = [(attempt.queue, attempt.gpu_milli, attempt.also) for attempt in (*world.running.stopping, *ended)]
     pending = [(ask.example.queue, ask.gpu_milli) for ask in asked]
-    return Standing(world.capacity_milli, tree, world.queue_gpu_milli, pending, leaving, counted)
+    return Standing(world.capacity_milli - idle_milli, tree, world.queue_gpu_milli, pending, leaving, counted)
 
 
 def charge_of(gang: Gang, placement: Placement, world: World) -> Amounts:

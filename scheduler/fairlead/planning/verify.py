@@ -17,6 +17,7 @@ from fairlead.planning.plan import Plan
 from fairlead.planning.verify_caps import check_caps
 from fairlead.planning.verify_notices import check_patience
 from fairlead.planning.verify_places import Places, check_member, check_wishes
+from fairlead.planning.verify_pools import PoolTally, check_pools, check_return
 from fairlead.planning.verify_quotas import Quotas
 from fairlead.planning.verify_time import TimeTally, check_time
 from fairlead.world.snapshot import World
@@ -42,6 +43,7 @@ class _Tally:
         default_factory=dict[GangId, frozenset[tuple[GangId, int]]]
     )
     placed: set[GangId] = field(default_factory=set[GangId])
+    pools: PoolTally = field(default_factory=PoolTally)
     stopped: set[GangId] = field(default_factory=set[GangId])
 
 
@@ -97,6 +99,8 @@ def _check_place(effect: Place, world: World, tally: _Tally) -> Iterator[str]:
     yield from _check_shape(gang, effect.placement)
     yield from _check_rights(gang, effect.placement, world, tally)
     yield from check_wishes(gang, effect.placement, world)
+    if any(pool.keeps_free for pool in world.pools.values()):
+        yield from check_pools(effect, gang, item.displaced, world, tally.pools)
     roles = {role.name: role for role in gang.roles}
     for member in effect.placement.members:
         role = roles.get(member.role)
@@ -188,6 +192,8 @@ def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[
     yield from check_patience(effect, attempt, world)
     if attempt.notice is not None:  # who may have its devices was settled when it was asked to save
         return
+    if effect.cause.reason is Reason.LENT_RETURNED:
+        yield from check_return(effect, attempt, world, tally.pools)
     if effect.cause.reason not in TAKING and not effect.by:
         return
     taker = world.waiting.get(GangId(effect.by))

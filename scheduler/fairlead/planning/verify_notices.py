@@ -11,7 +11,7 @@ from fairlead.model.effects import Notice, Phase, Stop
 from fairlead.model.reasons import Reason
 from fairlead.world.snapshot import Running, World
 
-YIELDING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED, Reason.SUSPENDED, Reason.OVERRUN})
+YIELDING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED, Reason.SUSPENDED, Reason.OVERRUN, Reason.LENT_RETURNED})
 """Why somebody is stopped whose state is still good."""
 
 

@@ -11,6 +11,7 @@ from fairlead.ordering.dominant import entitlements_of_all
 from fairlead.ordering.fair_share import gpu_entitlements
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.planning.verify_caps import CapTally, most_gpus
+from fairlead.planning.verify_pools import kept_idle_milli
 from fairlead.world.charges import charged
 from fairlead.world.snapshot import Running, World
 
@@ -190,9 +191,10 @@ class Quotas:
                 for resource, amount in ((GPU, ask.gpu_milli), *ask.also):
                     if resource in demand:
                         demand[resource][name] = demand[resource].get(name, 0) + amount
+        gpus = world.capacity_milli - kept_idle_milli(world)
         if len(kinds) == 1:
-            return {GPU: gpu_entitlements(tree, world.capacity_milli, demand[GPU], held[GPU])}
-        capacity = {kind: world.capacity_of(kind) if kind != GPU else world.capacity_milli for kind in kinds}
+            return {GPU: gpu_entitlements(tree, gpus, demand[GPU], held[GPU])}
+        capacity = {kind: world.capacity_of(kind) if kind != GPU else gpus for kind in kinds}
         return entitlements_of_all(tree, capacity, demand, held)
 
     def check_reclaim(self, attempt: Running, taker: Gang, name_of_victim: str) -> Iterator[str]:

@@ -6,7 +6,9 @@ from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.needs import amount_of, resource_name
 from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES, LevelBudget, Pool
+from fairlead.placement.sharing import pool_problem
 from fairlead.simulation.fields import DNS_LABEL, Fields
+from fairlead.simulation.pool_words import kept_words
 
 
 def pool_of(document: Fields) -> Pool:
@@ -25,6 +27,7 @@ def pool_of(document: Fields) -> Pool:
         spec.fail("nodeSelector", "is required and may not be empty")
     classes = spec.texts("serviceClasses")
     sharing, mig_mode, serving = sharing_words(spec, SHARING_BY_DEFAULT)
+    kept = kept_words(spec)
     pool = Pool(
         name=document.inner("metadata").text("name", pattern=DNS_LABEL),
         node_selector=selector,
@@ -37,7 +40,13 @@ def pool_of(document: Fields) -> Pool:
         mig_mode=mig_mode,
         serving_on_time_slices=serving,
         budgets=budgets(spec),
+        protected=kept.protected,
+        ceiling_percent=kept.ceiling_percent,
+        spares=kept.spares,
+        class_terms=kept.class_terms,
     )
+    if problem := pool_problem(pool):
+        raise UnreadableInput(problem)
     spec.done()
     document.done()
     return pool

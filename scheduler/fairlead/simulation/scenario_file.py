@@ -28,7 +28,9 @@ from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Tai
 from fairlead.model.queue_tree import tree_problems
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue
+from fairlead.placement.sharing import pool_problem
 from fairlead.simulation.fields import Fields
+from fairlead.simulation.pool_words import kept_words
 from fairlead.simulation.pool_yaml import budgets, service_classes, sharing_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
@@ -179,6 +181,7 @@ def _pools(fleet: Fields) -> dict[str, Pool]:
         if name in pools:
             item.fail("name", f"there are two pools {name!r}; rename one")
         sharing, mig_mode, serving = sharing_words(item, SHARING_BY_DEFAULT)
+        kept = kept_words(item)
         pools[name] = Pool(
             name=name,
             node_selector=(),
@@ -187,7 +190,14 @@ def _pools(fleet: Fields) -> dict[str, Pool]:
             mig_mode=mig_mode,
             serving_on_time_slices=serving,
             budgets=budgets(item),
+            protected=kept.protected,
+            ceiling_percent=kept.ceiling_percent,
+            spares=kept.spares,
+            class_terms=kept.class_terms,
         )
+        if problem := pool_problem(pools[name]):
+            field, _, rest = problem.removeprefix("spec.").partition(": ")
+            item.fail(field, rest)
         item.done()
     return pools or {"fleet": Pool(name="fleet", node_selector=(), sharing=SHARING_MODES)}
 

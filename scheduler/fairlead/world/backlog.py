@@ -90,7 +90,7 @@ class Lines:
         self._fresh = _Side()
         self._reopened = _Side()
         self._refused = _Side()
-        self._answers_hold: tuple[int, int] = (-1, 0)
+        self._answers_hold: tuple[int, tuple[int, ...]] = (-1, ())
 
     # --- where a gang belongs ---------------------------------------------------------------------------------------
 
@@ -116,6 +116,7 @@ class Lines:
             retry_at_ms=record.retry_at_ms,
             nomination=record.nomination,
             arrived=record.arrived,
+            displaced=record.displaced,
         )
         self._everyone.put(record.id, picture)
         if record.nomination is None and record.retry_at_ms <= self._now_ms:
@@ -145,7 +146,7 @@ class Lines:
         self._dirty[id(line)] = line
 
     def _join(self, record: GangRecord, picture: Waiting) -> None:
-        request = request_of(picture.gang)
+        request = request_of(picture.gang, displaced=picture.displaced)
         line = self._lines.get(request)
         if line is None:
             gang = picture.gang
@@ -203,16 +204,16 @@ class Lines:
 
     # --- the picture ------------------------------------------------------------------------------------------------
 
-    def picture(self, epoch: int, ripened_ms: int, *, cut: bool) -> Backlog:
-        """Return who waits now. Refusals of another epoch, or from before `ripened_ms`, hold no longer.
+    def picture(self, epoch: int, moments: tuple[int, ...], *, cut: bool) -> Backlog:
+        """Return who waits now. Refusals of another epoch, or from before one of these `moments`, hold no longer.
 
         `cut` says that the last walk did not come to its end and goes on.
         """
         for line in self._dirty.values():
             self._put(line)
         self._dirty = {}
-        if self._answers_hold != (epoch, ripened_ms):
-            self._answers_hold = (epoch, ripened_ms)
+        if self._answers_hold != (epoch, moments):
+            self._answers_hold = (epoch, moments)
             self._reopened.take_over(self._refused)
         if not cut:
             self._fresh.take_over(self._reopened)

@@ -70,6 +70,7 @@ class GangRecord:
     `line` is where it stands in its queue, with all others that ask for the same and so have the same refusal; it came
     in after `joined` refusals of that line. `arrived` is the state's version when it came or changed what it asks for.
     `attempts` numbers the latest attempt, `concluded` the latest that is over. `retry_at_ms` is the end of its backoff.
+    `displaced` says that the last attempt ended because a node was lost.
     `past_gpu_ms` counts ended attempts, `lost_gpu_ms` what of them was in no checkpoint when they were stopped. Claims
     of checkpoints that do not count are counted in `false_claims`; `false_claim` says what was wrong with the last one.
     """
@@ -90,6 +91,7 @@ class GangRecord:
     joined: int = 0
     arrived: int = 0
     retry_at_ms: int = 0
+    displaced: bool = False
     nomination: Nominated | None = None
     gone: bool = False
     started_ms: int | None = None

@@ -15,8 +15,8 @@ NEWS_FOR_ALL = 256
 """Members of a line up to which other numbers in a refusal are news for each; beyond, only another reason is."""
 
 
-def request_of(gang: Gang) -> Request:
-    """Return what makes two gangs equal requests, whoever sent them."""
+def request_of(gang: Gang, *, displaced: bool = False) -> Request:
+    """Return what makes two gangs equal requests, whoever sent them; `displaced` ones may use hot spares."""
     return (
         gang.queue,
         gang.namespace,
@@ -32,6 +32,7 @@ def request_of(gang: Gang) -> Request:
         gang.duration_ms,
         gang.preemptible,
         gang.wants_promise,
+        displaced,
     )
 
 

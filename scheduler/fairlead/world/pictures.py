@@ -15,13 +15,17 @@ HostPorts = frozenset[tuple[str, str, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A gang in its queue. `arrived` is the state's version when it came or changed what it asks for."""
+    """A gang in its queue. `arrived` is the state's version when it came or changed what it asks for.
+
+    `displaced` says that its last attempt ended because a node was lost.
+    """
 
     gang: Gang
     attempts: int
     retry_at_ms: int
     nomination: Nominated | None
     arrived: int
+    displaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

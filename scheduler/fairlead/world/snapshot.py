@@ -26,6 +26,7 @@ from fairlead.world.inventory import build_inventory, free_columns, patch_invent
 from fairlead.world.job_counts import JobCounts, JobsHeld
 from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
+from fairlead.world.reserves import Calendar
 from fairlead.world.state import ClusterState
 from fairlead.world.use import TENANT
 
@@ -50,6 +51,7 @@ class World:
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
+    turned_ms   the last moment at which a calendar changed what pools keep free; `next_turn_ms` the next, None for none
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
 
@@ -79,6 +81,8 @@ class World:
     force: InForce
     jobs: JobsHeld
     promises: tuple[Promised, ...] = ()
+    turned_ms: int = 0
+    next_turn_ms: int | None = None
 
     @property
     def ripened_ms(self) -> int:
@@ -119,9 +123,10 @@ class Photographer:
         self._now_ms = 0
         self._inventory: Inventory | None = None
         self._rows: _Rows | None = None
-        self._tenants: tuple[int, Mapping[str, Pool], Mapping[str, FairnessPolicy]] = (-1, {}, {})
+        self._policies: tuple[int, Mapping[str, FairnessPolicy]] = (-1, {})
         self._counts: tuple[tuple[str, ...], int] = ((), -1)
         self._built = -1
+        self._calendar = Calendar()
         self._force = ForceKeeper()
         self._jobs = JobCounts()
 
@@ -134,12 +139,11 @@ class Photographer:
         self._file(now_ms)
         running = self._attempts.picture(now_ms)
         force = self._force.at(state.tenants, now_ms)
-        ripened_ms = max(running.ripened_ms, force.since_ms)
-        waiting = self._lines.picture(state.epoch, ripened_ms, cut=state.cut_version is not None)
-        version, pools, policies = self._tenants
-        if version != state.tenants.version:
-            pools, policies = dict(state.pools), dict(state.tenants.policies)
-            self._tenants = state.tenants.version, pools, policies
+        self._calendar.turn(state.tenants, now_ms)
+        moments = (running.ripened_ms, force.since_ms, self._calendar.turned_ms)
+        waiting = self._lines.picture(state.epoch, moments, cut=state.cut_version is not None)
+        if self._policies[0] != state.tenants.version:
+            self._policies = state.tenants.version, dict(state.tenants.policies)
         unready = [name for name in state.unready if name in state.holds_on and name not in state.lost]
         return World(
             version=state.version,
@@ -154,12 +158,12 @@ class Photographer:
             changed_in=shown.changed_in,
             ports=shown.ports,
             queues=force.queues,
-            pools=pools,
+            pools=self._calendar.pools,
             waiting=waiting,
             running=running,
             queue_gpu_milli=dict(state.queue_gpu_milli),
             counted=state.tenants.counted,
-            policies=policies,
+            policies=self._policies[1],
             past=dict(state.past.by_queue),
             lost=frozenset(state.lost),
             unready=tuple((name, state.unready[name]) for name in sorted(unready)),
@@ -168,6 +172,8 @@ class Photographer:
             force=force,
             jobs=self._jobs.picture() if force.capped else JobsHeld(),
             promises=state.promises.picture(),
+            turned_ms=self._calendar.turned_ms,
+            next_turn_ms=self._calendar.next_turn_ms,
         )
 
     def _file(self, now_ms: int) -> None:

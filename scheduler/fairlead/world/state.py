@@ -322,6 +322,7 @@ class ClusterState:
         record.refusal = None if fact.cause.reason is Reason.FINISHED else fact.cause
         if attempt.notice is None:  # else it is on its way out already
             record.step(Step.STOP)
+        record.displaced = fact.cause.reason is Reason.NODE_LOST
         if fact.cause.reason in FAILURES:
             record.restarts += 1
             if fact.requeue:
