@@ -210,7 +210,7 @@ class StopIntended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeIntended:
-    """An attempt is asked to save from `begins_ms` on; `StopIntended` follows when it has, at the latest at `until_ms`."""
+    """An attempt is asked to save from `begins_ms` on; `StopIntended` follows when it has, or at `until_ms`."""
 
     gang: GangId
     attempt: int
