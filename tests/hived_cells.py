@@ -1,6 +1,6 @@
 """A HiveD configuration in words of ours: physical cells are nodes with levels, virtual clusters are queues.
 
-A node-level cell is a node, cells above it are levels, a leaf is a GPU whose model is the leaf's type. A virtual cluster
+A node-level cell is a node, cells above it are levels, a leaf is a GPU, its type the model. A virtual cluster
 is guaranteed as many GPUs as its cells have. A pinned cell is a label of its nodes: who names it goes there, guaranteed
 jobs that do not name it stay away. Opportunistic jobs are those of a queue beside it that is guaranteed nothing.
 """

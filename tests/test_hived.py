@@ -252,27 +252,6 @@ def test_a_lower_priority_of_the_cluster_yields_only_where_nothing_is_idle() -> 
     assert [bool(play.nodes(name)) for name in ("low", "high", "third", "two")] == [False, True, True, True]
 
 
-def test_a_preemption_that_is_under_way_ends_with_the_highest_priority_on_the_cell() -> None:
-    play = small()
-    play.submit(play.cells.gang("one", [(1, 4)], play.stage.now_ms, cluster="vc1", priority=1))
-    fill_with = play.cells.gang("rest", [(3, 4)], play.stage.now_ms, cluster="vc2", priority=1)
-    play.stage.change_node("d", unschedulable=True)
-    play.stage.seen(fill_with)
-    play.stage.change_node("d", unschedulable=False)
-    play.settle()
-    stage = play.stage
-    stage.seen(play.cells.gang("two", [(1, 4)], stage.now_ms, cluster="vc1", priority=2))
-    told = [effect for effect in stage.settle() if isinstance(effect, Stop)]
-    assert [effect.gang for effect in told] == ["one"]
-    stage.now_ms += 1_000
-    stage.seen(play.cells.gang("three", [(1, 4)], stage.now_ms, cluster="vc1", priority=3))
-    assert [e for e in stage.settle() if isinstance(e, Stop)] == [], "the room is being made already"
-    stage.release("one")
-    play.settle()
-    assert play.nodes("three"), "whoever came first may have begun; the highest priority has the cell in the end"
-    assert not play.nodes("two")
-
-
 def test_a_node_that_is_bad_is_no_cell_and_another_one_of_its_kind_is_taken_back() -> None:
     play = small()
     fill(play, "vc1", 16)
@@ -280,20 +259,6 @@ def test_a_node_that_is_bad_is_no_cell_and_another_one_of_its_kind_is_taken_back
     stopped = play.submit(play.cells.gang("node", [(1, 4)], play.stage.now_ms, cluster="vc2"))
     assert len(stopped) == 4
     assert play.nodes("node") not in ([], ["a"])
-
-
-def test_as_long_as_a_cluster_holds_more_than_its_own_no_spread_of_its_jobs_keeps_a_whole_node_from_others() -> None:
-    for seed in range(20):
-        play, rng = small(), random.Random(seed)
-        for at in range(16):  # guaranteed jobs of one cluster on every GPU of the fleet: four are its own
-            play.submit(play.cells.gang(f"one-{at}", [(1, 1)], play.stage.now_ms, cluster="vc1"))
-        going = rng.sample(range(16), k=rng.randint(0, 8))
-        for at in going:
-            play.end(f"one-{at}")
-        for at in range(2):
-            play.submit(play.cells.gang(f"node-{at}", [(1, 4)], play.stage.now_ms, cluster="vc2"))
-            assert play.nodes(f"node-{at}"), (seed, going)
-        assert sum(bool(play.nodes(f"one-{at}")) for at in range(16) if at not in going) >= 4, "its guarantee"
 
 
 def test_the_shape_of_a_guarantee_can_be_lost_to_jobs_that_are_within_theirs() -> None:
