@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fairlead.model.gang import Gang, Role, ServiceClass
+from fairlead.model.gang import Gang, Role
+from fairlead.placement.amounts import fixed_columns
 from fairlead.placement.feasible import Feasibility, Fit, slots_on
 from fairlead.placement.parts import nics_room
 from fairlead.placement.score import NEVER, Score
-from fairlead.placement.wishes import takes_devices
+from fairlead.placement.wishes import is_plain, takes_devices
 from fairlead.world.fleet import IntColumn, Level
 from fairlead.world.overlay import Overlay
 from fairlead.world.use import share_group
@@ -30,6 +31,8 @@ class PodClass:
     sums   level name -> shape (domains,): room summed over each domain; `total` over all, `most` on one node
     model  the one GPU model that is allowed, "" for any that the role accepts
     wants  whether its pods get devices: then only nodes with acceptable ones are ever looked at
+    wider  the class without `model`, where its columns are right for every node that has a device of the model
+    known  state of a node -> (room, cost): nodes that are alike need not be looked at twice
     """
 
     role: Role
@@ -39,11 +42,36 @@ class PodClass:
     room: IntColumn
     cost: IntColumn
     wants: bool
+    wider: PodClass | None = None
     total: int = 0
-    most: int = 0
     tick: int = -1
     score_version: int = -1
     sums: dict[str, IntColumn] = field(default_factory=dict[str, IntColumn])
+    known: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict[tuple[int, ...], tuple[int, int]])
+    _most: int | None = None
+    _least: int | None = None
+
+    @property
+    def most(self) -> int:
+        """The room of the node that has the most of it."""
+        if self._most is None:
+            self._most = int(self.room.max())
+        return self._most
+
+    @property
+    def least(self) -> int:
+        """The lowest cost there is, NEVER where no node has room."""
+        if self._least is None:
+            self._least = int(self.cost.min())
+        return self._least
+
+    def put(self, rows: IntColumn, room: IntColumn, cost: IntColumn) -> IntColumn:
+        """Set the columns of some rows; returns by how much their room grew."""
+        change = room - self.room[rows]
+        self.room[rows], self.cost[rows] = room, cost
+        self._most = self._least = None
+        self.total += int(change.sum())
+        return change
 
 
 class ClassColumns:
@@ -71,7 +99,7 @@ class ClassColumns:
         if known is None:
             if len(self._classes) >= CLASSES_KEPT:
                 self._classes.clear()
-            known = self._classes[key] = self._new(gang.service_class, role, group, model)
+            known = self._classes[key] = self._new(gang, role, group, model)
         return known
 
     def sums(self, kind: PodClass, level: Level) -> IntColumn:
@@ -84,16 +112,21 @@ class ClassColumns:
             kind.sums[level.name] = known
         return known
 
-    def _new(self, service: ServiceClass, role: Role, group: str, model: str) -> PodClass:
+    def _new(self, gang: Gang, role: Role, group: str, model: str) -> PodClass:
         nodes = len(self.overlay.inventory.nodes)
+        fit = self.feasibility.fit(role, gang.service_class, model=model)
+        wider = self.known(gang, role) if model else None
+        if wider is not None and bool(((fit.devices != 0) & (fit.devices != wider.fit.devices)).any()):
+            wider = None  # some node has devices of several models
         return PodClass(
             role=role,
-            fit=self.feasibility.fit(role, service, model=model),
+            fit=fit,
             group=self.overlay.columns.group_number(group),
             model=model,
             room=np.zeros(nodes, dtype=np.int64),
             cost=np.full(nodes, NEVER, dtype=np.int64),
             wants=takes_devices(role),
+            wider=wider,
         )
 
     def refresh(self, kind: PodClass) -> None:
@@ -101,48 +134,80 @@ class ClassColumns:
         overlay = self.overlay
         if kind.tick == overlay.tick and kind.score_version == self.score.version:
             return
-        if kind.tick < 0 or kind.score_version != self.score.version:
-            rows: IntColumn = np.arange(len(kind.room))
-        else:
-            above = not self.feasibility.budgets.keys().isdisjoint(name for name, _ in kind.role.pod.requests.extended)
-            rows = np.arange(len(kind.room)) if above else self._changed_since(kind.tick)
+        if kind.wider is not None:
+            self.refresh(kind.wider)
+        rows = self._stale(kind)
         kind.tick, kind.score_version = overlay.tick, self.score.version
         if kind.wants and len(rows):
             rows = rows[kind.fit.devices[rows] != 0]
         if not len(rows):
             return
-        room = slots_on(kind.role, kind.fit, kind.group, overlay, rows)
-        if kind.role.nics_per_gpu and kind.role.gpus:
-            room = np.minimum(room, nics_room(kind.role, self.feasibility.nics, overlay.columns.nics, rows))
-        for name, caps in self.feasibility.caps_above(kind.role, overlay.columns).items():
-            domains = overlay.inventory.levels[name].domain_of[rows]
-            room = np.where(domains >= 0, np.minimum(room, caps[domains]), room)
-        change = room - kind.room[rows]
-        kind.room[rows] = room
-        kind.cost[rows] = self.score.costs(kind.role, kind.fit, kind.group, room, overlay, rows)
-        if not change.any():
-            return
-        kind.total += int(change.sum())
-        kind.most = int(kind.room.max())
-        if kind.sums:
+        if kind.wider is not None:
+            change = kind.put(rows, kind.wider.room[rows], kind.wider.cost[rows])
+        else:
+            change = kind.put(rows, *self._looked_up(kind, rows))
+        if kind.sums and change.any():
             for name, sums in kind.sums.items():
                 domains = overlay.inventory.levels[name].domain_of[rows]
                 inside = domains >= 0
                 np.add.at(sums, domains[inside], change[inside])
 
+    def _stale(self, kind: PodClass) -> IntColumn:
+        """Return the rows that a class must look at again."""
+        if kind.score_version != self.score.version:
+            kind.known.clear()
+        if kind.tick < 0 or kind.score_version != self.score.version:
+            return np.arange(len(kind.room))
+        above = not self.feasibility.budgets.keys().isdisjoint(name for name, _ in kind.role.pod.requests.extended)
+        return np.arange(len(kind.room)) if above else self._changed_since(kind.tick)
+
+    def _looked_up(self, kind: PodClass, rows: IntColumn) -> tuple[IntColumn, IntColumn]:
+        """Return room and cost of rows; of a few, what is known of nodes in the same state. Shape (rows,) each."""
+        role, overlay = kind.role, self.overlay
+        beside = self.score.states(role, overlay, rows) if len(rows) <= _FEW and is_plain(role) else None
+        if beside is None:
+            return self._computed(kind, rows)
+        columns = overlay.columns
+        seen = (
+            kind.fit.allowed, kind.fit.devices, overlay.inventory.table_of, columns.free_mask, *fixed_columns(columns),
+        )  # fmt: skip
+        states = list(zip(*(column[rows].tolist() for column in seen), *beside, strict=True))
+        known = kind.known
+        missing = [at for at, state in enumerate(states) if state not in known]
+        if missing:
+            if len(known) > STATES_KEPT:
+                known.clear()
+                missing = list(range(len(states)))
+            room, cost = self._computed(kind, rows[missing])
+            for at, found in zip(missing, zip(room.tolist(), cost.tolist(), strict=True), strict=True):
+                known[states[at]] = found
+        both = np.array([known[state] for state in states], dtype=np.int64)
+        return both[:, 0], both[:, 1]
+
+    def _computed(self, kind: PodClass, rows: IntColumn) -> tuple[IntColumn, IntColumn]:
+        """Return room and cost of rows, looked at anew. Shape (rows,) each."""
+        role, overlay = kind.role, self.overlay
+        room = slots_on(role, kind.fit, kind.group, overlay, rows)
+        if role.nics_per_gpu and role.gpus:
+            room = np.minimum(room, nics_room(role, self.feasibility.nics, overlay.columns.nics, rows))
+        for name, caps in self.feasibility.caps_above(role, overlay.columns).items():
+            domains = overlay.inventory.levels[name].domain_of[rows]
+            room = np.where(domains >= 0, np.minimum(room, caps[domains]), room)
+        return room, self.score.costs(role, kind.fit, kind.group, room, overlay, rows)
+
     def _changed_since(self, tick: int) -> IntColumn:
         """Return the rows whose room or cost may be another since a tick; classes of one age share the answer."""
         key = (tick, self.overlay.tick, self.score.version)
         if self._changed[0] != key:
-            rows = self.overlay.changed_since(tick)
-            if self.score.spreads and len(rows):
-                rows = self.score.neighbours(rows)
-            self._changed = key, rows
+            self._changed = key, self.score.beside(self.overlay.changed_since(tick), tick)
         return self._changed[1]
 
 
 CLASSES_KEPT = 512
 """Kinds of request remembered at once: about 0.3 MB each at 10,000 nodes."""
+STATES_KEPT = 16_384
+"""States of nodes remembered for each kind of request."""
+_FEW = 64  # rows up to which looking each of them up is faster than computing all of them
 
 
 def _asked(role: Role) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ class GangSlots:
     suits        shape (nodes,): 1 where the node's model is accepted, else 0
     slots        shape (nodes,): members that each node has room for
     domain_slots shape (domains,): the same summed over domains of `level`
+    changed      shape (domains,): the tick at which `domain_slots` was seen to be another; `latest` is the last of them
     """
 
     kind: Kind
@@ -31,31 +32,49 @@ class GangSlots:
     suits: IntColumn
     slots: IntColumn
     domain_slots: IntColumn
+    changed: IntColumn
+    latest: int = -1
 
     @classmethod
     def of(cls, kind: Kind, weight: int, level: Level, model: IntColumn, models: tuple[str, ...]) -> GangSlots:
         """Return a kind with nothing counted yet; `model` has the number of each node's model in `models`."""
         suits = np.array([*(int(is_of(kind.models, name)) for name in models), int(not kind.models)], dtype=np.int64)
-        nothing = np.zeros(len(model), dtype=np.int64)
-        return cls(kind, weight, level, suits[model], nothing, np.zeros(len(level.names), dtype=np.int64))
+        slots, held, changed = (np.zeros(size, dtype=np.int64) for size in (len(model), *2 * (len(level.names),)))
+        return cls(kind, weight, level, suits[model], slots, held, changed)
 
-    def count(self, rows: IntColumn, idle: IntColumn, cpu_milli: IntColumn) -> None:
-        """Count some nodes anew, that have so many idle devices and so much CPU. Shape (rows,) each."""
+    def count(self, rows: IntColumn, idle: IntColumn, cpu_milli: IntColumn, tick: int) -> None:
+        """Count some nodes anew, that have so many idle devices and so much CPU now. Shape (rows,) each."""
         slots = self._room(rows, idle, cpu_milli)
-        domains = self.level.domain_of[rows]
-        inside = domains >= 0
-        np.add.at(self.domain_slots, domains[inside], (slots - self.slots[rows])[inside])
+        change = slots - self.slots[rows]
+        if not change.any():
+            return
         self.slots[rows] = slots
+        domains = self.level.domain_of[rows]
+        other = (domains >= 0) & (change != 0)
+        np.add.at(self.domain_slots, domains[other], change[other])
+        self.changed[domains[other]] = self.latest = tick
+
+    def changed_since(self, tick: int) -> IntColumn:
+        """Return the nodes of domains that hold more or fewer members than at a tick, or did in between."""
+        if self.latest <= tick:
+            return np.zeros(0, dtype=np.int64)
+        level = self.level
+        domains = np.flatnonzero(self.changed > tick).tolist()
+        return np.concatenate([level.order[level.starts[at] : level.starts[at + 1]] for at in domains])
+
+    def around(self, rows: IntColumn) -> IntColumn:
+        """Return what the domain of each row holds, 0 for none. Shape (rows,)."""
+        domains = self.level.domain_of[rows]
+        return np.where(domains >= 0, self.domain_slots[domains], 0)
 
     def cost(self, rows: IntColumn, idle: IntColumn, cpu_milli: IntColumn) -> IntColumn:
         """Return what is lost when each of `rows` is left with so many idle devices and CPU. Shape (rows,)."""
         after = self._room(rows, np.maximum(idle, 0), np.maximum(cpu_milli, 0))
         domains = self.level.domain_of[rows]
-        held = np.where(domains >= 0, self.domain_slots[domains], 0)
         lost = domain_cost(
             self.slots[rows],
             np.minimum(after, self.slots[rows]),
-            held,
+            self.around(rows),
             replicas=self.kind.replicas,
             milli=self.kind.pod_milli,
             weight=self.weight,

@@ -7,11 +7,11 @@ share one column.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.model.gang import Role
+from fairlead.model.gang import Role, Share
 from fairlead.model.hardware import Machine
 from fairlead.placement.feasible import Fit
 from fairlead.placement.fragments import NEVER, Fragments, NodeRows
@@ -21,19 +21,15 @@ from fairlead.world.fleet import WHOLE, IntColumn, Inventory
 from fairlead.world.overlay import Overlay
 
 _FEW = 64  # rows up to which looking each of them up is faster than computing all of them
-_STATES = 16_384  # states of nodes remembered per column
+_STATES = 16_384  # states of nodes remembered for each kind of request
 
 
 @dataclass(slots=True, eq=False)
 class _Column:
-    """Costs as of a tick: shape (nodes,), or (nodes, devices) for shares; `tick` -1 is before everything.
-
-    `known` has costs by (model, idle devices, free CPU, False).
-    """
+    """Numbers as of a tick: shape (nodes,), or (nodes, devices) for shares; `tick` -1 is before everything."""
 
     cost: IntColumn
     tick: int = -1
-    known: dict[tuple[int, int, int, bool], int] = field(default_factory=dict[tuple[int, int, int, bool], int])
 
 
 class FragmentScore:
@@ -45,7 +41,8 @@ class FragmentScore:
         self.version = fragments.version
         self._overlay = overlay
         self._model = model_ids(overlay.inventory, fragments.models) if model is None else model
-        self._columns: dict[tuple[int, int, int], _Column] = {}
+        self._columns: dict[tuple[int, int], _Column] = {}
+        self._known: dict[tuple[int, int], dict[tuple[int, int, int, bool], int]] = {}
         self._before = _Column(np.zeros(len(overlay.touched), dtype=np.int64))
         levels = overlay.inventory.levels
         self._gangs = [
@@ -56,27 +53,31 @@ class FragmentScore:
         self._gangs_tick = -1
         self._idle = np.zeros(len(self._model), dtype=np.int64)  # devices, of use where gangs are asked for
 
-    @property
-    def spreads(self) -> bool:
-        """Whether costs of a row change with those of its neighbours: where gangs want whole domains."""
-        return bool(self._gangs)
+    def beside(self, rows: IntColumn, tick: int) -> IntColumn:
+        """Return `rows`, which changed since a tick, and those in domains that hold more or fewer gangs' members now.
 
-    def neighbours(self, rows: IntColumn) -> IntColumn:
-        """Return the rows in the domains of `rows` at the levels that gangs ask for, and `rows` themselves."""
-        touched = np.zeros(len(self._model), dtype=np.bool_)
-        touched[rows] = True
-        for gang in self._gangs:
-            domains = np.zeros(len(gang.level.names) + 1, dtype=np.bool_)  # the last stands for no domain
-            domains[gang.level.domain_of[rows]] = True
-            domains[-1] = False
-            touched |= domains[gang.level.domain_of]
-        return np.flatnonzero(touched)
+        Lowest first.
+        """
+        self._count_gangs()
+        more = [gang.changed_since(tick) for gang in self._gangs]
+        return np.unique(np.concatenate([rows, *more])) if any(len(found) for found in more) else rows
+
+    def states(self, overlay: Overlay, rows: IntColumn) -> list[list[int]] | None:
+        """Return what tells costs of whole devices apart on rows that are alike to Kubernetes, a list a fact.
+
+        None where shares lie on some row: they leave too many states.
+        """
+        if overlay.columns.groups and overlay.columns.group[rows].any():
+            return None
+        self._count_gangs()
+        return [self._model[rows].tolist(), *(gang.around(rows).tolist() for gang in self._gangs)]
 
     def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return the cost of one pod on each of `rows`; meaningless where it does not fit. Shape (rows,)."""
-        cost = self._renewed(role)[rows]
         if role.share is None:
+            cost = self._of_whole(role, rows)
             return cost + self._from_gangs(role, rows, role.gpus) if self._gangs else cost
+        cost = self._renewed(role, role.share)[rows]
         devices = fit.devices[rows] & overlay.inventory.healthy_mask[rows]
         room = shares_on(role.share, group, overlay.columns, rows, devices)
         if self._gangs:
@@ -88,7 +89,8 @@ class FragmentScore:
 
     def device(self, role: Role, fit: Fit, group: int, overlay: Overlay, row: int, room: IntColumn) -> int:
         """Return the device of a row that a share goes to, of those where `room`, shape (devices,), is not 0."""
-        cost = self._renewed(role)[row]
+        assert role.share is not None, role
+        cost = self._renewed(role, role.share)[row]
         if self._gangs:
             rows = np.array([row])
             idle = self.rows(rows).free_milli[0] >= WHOLE
@@ -98,13 +100,7 @@ class FragmentScore:
 
     def _from_gangs(self, role: Role, rows: IntColumn, devices: int) -> IntColumn:
         """Return what one pod takes from gangs when it takes so many idle devices. Shape (rows,)."""
-        if self._gangs_tick != self._overlay.tick:
-            stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
-            columns = self._overlay.columns
-            self._idle[stale] = np.bitwise_count(columns.free_mask[stale])
-            for gang in self._gangs:
-                gang.count(stale, self._idle[stale], np.maximum(columns.cpu_milli[stale], 0))
-            self._gangs_tick = self._overlay.tick
+        self._count_gangs()
         idle = self._idle[rows] - devices
         cpu = self._overlay.columns.cpu_milli[rows] - role.pod.requests.cpu_milli
         total = np.zeros(len(rows), dtype=np.int64)
@@ -112,41 +108,52 @@ class FragmentScore:
             total += gang.cost(rows, idle, cpu)
         return total
 
+    def _count_gangs(self) -> None:
+        """Bring what domains hold of gangs up to the last change."""
+        tick = self._overlay.tick
+        if not self._gangs or self._gangs_tick == tick:
+            return
+        stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
+        columns = self._overlay.columns
+        self._idle[stale] = np.bitwise_count(columns.free_mask[stale])
+        for gang in self._gangs:
+            gang.count(stale, self._idle[stale], np.maximum(columns.cpu_milli[stale], 0), tick)
+        self._gangs_tick = tick
+
     def rows(self, rows: IntColumn) -> NodeRows:
         """Return rows as the score sees them."""
         return NodeRows.of(self._overlay.columns, self._model, rows)
 
-    def _renewed(self, role: Role) -> IntColumn:
-        share = 0 if role.share is None else role.share.milli
+    def _renewed(self, role: Role, share: Share) -> IntColumn:
+        """Return the costs of a share on every device. Shape (nodes, devices)."""
         cpu = role.pod.requests.cpu_milli
-        key = (cpu, role.gpus, share)
-        column = self._columns.get(key)
+        column = self._columns.get((cpu, share.milli))
         if column is None:
-            shape = self._overlay.columns.milli.shape if share else (len(self._model),)
-            column = self._columns[key] = _Column(np.full(shape, NEVER, dtype=np.int64))
-        if column.tick == self._overlay.tick:
-            return column.cost
+            cost = np.full(self._overlay.columns.milli.shape, NEVER, dtype=np.int64)
+            column = self._columns[cpu, share.milli] = _Column(cost)
         stale = self._stale(column)
-        if len(stale) and not share and len(stale) <= _FEW:
-            column.cost[stale] = self._remembered(stale, cpu, role.gpus, column)
-        elif len(stale):
-            column.cost[stale] = self._computed(stale, cpu, role.gpus, share)
+        if len(stale):
+            states, before = self.rows(stale), self._fragments_before(stale)
+            column.cost[stale] = self.fragments.share_cost(states, cpu_milli=cpu, gpu_milli=share.milli, before=before)
         column.tick = self._overlay.tick
         return column.cost
 
-    def _computed(self, rows: IntColumn, cpu: int, gpus: int, share: int) -> IntColumn:
-        """Return costs of rows; shape (rows,), or (rows, devices) of a share."""
-        states, before = self.rows(rows), self._fragments_before(rows)
-        if share:
-            return self.fragments.share_cost(states, cpu_milli=cpu, gpu_milli=share, before=before)
-        return self.fragments.whole_cost(states, cpu_milli=cpu, gpus=gpus, before=before)
+    def _of_whole(self, role: Role, rows: IntColumn) -> IntColumn:
+        """Return the costs of a pod that takes whole devices, or none. Shape (rows,)."""
+        cpu, gpus = role.pod.requests.cpu_milli, role.gpus
+        if len(rows) <= _FEW:
+            return self._remembered(rows, cpu, gpus)
+        return self._computed(rows, cpu, gpus)
 
-    def _remembered(self, rows: IntColumn, cpu: int, gpus: int, column: _Column) -> IntColumn:
+    def _computed(self, rows: IntColumn, cpu: int, gpus: int) -> IntColumn:
+        return self.fragments.whole_cost(self.rows(rows), cpu_milli=cpu, gpus=gpus, before=self._fragments_before(rows))
+
+    def _remembered(self, rows: IntColumn, cpu: int, gpus: int) -> IntColumn:
         """Return costs of a few rows: nodes of one model, with as many idle devices and as much CPU, cost the same.
 
         Nodes with shared devices are of too many kinds to be remembered.
         """
-        columns = self._overlay.columns
+        columns, known = self._overlay.columns, self._known.setdefault((cpu, gpus), {})
         states = list(
             zip(
                 self._model[rows].tolist(),
@@ -156,14 +163,14 @@ class FragmentScore:
                 strict=True,
             )
         )
-        missing = [at for at, state in enumerate(states) if state[3] or state not in column.known]
-        costs = [column.known.get(state, 0) for state in states]
+        missing = [at for at, state in enumerate(states) if state[3] or state not in known]
+        costs = [known.get(state, 0) for state in states]
         if missing:
-            found = self._computed(rows[missing], cpu, gpus, 0).tolist()
-            if len(column.known) > _STATES:
-                column.known.clear()
+            found = self._computed(rows[missing], cpu, gpus).tolist()
+            if len(known) > _STATES:
+                known.clear()
             for at, cost in zip(missing, found, strict=True):
-                costs[at] = column.known[states[at]] = cost
+                costs[at] = known[states[at]] = cost
         return np.array(costs, dtype=np.int64)
 
     def _fragments_before(self, rows: IntColumn) -> IntColumn:

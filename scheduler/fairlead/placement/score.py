@@ -27,13 +27,15 @@ class Remainder(Protocol):
 
     version: int
 
-    @property
-    def spreads(self) -> bool:
-        """Whether the costs of a row change with those of its neighbours."""
+    def beside(self, rows: IntColumn, tick: int) -> IntColumn:
+        """Return `rows`, which changed since a tick, and all others whose costs did with them, lowest first."""
         ...
 
-    def neighbours(self, rows: IntColumn) -> IntColumn:
-        """Return rows whose costs change with those of `rows`, themselves included."""
+    def states(self, overlay: Overlay, rows: IntColumn) -> list[list[int]] | None:
+        """Return what tells costs of whole devices apart on rows that are alike to Kubernetes, a list a fact.
+
+        None where that is not worth remembering.
+        """
         ...
 
     def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
@@ -53,11 +55,6 @@ class Score:
         self._remainder = remainder
         self.profiles: Mix = ()
 
-    @property
-    def spreads(self) -> bool:
-        """Whether the costs of a row change with those of its neighbours."""
-        return self._remainder is not None and self._remainder.spreads
-
     def use(self, remainder: Remainder, profiles: Mix = ()) -> None:
         """Score by another remainder from now on; its version must be another too.
 
@@ -70,9 +67,16 @@ class Score:
         """A number that is another whenever costs of rows that did not change are."""
         return -1 if self._remainder is None else self._remainder.version
 
-    def neighbours(self, rows: IntColumn) -> IntColumn:
-        """Return rows whose costs change with those of `rows`, themselves included."""
-        return rows if self._remainder is None else self._remainder.neighbours(rows)
+    def beside(self, rows: IntColumn, tick: int) -> IntColumn:
+        """Return `rows`, which changed since a tick, and all others whose costs did with them, lowest first."""
+        return rows if self._remainder is None else self._remainder.beside(rows, tick)
+
+    def states(self, role: Role, overlay: Overlay, rows: IntColumn) -> list[list[int]] | None:
+        """Return what tells the costs of a plain role apart on rows that are alike in table, devices and amounts.
+
+        None where that is not worth remembering.
+        """
+        return [] if self._remainder is None else self._remainder.states(overlay, rows)
 
     def costs(self, role: Role, fit: Fit, group: int, room: IntColumn, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return one pod's cost on each of `rows`, NEVER where `room` is 0. Shape (rows,)."""

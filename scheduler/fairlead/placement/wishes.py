@@ -63,6 +63,12 @@ def takes_devices(role: Role) -> bool:
     return bool(role.gpus or role.share is not None or role.mig)
 
 
+def is_plain(role: Role) -> bool:
+    """Whether whole devices and the amounts of `FIXED` are all that a role's pods need of a node's state."""
+    parts = role.share is not None or role.mig or role.nics_per_gpu
+    return not (parts or role.pod.requests.extended or role.pod.host_ports)
+
+
 def weight_of(role: Role) -> int:
     """Return what one place of a role is worth beside those of other roles: its GPUs, or 1."""
     return max(1, role.gpus)
