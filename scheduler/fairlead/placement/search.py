@@ -21,7 +21,15 @@ from fairlead.placement.gang_pace import GangPaces
 from fairlead.placement.score import PACE_SHIFT
 from fairlead.placement.seats import Seat, placement_of, take_seats
 from fairlead.placement.tree import Chain, Chains, Tree, Wish
-from fairlead.placement.wishes import alternatives, levels_to_try, named_levels, slices_of, takes_devices, weight_of
+from fairlead.placement.wishes import (
+    alternatives,
+    keeps_wishes,
+    levels_to_try,
+    named_levels,
+    slices_of,
+    takes_devices,
+    weight_of,
+)
 from fairlead.world.fleet import IntColumn, Inventory, Level
 from fairlead.world.overlay import Overlay
 
@@ -112,17 +120,20 @@ class Search:
         able = self._able(counts)
         for level in levels:
             lone = level.name in self._lone
-            candidates = sorted(
-                (slow, over, domain, at)
-                for at, on_one_node in able
-                if on_one_node or not lone
-                for slow, over, domain in self._candidates(level, counts, self._models[at])
-            )
-            for _, _, domain, at in candidates[:DOMAINS_TRIED]:
-                found = self._in_domain(level, domain, counts, self._models[at])
-                if found is not None:
-                    return found
-            if len(candidates) > DOMAINS_TRIED:
+            models = [at for at, on_one_node in able if on_one_node or not lone]
+            tried = 0
+            for alike in self._by_pace(level, counts, models):
+                candidates = sorted(
+                    (slow, over, domain, at)
+                    for at in alike
+                    for slow, over, domain in self._candidates(level, counts, self._models[at])
+                )
+                for _, _, domain, at in candidates[: max(0, DOMAINS_TRIED - tried)]:
+                    found = self._in_domain(level, domain, counts, self._models[at])
+                    if found is not None:
+                        return found
+                tried += len(candidates)
+            if tried > DOMAINS_TRIED:
                 self._unsure = True
         return None
 
@@ -168,13 +179,27 @@ class Search:
             found, over, slow = found[best], over[best], slow[best]
         return list(zip(slow.tolist(), over.tolist(), found.tolist(), strict=True))
 
+    def _by_pace(self, level: Level, counts: Sequence[int], models: list[int]) -> list[list[int]]:
+        """Return models, by number, in groups: each has only domains that come before those of the next.
+
+        Above the nodes all domains of a model count as fast as its best devices are.
+        """
+        if level.name == "node" or len(models) < 2:
+            return [models]
+        groups: dict[int, list[int]] = {}
+        for at in models:
+            wanted = [self._kind_at(i, self._models[at]) for i, count in enumerate(counts) if count]
+            slow = max((kind.least >> PACE_SHIFT for kind in wanted if kind.role.gpus > 1), default=0)
+            groups.setdefault(slow, []).append(at)
+        return [groups[slow] for slow in sorted(groups)]
+
     def _pace(self, kind: PodClass, level: Level) -> IntColumn:
         """Return how slow a pod's devices would be: on the node itself, else at best anywhere (shape (1,))."""
         if level.name == "node":
             slow = np.empty(len(level.names), dtype=np.int64)
             slow[level.domain_of] = kind.cost >> PACE_SHIFT
             return slow
-        return np.array([int(kind.cost.min()) >> PACE_SHIFT])
+        return np.array([kind.least >> PACE_SHIFT])
 
     def _held(self, position: int, kind: PodClass, level: Level) -> IntColumn:
         """Return how many pods of a role each domain of a level holds; never too few. Shape (domains,)."""
@@ -226,7 +251,9 @@ class Search:
             self._overlay,
             limit,
             lambda row: tuple(int(column[row]) for column in named),
-            lambda spots: all(self._keeps_wishes(part.role, spots[at]) for at, part in enumerate(parts)),
+            lambda spots: all(
+                keeps_wishes(self._gang, part.role, spots[at], self._inventory) for at, part in enumerate(parts)
+            ),
         )
         self._exact_steps += steps
         if found is None or found == "ended":
@@ -245,21 +272,6 @@ class Search:
             assert taken is not None, (self._gang, spots)
             seats += taken
         return seats
-
-    def _keeps_wishes(self, role: Role, spots: Sequence[tuple[int, int]]) -> bool:
-        """Whether pods of a role at these places keep what it requires: one domain, whole slices."""
-        whole = role.topology.within if role.topology is not None and role.topology.required else ""
-        sizes = {**({whole: 1} if whole not in ("cluster", "") else {}), **slices_of(self._gang, role)}
-        for name, size in sizes.items():
-            held: dict[int, int] = {}
-            for row, number in spots:
-                domain = int(self._inventory.levels[name].domain_of[row])
-                held[domain] = held.get(domain, 0) + number
-            if -1 in held or (name == whole and len(held) > 1):
-                return False
-            if any(number % size for number in held.values()):
-                return False
-        return True
 
     def _named(self, seats: Sequence[Seat], level: Level, domain: int) -> Placement:
         return placement_of(self._gang, seats, level, domain, self._inventory, self._paces)

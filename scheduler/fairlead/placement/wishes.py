@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fairlead.model.gang import Gang, Role
 from fairlead.placement.feasible import Feasibility
 from fairlead.world.fleet import Inventory, Level
@@ -56,6 +58,22 @@ def slices_of(gang: Gang, role: Role) -> dict[str, int]:
     """Return level name -> slice size for a role's pods: its own, and the gang's where it is the only role."""
     wishes = (gang.topology if len(gang.roles) == 1 else None, role.topology)
     return {part.within: part.size for wish in wishes if wish is not None for part in wish.slices}
+
+
+def keeps_wishes(gang: Gang, role: Role, spots: Sequence[tuple[int, int]], inventory: Inventory) -> bool:
+    """Whether pods of a role at these (row, pods) keep what it requires: one domain, whole slices."""
+    whole = role.topology.within if role.topology is not None and role.topology.required else ""
+    sizes = {**({whole: 1} if whole not in ("cluster", "") else {}), **slices_of(gang, role)}
+    for name, size in sizes.items():
+        held: dict[int, int] = {}
+        for row, number in spots:
+            domain = int(inventory.levels[name].domain_of[row])
+            held[domain] = held.get(domain, 0) + number
+        if -1 in held or (name == whole and len(held) > 1):
+            return False
+        if any(number % size for number in held.values()):
+            return False
+    return True
 
 
 def takes_devices(role: Role) -> bool:
