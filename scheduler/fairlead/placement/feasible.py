@@ -37,7 +37,7 @@ class Fit:
     """What a role finds whatever is running. Shape (nodes,) each; `devices` are the bits of acceptable devices.
 
     Acceptable for a share is what may be shared, for a MIG instance what has its profile on its grid.
-    `rules` has the rule that keeps the role off each node, "" for none.
+    `rules` has the rule that keeps the role off each node, "" for none; fits that differ in models alone share it.
     """
 
     allowed: BoolColumn
@@ -83,7 +83,7 @@ class Feasibility:
         self._inside: dict[tuple[str, str], BoolColumn] = {}
         self._millis: dict[tuple[object, ...], int] = {}
         self._models: dict[tuple[object, ...], tuple[str, ...]] = {}
-        self._kinds = device_kinds(inventory.nodes)
+        self._kinds = device_kinds(inventory)
 
     def inside(self, level: Level, gang: Gang) -> BoolColumn:
         """Return which domains of `level` lie whole in one domain of the level the gang requires. Shape (domains,).
@@ -184,13 +184,16 @@ class Feasibility:
         return found
 
     def _compute(self, role: Role, service: ServiceClass, ever: bool, model: str) -> Fit:
-        rules = rules_of(self._inventory.nodes, role.pod, lambda node: self._rule(node, role, service, ever))
         kinds, kind_of = self._kinds
         masks = [
             sum(1 << bit for bit, gpu in enumerate(gpus) if offers(gpu, role) and model in ("", gpu.model))
             for gpus in kinds
         ]
         devices = np.array(masks, dtype=np.int64)[kind_of]
+        if model:  # rules know nothing of models
+            whole = self.fit(role, service, ever=ever)
+            return Fit(whole.allowed, devices, whole.rules)
+        rules = rules_of(self._inventory.nodes, role.pod, lambda node: self._rule(node, role, service, ever))
         return Fit(np.array([not rule for rule in rules], dtype=np.bool_), devices, rules)
 
 
@@ -269,7 +272,7 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
     open_rows = fit.allowed
     named: dict[str, BoolColumn] = {}
     if role.gpus:
-        free = np.bitwise_count(columns.free_mask & fit.devices).astype(np.int64)
+        free = np.bitwise_count(columns.free_mask & fit.devices)
         named[f"without {role.gpus} free GPUs of that kind"] = free >= role.gpus
     elif role.share is not None:
         rows = np.arange(len(open_rows))
@@ -282,7 +285,7 @@ def scarcest(role: Role, fit: Fit, columns: Columns, ports: Mapping[int, HostPor
     for word, (amount, column) in zip(words, _wanted(role.pod, columns), strict=True):
         named[f"without enough {word}"] = column >= amount
     for text, enough in named.items():
-        short = int((open_rows & ~enough).sum())
+        short = int(np.count_nonzero(open_rows & ~enough))
         if short:
             counts[text] = counts.get(text, 0) + short
     if role.pod.host_ports:

@@ -23,7 +23,7 @@ class GangSlots:
     suits        shape (nodes,): 1 where the node's model is accepted, else 0
     slots        shape (nodes,): members that each node has room for
     domain_slots shape (domains,): the same summed over domains of `level`
-    changed      shape (domains,): the tick at which `domain_slots` was seen to be another; `latest` is the last of them
+    changed      shape (domains,): the tick at which `spare` was seen to be another; `latest` is the last of them
     """
 
     kind: Kind
@@ -51,21 +51,29 @@ class GangSlots:
         self.slots[rows] = slots
         domains = self.level.domain_of[rows]
         other = (domains >= 0) & (change != 0)
-        np.add.at(self.domain_slots, domains[other], change[other])
-        self.changed[domains[other]] = self.latest = tick
+        domains = domains[other]
+        before = self.domain_slots[domains]
+        np.add.at(self.domain_slots, domains, change[other])
+        matters = (self.domain_slots[domains] - before) % self.kind.replicas != 0  # costs go by what whole gangs leave
+        if matters.any():
+            self.changed[domains[matters]] = self.latest = tick
 
     def changed_since(self, tick: int) -> IntColumn:
-        """Return the nodes of domains that hold more or fewer members than at a tick, or did in between."""
+        """Return the nodes of domains where `spare` was seen to change after a tick."""
         if self.latest <= tick:
             return np.zeros(0, dtype=np.int64)
         level = self.level
         domains = np.flatnonzero(self.changed > tick).tolist()
         return np.concatenate([level.order[level.starts[at] : level.starts[at + 1]] for at in domains])
 
-    def around(self, rows: IntColumn) -> IntColumn:
-        """Return what the domain of each row holds, 0 for none. Shape (rows,)."""
+    def spare(self, rows: IntColumn) -> IntColumn:
+        """Return how many members the domain of each row holds beyond whole gangs; 0 where the row has no part in it.
+
+        All that costs of a row depend on beside the row itself. Shape (rows,).
+        """
         domains = self.level.domain_of[rows]
-        return np.where(domains >= 0, self.domain_slots[domains], 0)
+        inside = (domains >= 0) & (self.slots[rows] > 0)
+        return np.where(inside, self.domain_slots[domains] % self.kind.replicas, 0)
 
     def cost(self, rows: IntColumn, idle: IntColumn, cpu_milli: IntColumn) -> IntColumn:
         """Return what is lost when each of `rows` is left with so many idle devices and CPU. Shape (rows,)."""
@@ -74,7 +82,7 @@ class GangSlots:
         lost = domain_cost(
             self.slots[rows],
             np.minimum(after, self.slots[rows]),
-            self.around(rows),
+            np.where(domains >= 0, self.domain_slots[domains], 0),
             replicas=self.kind.replicas,
             milli=self.kind.pod_milli,
             weight=self.weight,

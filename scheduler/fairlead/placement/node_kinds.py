@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fairlead.model.hardware import Gpu, Node
 from fairlead.placement.sharing import may_share
 from fairlead.topology.mig_devices import grid_of_gpu
 from fairlead.world.demand import is_of, models_of
-from fairlead.world.fleet import MAX_DEVICES, IntColumn
+from fairlead.world.fleet import MAX_DEVICES, IntColumn, Inventory
 
 
 def acceptable(gpu: Gpu, role: Role) -> bool:
@@ -29,23 +30,28 @@ def offers(gpu: Gpu, role: Role) -> bool:
     return grid is not None and bool(grid.room(role.mig)[0])
 
 
-def device_kinds(nodes: Sequence[Node]) -> tuple[list[tuple[Gpu, ...]], IntColumn]:
+def device_kinds(inventory: Inventory) -> tuple[list[tuple[Gpu, ...]], IntColumn]:
     """Return the devices of one node for each kind of node by models, memories and MIG; and the kind of each row."""
-    numbers: dict[tuple[object, ...], int] = {}
+    numbers: dict[object, int] = {}
     grids: dict[int, int] = {}
     examples: list[tuple[Gpu, ...]] = []
     kind_of: list[int] = []
-    for node in nodes:
+    for node, machine_kind in zip(inventory.nodes, inventory.kinds, strict=True):
         gpus = node.machine.gpus[:MAX_DEVICES]
-        for gpu in gpus:
-            if gpu.mig is not None and id(gpu.mig) not in grids:
-                grids[id(gpu.mig)] = id(grid_of_gpu(gpu))
-        facts = [(gpu.model, gpu.memory_bytes, may_share(gpu), grids.get(id(gpu.mig), 0)) for gpu in gpus]
-        kind = numbers.setdefault(tuple(facts), len(numbers))
+        facts: object = id(machine_kind)  # machines of one kind have the same models and memories
+        if any(map(_MIG, gpus)) or any(map(_MIG_ENABLED, gpus)):
+            for gpu in gpus:
+                if gpu.mig is not None and id(gpu.mig) not in grids:
+                    grids[id(gpu.mig)] = id(grid_of_gpu(gpu))
+            facts = tuple((gpu.model, gpu.memory_bytes, may_share(gpu), grids.get(id(gpu.mig), 0)) for gpu in gpus)
+        kind = numbers.setdefault(facts, len(numbers))
         if kind == len(examples):
             examples.append(gpus)
         kind_of.append(kind)
     return examples, np.array(kind_of, dtype=np.int64)
+
+
+_MIG, _MIG_ENABLED = attrgetter("mig"), attrgetter("mig_enabled")
 
 
 def rules_of(nodes: Sequence[Node], shape: PodShape, rule_of: Callable[[Node], str]) -> list[str]:

@@ -69,7 +69,7 @@ def why_not_now(gang: Gang, placer: Placer, answer: Answer) -> Refusal:
             total += np.minimum(placer.classes.sums(kind, level), role.replicas)
         held = np.maximum(held, total)
     for role in gang.roles:
-        if not placer.classes.of(gang, role).room.any():
+        if not placer.classes.of(gang, role).total:
             fit, nics = placer.feasibility.fit(role, gang.service_class), placer.feasibility.nics
             if role.mig and slots_on(role, fit, 0, placer.overlay, np.arange(len(fit.allowed))).any():
                 return refuse(Reason.ISOLATION_KEEPS_APART)

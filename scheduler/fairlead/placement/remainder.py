@@ -54,13 +54,15 @@ class FragmentScore:
         self._idle = np.zeros(len(self._model), dtype=np.int64)  # devices, of use where gangs are asked for
 
     def beside(self, rows: IntColumn, tick: int) -> IntColumn:
-        """Return `rows`, which changed since a tick, and those in domains that hold more or fewer gangs' members now.
+        """Return `rows`, which changed since a tick, and those whose domains have other room for gangs now.
 
         Lowest first.
         """
         self._count_gangs()
-        more = [gang.changed_since(tick) for gang in self._gangs]
-        return np.unique(np.concatenate([rows, *more])) if any(len(found) for found in more) else rows
+        more = [found for gang in self._gangs if len(found := gang.changed_since(tick))]
+        if not more:
+            return rows
+        return np.array(sorted({*rows.tolist(), *(row for found in more for row in found.tolist())}), dtype=np.int64)
 
     def states(self, overlay: Overlay, rows: IntColumn) -> list[list[int]] | None:
         """Return what tells costs of whole devices apart on rows that are alike to Kubernetes, a list a fact.
@@ -70,7 +72,7 @@ class FragmentScore:
         if overlay.columns.groups and overlay.columns.group[rows].any():
             return None
         self._count_gangs()
-        return [self._model[rows].tolist(), *(gang.around(rows).tolist() for gang in self._gangs)]
+        return [self._model[rows].tolist(), *(gang.spare(rows).tolist() for gang in self._gangs)]
 
     def costs(self, role: Role, fit: Fit, group: int, overlay: Overlay, rows: IntColumn) -> IntColumn:
         """Return the cost of one pod on each of `rows`; meaningless where it does not fit. Shape (rows,)."""

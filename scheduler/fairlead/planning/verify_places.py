@@ -49,28 +49,34 @@ def check_member(gang: Gang, role: Role, member: Member, world: World, places: P
     pool = world.pools.get(node.pool)
     if mode and (pool is None or mode not in pool.sharing):
         yield f"{gang.full_name}: {node.name} is in a pool that does not allow {mode}"
-    known = {gpu.device: (bit, gpu) for bit, gpu in enumerate(node.machine.gpus)}
+    bits, gpus = world.inventory.device_bits[row], node.machine.gpus
+    free, taken = int(world.free.free_mask[row]), places.devices.get(node.name, 0)
     for name in member.devices:
-        bit, gpu = known.get(name, (None, None))
-        if bit is None or gpu is None:
+        bit = bits.get(name)
+        if bit is None:
             yield f"{gang.full_name}: {node.name} has no device {name}"
             continue
-        yield from _check_kind(gang, role, node, gpu)
+        if not _suits(gpus[bit], role):
+            yield from _check_kind(gang, role, node, gpus[bit])
         if role.share is not None:
             yield from _check_share(gang, role, node, row, bit, world, places)
             continue
         if role.mig:
-            if places.devices.get(node.name, 0) >> bit & 1 or (node.name, bit) in places.shared:
+            if taken >> bit & 1 or (node.name, bit) in places.shared:
                 yield f"{gang.full_name}: {node.name}/{name} is given whole or in shares in this plan"
-            yield from check_instance(gang, role, member, node, gpu, world, places.instances)
+            yield from check_instance(gang, role, member, node, gpus[bit], world, places.instances)
             continue
-        taken = places.devices.get(node.name, 0)
-        if places.instances.on.get((node.name, name)):
+        if places.instances.on and places.instances.on.get((node.name, name)):
             yield f"{gang.full_name}: {node.name}/{name} is given in instances"
-        if not int(world.free.free_mask[row]) >> bit & 1 or taken >> bit & 1 or (node.name, bit) in places.shared:
+        if not free >> bit & 1 or taken >> bit & 1 or (places.shared and (node.name, bit) in places.shared):
             yield f"{gang.full_name}: {node.name}/{name} is not free"
-        places.devices[node.name] = taken | 1 << bit
+        taken = places.devices[node.name] = taken | 1 << bit
     yield from _check_amounts(gang, role, node, row, world, places)
+
+
+def _suits(gpu: Gpu, role: Role) -> bool:
+    """Whether a device is well, and plainly of the kind that was asked for: one of any model that is large enough."""
+    return gpu.healthy and not role.gpu_model and gpu.memory_bytes >= role.gpu_memory_bytes
 
 
 def _check_kind(gang: Gang, role: Role, node: Node, gpu: Gpu) -> Iterator[str]:
@@ -179,7 +185,7 @@ def check_wishes(gang: Gang, placement: Placement, world: World) -> Iterator[str
                 held[domain] = held.get(domain, 0) + 1
             if -1 in held or any(number % part.size for number in held.values()):
                 yield f"{gang.full_name}: slices of {part.size} in one {part.within} are cut: {sorted(held.values())}"
-    if not gang.mixed_models:
+    if not gang.mixed_models and len(placement.members) > 1:
         yield from _check_models(gang, placement, world)
 
 
@@ -203,8 +209,11 @@ def _check_models(gang: Gang, placement: Placement, world: World) -> Iterator[st
     models: dict[str, set[str]] = {}
     for member in placement.members:
         row = world.inventory.row.get(member.node)
-        gpus = () if row is None else world.inventory.nodes[row].machine.gpus
-        models.setdefault(member.role, set()).update(gpu.model for gpu in gpus if gpu.device in member.devices)
+        if row is not None:
+            bits, gpus = world.inventory.device_bits[row], world.inventory.nodes[row].machine.gpus
+            models.setdefault(member.role, set()).update(
+                gpus[bits[device]].model for device in member.devices if device in bits
+            )
     for role, found in models.items():
         if len(found) > 1 and sum(member.role == role for member in placement.members) > 1:
             yield f"{gang.full_name}: {role} has GPUs of several models: {', '.join(sorted(found))}"

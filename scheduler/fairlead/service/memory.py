@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import gc
 
-YOUNG, MIDDLE, OLD = 50_000, 20, 100
-"""Objects before a look at the young ones; such looks before one at the middle-aged; and of those before a full one."""
+YOUNG, MIDDLE, OLD = 10_000, 100, 100
+"""Objects before a look at the young ones; such looks before one at the middle-aged; and of those before a full one.
+
+A look at 10,000 young ones takes 4 ms of the slice that it comes in; at 50,000, five times as rarely, 20 ms.
+"""
 
 
 def calm_collector() -> None:

@@ -14,19 +14,21 @@ from fairlead.world.snapshot import World
 from fairlead.world.state import ClusterState
 from fairlead.world.views import GangView, NodeView, PoolView, QueueView
 
+_AWAITING_CYCLE, _SUSPENDED = refuse(Reason.AWAITING_CYCLE), refuse(Reason.SUSPENDED)
+
 
 def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView:
     """Return one gang's view; a waiting gang that was not looked at yet says so."""
     attempt, gang = record.current, record.gang
     refusal = record.refusal
     if refusal is None and record.phase is Phase.PENDING:
-        refusal = refuse(Reason.AWAITING_CYCLE)
+        refusal = _AWAITING_CYCLE
     if record.phase is Phase.SUSPENDED:
-        refusal = refuse(Reason.SUSPENDED)
+        refusal = _SUSPENDED
     running_gpu_ms = 0
-    if attempt is not None:
+    if attempt is not None and now_ms > attempt.since_ms:
         held_milli = sum(attempt.member(rank).gpu_milli for rank in attempt.holding)
-        running_gpu_ms = held_milli * max(0, now_ms - attempt.since_ms) // 1000
+        running_gpu_ms = held_milli * (now_ms - attempt.since_ms) // 1000
     return GangView(
         id=record.id,
         namespace=record.namespace,

@@ -152,7 +152,10 @@ class Lines:
             gang = picture.gang
             also = wanted(gang, self._counted)
             line = self._lines[request] = Line(example=gang, request=request, ask_key=ask_key(gang), also=also)
-        insort(line.ready, picture, key=by_age)
+        if not line.ready or by_age(line.ready[-1]) < by_age(picture):  # who came last mostly is the last
+            line.ready.append(picture)
+        else:
+            insort(line.ready, picture, key=by_age)
         self._line_of[record.id] = line
         self._dirty[id(line)] = line
         if record.line is not line:

@@ -81,8 +81,11 @@ class Inventory:
 
     def mask(self, row: int, devices: Sequence[str]) -> int:
         """Return the bits of `devices` on the node in `row`; a device that is no longer there has none."""
-        bits = self.device_bits[row]
-        return sum(1 << bits[name] for name in devices if name in bits)
+        bits, mask = self.device_bits[row], 0
+        for name in devices:
+            if name in bits:
+                mask |= 1 << bits[name]
+        return mask
 
     def nic_mask(self, row: int, names: Sequence[str]) -> int:
         """Return the bits of NICs, in the order of the machine's; one that is no longer there has none."""
@@ -244,14 +247,15 @@ class Columns:
         state = int(self.mig_state[row, bit])
         return state > 0 or (state == 0 and (int(self.free_mask[row]) | int(self.mig.parts_only[row])) >> bit & 1 == 1)
 
-    def reset_row(self, row: int, full: Columns) -> None:
-        """Make a row what it is in `full`, with nothing on it."""
+    def reset_rows(self, rows: list[int], full: Columns) -> None:
+        """Make rows what they are in `full`, with nothing on them."""
         for mine, theirs in zip(self.arrays(), full.arrays(), strict=True):
-            mine[row] = theirs[row]
-        self.cpus.pop(row, None)
-        self.nics.pop(row, None)
-        for bit in range(self.group.shape[1]) if self.residents else ():
-            self.residents.pop((row, bit), None)
+            mine[rows] = theirs[rows]
+        for row in rows:
+            self.cpus.pop(row, None)
+            self.nics.pop(row, None)
+            for bit in range(self.group.shape[1]) if self.residents else ():
+                self.residents.pop((row, bit), None)
 
 
 def _together(tenants: Sequence[int]) -> int:

@@ -19,8 +19,8 @@ from fairlead.world.attempts import AttemptIndex, Attempts
 from fairlead.world.backlog import Backlog, Lines
 from fairlead.world.capacity import above_nodes, free_of
 from fairlead.world.demand import Mix
-from fairlead.world.fleet import Columns, IntColumn, Inventory
-from fairlead.world.gangs import Hold
+from fairlead.world.fleet import WHOLE, Columns, IntColumn, Inventory
+from fairlead.world.gangs import Hold, HoldKey
 from fairlead.world.in_force import ForceKeeper, InForce
 from fairlead.world.inventory import build_inventory, free_columns, patch_inventory
 from fairlead.world.job_counts import JobCounts, JobsHeld
@@ -108,6 +108,9 @@ class World:
             return above
         held = sum(self.running.used.get(resource, {}).values())
         return held + free_of(resource, self.free, self.part_free_milli, self.inventory)
+
+
+_NOTHING: Mapping[HoldKey, Hold] = {}
 
 
 class Photographer:
@@ -222,10 +225,9 @@ class Photographer:
             self._inventory = inventory
             state.changed_nodes = set()
         assert self._rows is not None, inventory
-        for name in sorted(state.dirty_nodes):
-            row = inventory.row.get(name)
-            if row is not None:
-                self._rows.count(inventory, row, state, self._picture)
+        dirty = sorted(inventory.row[name] for name in state.dirty_nodes if name in inventory.row)
+        if dirty:
+            self._rows.count(inventory, dirty, state, self._picture)
         state.dirty_nodes = set()
         return inventory, self._rows
 
@@ -269,30 +271,38 @@ class _Rows:
                 column[row] = self.above.get(name, dict(amount.extended).get(name, 0))
         self.offered, self._frozen, self._last = offered.freeze(), None, None
 
-    def count(self, inventory: Inventory, row: int, state: ClusterState, picture: int) -> None:
-        """Count one row anew from everything that is on it."""
-        name, self._frozen = inventory.nodes[row].name, None
-        self.free.reset_row(row, self.offered)
-        holds = state.holds_on.get(name, {}).values()
+    def count(self, inventory: Inventory, rows: list[int], state: ClusterState, picture: int) -> None:
+        """Count some rows anew from everything that is on them."""
+        self._frozen = None
+        self.free.reset_rows(rows, self.offered)
+        self.changed_in[rows] = picture
+        for row, grids in zip(rows, inventory.mig.grid_of[rows].tolist(), strict=True):
+            if self._count_holds(inventory, row, state) or max(grids, default=-1) >= 0 or row in self._in_parts:
+                self._last = None  # else the columns over devices are as they were
+                self._in_parts.add(row)
+
+    def _count_holds(self, inventory: Inventory, row: int, state: ClusterState) -> bool:
+        """Lay all that is there on an empty row; returns whether devices are held in parts, or may be."""
+        name = inventory.nodes[row].name
         ports: set[tuple[str, str, int]] = set()
-        for hold in holds:
-            self.free.take_use(row, hold.use, inventory)
-            ports.update(hold.use.shape.host_ports)
+        parts: list[Hold] = []
+        for hold in state.holds_on.get(name, _NOTHING).values():
+            use = hold.use
+            self.free.take_use(row, use, inventory)
+            if use.shape.host_ports:
+                ports.update(use.shape.host_ports)
+            if use.gpu_milli < WHOLE * len(use.devices):
+                parts.append(hold)
         used = state.used.get(name)
         if used is not None:
             self.free.take(row, used.taken)
             ports.update(used.host_ports)
         self._count_foreign(inventory, row, state.foreign.get(name, ()))
-        in_parts = any(hold.use.gpu_milli < 1000 * len(hold.use.devices) for hold in holds) or name in state.foreign
-        in_parts = in_parts or bool((inventory.mig.grid_of[row] >= 0).any())
-        if in_parts or row in self._in_parts:  # else the columns over devices are as they were
-            self._last = None
-            self._in_parts.add(row)
-        self.part_free_milli[row] = _left_of_parts(list(holds)) + _left_of_instances(inventory, row, self.free)
-        self.changed_in[row] = picture
+        self.part_free_milli[row] = _left_of_parts(parts) + _left_of_instances(inventory, row, self.free)
         self.ports.pop(row, None)
         if ports:
             self.ports[row] = frozenset(ports)
+        return bool(parts) or name in state.foreign
 
     def _count_foreign(self, inventory: Inventory, row: int, devices: Sequence[str]) -> None:
         """Take what others hold: whole GPUs, and of MIG devices just the instance."""
@@ -314,13 +324,13 @@ def amounts_above(pools: Mapping[str, Pool]) -> dict[str, int]:
 
 
 def _left_of_parts(holds: list[Hold]) -> int:
-    """Return what is left, in thousandths, of the devices that are held in part."""
+    """Return what is left, in thousandths, of the devices that are held in part, as these holds are."""
     taken: dict[str, int] = {}
     for hold in holds:
-        if not hold.use.mig and hold.use.gpu_milli < 1000 * len(hold.use.devices):
+        if not hold.use.mig:
             for device in hold.use.devices:
                 taken[device] = taken.get(device, 0) + hold.use.gpu_milli
-    return sum(max(0, 1000 - milli) for milli in taken.values())
+    return sum(max(0, WHOLE - milli) for milli in taken.values())
 
 
 def _left_of_instances(inventory: Inventory, row: int, free: Columns) -> int:
