@@ -28,9 +28,11 @@ class PodClass:
 
     room   shape (nodes,): pods that fit on top of what is there
     cost   shape (nodes,): the score of one more pod, lower is better; NEVER where there is no room
-    sums   level name -> shape (domains,): room summed over each domain; `total` over all, `most` on one node
+    sums   level name -> shape (domains + 1,): room summed over each domain, the last is of nodes in none; `total` is
+           over all, `most` on one node
     model  the one GPU model that is allowed, "" for any that the role accepts
     wants  whether its pods get devices: then only nodes with acceptable ones are ever looked at
+    above  whether amounts above the nodes count, so that every change may be one of all nodes
     wider  the class without `model`, where its columns are right for every node that has a device of the model
     known  state of a node -> (room, cost): nodes that are alike need not be looked at twice
     """
@@ -42,6 +44,7 @@ class PodClass:
     room: IntColumn
     cost: IntColumn
     wants: bool
+    above: bool
     wider: PodClass | None = None
     total: int = 0
     tick: int = -1
@@ -68,9 +71,10 @@ class PodClass:
     def put(self, rows: IntColumn, room: IntColumn, cost: IntColumn) -> IntColumn:
         """Set the columns of some rows; returns by how much their room grew."""
         change = room - self.room[rows]
-        self.room[rows], self.cost[rows] = room, cost
-        self._most = self._least = None
-        self.total += int(change.sum())
+        self.cost[rows], self._least = cost, None
+        if change.any():
+            self.room[rows], self._most = room, None
+            self.total += int(change.sum())
         return change
 
 
@@ -106,11 +110,9 @@ class ClassColumns:
         """Return the room of a class summed over the domains of a level. Shape (domains,). Not to be modified."""
         known = kind.sums.get(level.name)
         if known is None:
-            inside = level.domain_of >= 0
-            known = np.zeros(len(level.names), dtype=np.int64)
-            np.add.at(known, level.domain_of[inside], kind.room[inside])
-            kind.sums[level.name] = known
-        return known
+            known = kind.sums[level.name] = np.zeros(len(level.names) + 1, dtype=np.int64)
+            np.add.at(known, level.domain_of, kind.room)
+        return known[:-1]
 
     def _new(self, gang: Gang, role: Role, group: str, model: str) -> PodClass:
         nodes = len(self.overlay.inventory.nodes)
@@ -126,6 +128,7 @@ class ClassColumns:
             room=np.zeros(nodes, dtype=np.int64),
             cost=np.full(nodes, NEVER, dtype=np.int64),
             wants=takes_devices(role),
+            above=not self.feasibility.budgets.keys().isdisjoint(name for name, _ in role.pod.requests.extended),
             wider=wider,
         )
 
@@ -147,10 +150,10 @@ class ClassColumns:
         else:
             change = kind.put(rows, *self._looked_up(kind, rows))
         if kind.sums and change.any():
+            moved = np.flatnonzero(change)
+            rows, change = rows[moved], change[moved]
             for name, sums in kind.sums.items():
-                domains = overlay.inventory.levels[name].domain_of[rows]
-                inside = domains >= 0
-                np.add.at(sums, domains[inside], change[inside])
+                np.add.at(sums, overlay.inventory.levels[name].domain_of[rows], change)
 
     def _stale(self, kind: PodClass) -> IntColumn:
         """Return the rows that a class must look at again."""
@@ -158,8 +161,7 @@ class ClassColumns:
             kind.known.clear()
         if kind.tick < 0 or kind.score_version != self.score.version:
             return np.arange(len(kind.room))
-        above = not self.feasibility.budgets.keys().isdisjoint(name for name, _ in kind.role.pod.requests.extended)
-        return np.arange(len(kind.room)) if above else self._changed_since(kind.tick)
+        return np.arange(len(kind.room)) if kind.above else self._changed_since(kind.tick)
 
     def _looked_up(self, kind: PodClass, rows: IntColumn) -> tuple[IntColumn, IntColumn]:
         """Return room and cost of rows; of a few, what is known of nodes in the same state. Shape (rows,) each."""

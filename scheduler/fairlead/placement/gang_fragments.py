@@ -22,8 +22,8 @@ class GangSlots:
     weight       of the kind in the mix, in 10^-6
     suits        shape (nodes,): 1 where the node's model is accepted, else 0
     slots        shape (nodes,): members that each node has room for
-    domain_slots shape (domains,): the same summed over domains of `level`
-    changed      shape (domains,): the tick at which `spare` was seen to be another; `latest` is the last of them
+    domain_slots shape (domains + 1,): the same summed over domains of `level`; the last is of nodes in none
+    changed      shape (domains + 1,): the tick at which `spare` was seen to be another; `latest` is the last of them
     """
 
     kind: Kind
@@ -39,7 +39,7 @@ class GangSlots:
     def of(cls, kind: Kind, weight: int, level: Level, model: IntColumn, models: tuple[str, ...]) -> GangSlots:
         """Return a kind with nothing counted yet; `model` has the number of each node's model in `models`."""
         suits = np.array([*(int(is_of(kind.models, name)) for name in models), int(not kind.models)], dtype=np.int64)
-        slots, held, changed = (np.zeros(size, dtype=np.int64) for size in (len(model), *2 * (len(level.names),)))
+        slots, held, changed = (np.zeros(size, dtype=np.int64) for size in (len(model), *2 * (len(level.names) + 1,)))
         return cls(kind, weight, level, suits[model], slots, held, changed)
 
     def count(self, rows: IntColumn, idle: IntColumn, cpu_milli: IntColumn, tick: int) -> None:
@@ -49,22 +49,20 @@ class GangSlots:
         if not change.any():
             return
         self.slots[rows] = slots
-        domains = self.level.domain_of[rows]
-        other = (domains >= 0) & (change != 0)
-        domains = domains[other]
+        moved = np.flatnonzero(change)
+        domains = self.level.domain_of[rows[moved]]
         before = self.domain_slots[domains]
-        np.add.at(self.domain_slots, domains, change[other])
+        np.add.at(self.domain_slots, domains, change[moved])
         matters = (self.domain_slots[domains] - before) % self.kind.replicas != 0  # costs go by what whole gangs leave
         if matters.any():
             self.changed[domains[matters]] = self.latest = tick
 
     def changed_since(self, tick: int) -> IntColumn:
-        """Return the nodes of domains where `spare` was seen to change after a tick."""
-        if self.latest <= tick:
-            return np.zeros(0, dtype=np.int64)
+        """Return the nodes that have a part in domains where `spare` was seen to change after a tick."""
         level = self.level
-        domains = np.flatnonzero(self.changed > tick).tolist()
-        return np.concatenate([level.order[level.starts[at] : level.starts[at + 1]] for at in domains])
+        domains = np.flatnonzero(self.changed[:-1] > tick).tolist() if self.latest > tick else []
+        rows = np.concatenate([level.order[:0], *(level.order[level.starts[d] : level.starts[d + 1]] for d in domains)])
+        return rows[self.slots[rows] > 0]
 
     def spare(self, rows: IntColumn) -> IntColumn:
         """Return how many members the domain of each row holds beyond whole gangs; 0 where the row has no part in it.

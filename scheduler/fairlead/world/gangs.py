@@ -100,7 +100,7 @@ class GangRecord:
     lost_gpu_ms: int = 0
     false_claims: int = 0
     false_claim: str = ""
-    history: list[str] = field(default_factory=list[str])
+    history: list[tuple[Phase, Step]] = field(default_factory=list[tuple[Phase, Step]])
 
     @property
     def refusal(self) -> Refusal | None:
@@ -114,17 +114,22 @@ class GangRecord:
     def refusal(self, refusal: Refusal | None) -> None:
         self.own_refusal, self.line = refusal, None
 
+    def __str__(self) -> str:
+        """Name the gang, with its last changes of phase."""
+        return f"{self.namespace}/{self.name} {[f'{phase}-{step.name}->' for phase, step in self.history]}"
+
     def leave_line(self) -> None:
         """Stand in no line any more, with what was said there."""
-        self.own_refusal, self.line = self.refusal, None
+        if self.line is not None:
+            self.own_refusal, self.line = self.refusal, None
 
     def step(self, step: Step) -> None:
         """Move to the next phase and remember how."""
         self.leave_line()
         before = self.phase
-        self.phase = next_phase(before, step, f"{self.namespace}/{self.name} {self.history}")
+        self.phase = next_phase(before, step, self)
         if self.phase is not before:
-            self.history = [*self.history[-9:], f"{before}-{step.name}->{self.phase}"]
+            self.history = [*self.history[-9:], (before, step)]
 
     def carry_on(self, attempt: Attempt, until_ms: int) -> str:
         """Take a refused stop back; the attempt is not asked again before `until_ms`. Returns who was to gain by it."""

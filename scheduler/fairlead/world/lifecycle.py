@@ -31,6 +31,8 @@ class Step(Enum):
     CARRY_ON = auto()  # the stop was refused
     RECOVER = auto()  # found at start in the cluster: bound, or being bound
 
+    __hash__ = object.__hash__  # there is one of each; Enum's own asks Python for the hash of the name every time
+
 
 _P = Phase
 NEXT: dict[tuple[Phase, Step], Phase] = {
@@ -73,8 +75,8 @@ HOLDING = frozenset({_P.PLACING, _P.STARTING, _P.RUNNING, _P.STOPPING})
 FINAL = frozenset({_P.SUCCEEDED, _P.FAILED})
 
 
-def next_phase(phase: Phase, step: Step, who: str) -> Phase:
-    """Return the phase after `step`; asserts that the table has it."""
+def next_phase(phase: Phase, step: Step, who: object) -> Phase:
+    """Return the phase after `step`; asserts that the table has it, in the words of `who`."""
     after = NEXT.get((phase, step))
     assert after is not None, f"{who}: {step.name} is no step from {phase}"
     return after
