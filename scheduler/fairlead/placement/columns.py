@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fairlead.model.gang import Gang, Role
-from fairlead.placement.amounts import fixed_columns
+from fairlead.placement.amounts import fixed_asked, fixed_columns
 from fairlead.placement.feasible import Feasibility, Fit, slots_on
 from fairlead.placement.parts import nics_room
 from fairlead.placement.score import NEVER, Score
@@ -32,6 +32,7 @@ class PodClass:
            over all, `most` on one node
     model  the one GPU model that is allowed, "" for any that the role accepts
     wants  whether its pods get devices: then only nodes with acceptable ones are ever looked at
+    asked  what a pod takes of `FIXED`
     above  whether amounts above the nodes count, so that every change may be one of all nodes
     wider  the class without `model`, where its columns are right for every node that has a device of the model
     known  state of a node -> (room, cost): nodes that are alike need not be looked at twice
@@ -44,6 +45,7 @@ class PodClass:
     room: IntColumn
     cost: IntColumn
     wants: bool
+    asked: tuple[int, int, int, int]
     above: bool
     wider: PodClass | None = None
     total: int = 0
@@ -128,6 +130,7 @@ class ClassColumns:
             room=np.zeros(nodes, dtype=np.int64),
             cost=np.full(nodes, NEVER, dtype=np.int64),
             wants=takes_devices(role),
+            asked=fixed_asked(role.pod),
             above=not self.feasibility.budgets.keys().isdisjoint(name for name, _ in role.pod.requests.extended),
             wider=wider,
         )
@@ -170,9 +173,8 @@ class ClassColumns:
         if beside is None:
             return self._computed(kind, rows)
         columns = overlay.columns
-        seen = (
-            kind.fit.allowed, kind.fit.devices, overlay.inventory.table_of, columns.free_mask, *fixed_columns(columns),
-        )  # fmt: skip
+        seen = [kind.fit.allowed, kind.fit.devices, overlay.inventory.table_of, columns.free_mask]
+        seen += [column for column, asked in zip(fixed_columns(columns), kind.asked, strict=True) if asked]
         states = list(zip(*(column[rows].tolist() for column in seen), *beside, strict=True))
         known = kind.known
         missing = [at for at, state in enumerate(states) if state not in known]

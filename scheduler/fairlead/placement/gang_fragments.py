@@ -61,7 +61,8 @@ class GangSlots:
         """Return the nodes that have a part in domains where `spare` was seen to change after a tick."""
         level = self.level
         domains = np.flatnonzero(self.changed[:-1] > tick).tolist() if self.latest > tick else []
-        rows = np.concatenate([level.order[:0], *(level.order[level.starts[d] : level.starts[d + 1]] for d in domains)])
+        runs = [level.order[level.starts[at] : level.starts[at + 1]] for at in domains]
+        rows: IntColumn = np.concatenate([level.order[:0], *runs])
         return rows[self.slots[rows] > 0]
 
     def spare(self, rows: IntColumn) -> IntColumn:

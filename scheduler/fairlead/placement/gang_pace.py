@@ -93,6 +93,10 @@ class GangPaces:
             found["island"] = 1 if joined else len({linked[at] for at in range(len(linked)) if mask >> at & 1})
         return tuple(sorted(found.items()))
 
+    def pace_alone(self, row: int, mask: int) -> int:
+        """Return what `of` says of the pace of one pod with the devices of `mask`, bytes/s; 0 of fewer than two."""
+        return self.table(row).reach(mask).inside if mask & mask - 1 else 0
+
     def of(self, seats: Sequence[tuple[int, int]], *, levels: bool = True) -> GangPace:
         """Return pace and span of a gang's seats (row, device mask); those without devices do not count.
 

@@ -51,7 +51,6 @@ class FragmentScore:
             if kind.within in levels and kind.gpu_milli == WHOLE
         ]
         self._gangs_tick = -1
-        self._idle = np.zeros(len(self._model), dtype=np.int64)  # devices, of use where gangs are asked for
 
     def beside(self, rows: IntColumn, tick: int) -> IntColumn:
         """Return `rows`, which changed since a tick, and those whose domains have other room for gangs now.
@@ -103,8 +102,9 @@ class FragmentScore:
     def _from_gangs(self, role: Role, rows: IntColumn, devices: int) -> IntColumn:
         """Return what one pod takes from gangs when it takes so many idle devices. Shape (rows,)."""
         self._count_gangs()
-        idle = self._idle[rows] - devices
-        cpu = self._overlay.columns.cpu_milli[rows] - role.pod.requests.cpu_milli
+        columns = self._overlay.columns
+        idle = np.bitwise_count(columns.free_mask[rows]).astype(np.int64) - devices
+        cpu = columns.cpu_milli[rows] - role.pod.requests.cpu_milli
         total = np.zeros(len(rows), dtype=np.int64)
         for gang in self._gangs:
             total += gang.cost(rows, idle, cpu)
@@ -117,9 +117,9 @@ class FragmentScore:
             return
         stale = np.arange(len(self._model)) if self._gangs_tick < 0 else self._touched_since(self._gangs_tick)
         columns = self._overlay.columns
-        self._idle[stale] = np.bitwise_count(columns.free_mask[stale])
+        idle, cpu = np.bitwise_count(columns.free_mask[stale]), np.maximum(columns.cpu_milli[stale], 0)
         for gang in self._gangs:
-            gang.count(stale, self._idle[stale], np.maximum(columns.cpu_milli[stale], 0), tick)
+            gang.count(stale, idle, cpu, tick)
         self._gangs_tick = tick
 
     def rows(self, rows: IntColumn) -> NodeRows:

@@ -130,18 +130,28 @@ def placement_of(
                     nics=nic_ids(inventory.nodes[row].machine, kit.nics) if kit.nics else (),
                 )
             )
-    whole = [(seat.row, seat.mask) for seat in seats if seat.mask and not seat.milli]
-    alone = len(whole) == 1 and whole[0][1].bit_count() == 1
+    pace, span = _pace_and_span(seats, members, inventory, paces)
     return Placement(
         members=tuple(members),
         level=level.name,
         domain="" if level.name == "cluster" else level.names[domain],
-        pace_bytes_per_s=paces.of(whole, levels=False).bytes_per_s if whole and not alone else 0,
-        span=paces.span_alone(seats[0].row, seats[0].mask)
-        if len(seats) == 1
-        else span_of(inventory, members, lambda row: paces.table(row).shape.linked),
+        pace_bytes_per_s=pace,
+        span=span,
         penalties=_penalties(seats, inventory, paces),
     )
+
+
+def _pace_and_span(
+    seats: Sequence[Seat], members: Sequence[Member], inventory: Inventory, paces: GangPaces
+) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Return the pace of all whole devices together, bytes/s, and how many domains of each level there are."""
+    if len(seats) == 1:
+        (seat,) = seats
+        return 0 if seat.milli else paces.pace_alone(seat.row, seat.mask), paces.span_alone(seat.row, seat.mask)
+    whole = [(seat.row, seat.mask) for seat in seats if seat.mask and not seat.milli]
+    alone = len(whole) == 1 and not whole[0][1] & whole[0][1] - 1
+    pace = paces.of(whole, levels=False).bytes_per_s if whole and not alone else 0
+    return pace, span_of(inventory, members, lambda row: paces.table(row).shape.linked)
 
 
 def _ranked(seats: list[Seat], inventory: Inventory, paces: GangPaces) -> Iterable[Seat]:

@@ -137,7 +137,7 @@ class Tree:
         starts = np.arange(len(self._rows))
         for at in range(len(chain.levels) - 1, -1, -1):
             level = chain.levels[at]
-            if at < len(chain.levels) - 1:
+            if at < len(chain.levels) - 1 and len(starts) != 1:  # one domain is in one of each wider level
                 column = chain.domain_of[at][self._rows]
                 edge = np.flatnonzero(np.concatenate(([True], column[1:] != column[:-1]))) if len(column) else column
                 child = np.searchsorted(starts, edge)
@@ -204,7 +204,7 @@ class Tree:
     def _domains(self, spots: list[tuple[int, int]]) -> list[int]:
         """Count the domains of every level that hold some of `spots`."""
         rows = np.array([row for row, _ in spots], dtype=np.int64)
-        return [len(np.unique(column[rows])) for column in self._chain.domain_of]
+        return [len(set(column[rows].tolist())) for column in self._chain.domain_of]
 
     def _down(
         self, at: int, run: tuple[int, int], count: int, even_at: frozenset[str], found: list[tuple[int, int]]
@@ -217,7 +217,9 @@ class Tree:
         end = int(starts[last]) if last < len(starts) else len(self._rows)
         alone = end - int(starts[first]) == last - first  # each child is one node, whatever its level is called
         cost = self._cost[starts[first:last]] if alone else None
-        if name == self._wish.spread:
+        if last - first == 1:
+            parts = [(0, count)]
+        elif name == self._wish.spread:
             parts = even(mine, count, self._unit(at), cost, over_all=True)
         elif name in even_at or (alone and "node" in even_at):
             parts = even(mine, count, self._unit(at), cost, over_all=False)

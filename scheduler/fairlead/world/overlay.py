@@ -116,6 +116,8 @@ class Overlay:
         recent = self._log[max(0, tick - self._log_from) :]
         if tick < self._log_from or len(recent) > _RECENT:
             return np.flatnonzero(self.touched > tick)
+        if len(recent) == 1 and isinstance(recent[0], int):
+            return np.array(recent, dtype=np.int64)
         rows: set[int] = set()
         for entry in recent:
             if isinstance(entry, np.ndarray):
