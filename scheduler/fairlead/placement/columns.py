@@ -63,6 +63,10 @@ class PodClass:
             self._most = int(self.room.max())
         return self._most
 
+    def holds(self, count: int) -> bool:
+        """Whether some node has room for so many."""
+        return (self.wider is None or self.wider.most >= count) and self.most >= count
+
     @property
     def least(self) -> int:
         """The lowest cost there is, NEVER where no node has room."""

@@ -20,7 +20,7 @@ from fairlead.placement.exact import seat_exactly
 from fairlead.placement.gang_pace import GangPaces
 from fairlead.placement.score import PACE_SHIFT
 from fairlead.placement.seats import Seat, placement_of, take_seats
-from fairlead.placement.tree import Chain, Chains, Tree, Wish
+from fairlead.placement.tree import Chain, Chains, Tree, Wish, within_caps
 from fairlead.placement.wishes import (
     alternatives,
     keeps_wishes,
@@ -143,7 +143,7 @@ class Search:
         for at, model in enumerate(self._models):
             kinds = [(self._kind_at(position, model), count) for position, count in enumerate(counts) if count]
             if all(kind.total >= count for kind, count in kinds):
-                found.append((at, all(kind.most >= count for kind, count in kinds)))
+                found.append((at, all(kind.holds(count) for kind, count in kinds)))
         return found
 
     def _candidates(self, level: Level, counts: Sequence[int], model: str) -> list[tuple[int, int, int]]:
@@ -318,21 +318,10 @@ class Search:
         if spots is None and wish.whole and part.own is not None and not part.own.required:
             split = replace(wish, whole="", balanced="" if wish.spread else part.own.within)
             spots = Tree(self._chain, rows, kind.room, kind.cost, split).place(part.count)
-        if spots is not None and not self._within_caps(spots, wish):
+        if spots is not None and not within_caps(spots, wish.caps, self._inventory):
             self._unsure = True
             return None
         return spots
-
-    def _within_caps(self, spots: Sequence[tuple[int, int]], wish: Wish) -> bool:
-        """Whether amounts that live above the nodes allow these places; a level across the chain's did not cap them."""
-        placed = np.array(spots, dtype=np.int64).reshape(-1, 2)
-        for name, caps in wish.caps.items():
-            domains = self._inventory.levels[name].domain_of[placed[:, 0]]
-            held = np.zeros(len(caps), dtype=np.int64)
-            np.add.at(held, domains[domains >= 0], placed[domains >= 0, 1])
-            if (held > caps).any():
-                return False
-        return True
 
     def _wish(self, role: Role, own: TopologyRequest | None) -> Wish:
         """Return a role's wish below a base domain; without `own` only what is required counts."""

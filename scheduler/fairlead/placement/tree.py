@@ -9,7 +9,7 @@ does not fit into one child is shared out evenly over as few of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -247,6 +247,18 @@ class Tree:
         begin = int(np.searchsorted(below, starts[run[0]]))
         end = int(np.searchsorted(below, starts[run[1]])) if run[1] < len(starts) else len(below)
         return self._spread_at, (begin, end)
+
+
+def within_caps(spots: Sequence[tuple[int, int]], caps: Mapping[str, IntColumn], inventory: Inventory) -> bool:
+    """Whether amounts that live above the nodes allow (row, pods); a level across a chain's did not cap them there."""
+    placed = np.array(spots, dtype=np.int64).reshape(-1, 2)
+    for name, left in caps.items():
+        domains = inventory.levels[name].domain_of[placed[:, 0]]
+        held = np.zeros(len(left), dtype=np.int64)
+        np.add.at(held, domains[domains >= 0], placed[domains >= 0, 1])
+        if (held > left).any():
+            return False
+    return True
 
 
 def few(caps: IntColumn, count: int, cost: IntColumn | None) -> list[tuple[int, int]]:

@@ -247,14 +247,19 @@ class Columns:
         state = int(self.mig_state[row, bit])
         return state > 0 or (state == 0 and (int(self.free_mask[row]) | int(self.mig.parts_only[row])) >> bit & 1 == 1)
 
-    def reset_rows(self, rows: list[int], full: Columns) -> None:
-        """Make rows what they are in `full`, with nothing on them."""
-        for mine, theirs in zip(self.arrays(), full.arrays(), strict=True):
-            mine[rows] = theirs[rows]
+    def reset_rows(self, rows: list[int], in_parts: list[int], full: Columns) -> None:
+        """Make rows what they are in `full`, with nothing on them; only those `in_parts` have parts of devices."""
+        for name in ROW_COLUMNS:
+            getattr(self, name)[rows] = getattr(full, name)[rows]
+        for name, column in self.extended.items():
+            column[rows] = full.extended[name][rows]
+        for name in DEVICE_COLUMNS if in_parts else ():
+            getattr(self, name)[in_parts] = getattr(full, name)[in_parts]
         for row in rows:
             self.cpus.pop(row, None)
             self.nics.pop(row, None)
-            for bit in range(self.group.shape[1]) if self.residents else ():
+        for row in in_parts:
+            for bit in range(self.group.shape[1]):
                 self.residents.pop((row, bit), None)
 
 

@@ -96,8 +96,8 @@ class World:
     def capacity_milli(self) -> int:
         """Thousandths of GPUs that queues hold or could hold: free ones on usable nodes, and all that is charged."""
         usable = self.inventory.usable
-        whole = int(np.bitwise_count(self.free.free_mask[usable]).sum())
-        parts = int(self.part_free_milli[usable].sum())
+        whole = int(np.bitwise_count(np.where(usable, self.free.free_mask, 0)).sum())
+        parts = int(np.where(usable, self.part_free_milli, 0).sum())
         return 1000 * whole + parts + sum(self.queue_gpu_milli.values())
 
     def capacity_of(self, resource: str) -> int:
@@ -274,7 +274,7 @@ class _Rows:
     def count(self, inventory: Inventory, rows: list[int], state: ClusterState, picture: int) -> None:
         """Count some rows anew from everything that is on them."""
         self._frozen = None
-        self.free.reset_rows(rows, self.offered)
+        self.free.reset_rows(rows, [row for row in rows if row in self._in_parts], self.offered)
         self.changed_in[rows] = picture
         for row, grids in zip(rows, inventory.mig.grid_of[rows].tolist(), strict=True):
             if self._count_holds(inventory, row, state) or max(grids, default=-1) >= 0 or row in self._in_parts:
