@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import queue_words
 import quota_words
-from gang_words import checkpoint_of, terms_of, topology_of
+from gang_words import checkpoint_of, retries_of, terms_of, topology_of
 from mig_grids import A100_80, cut_gpus
 from pool_texts import pool, words
 
@@ -142,7 +142,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
     restarts=, success=any, counts=role, user=, groups=a,b; fixed (not preemptible), mixed (models), strict (isolation),
     suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself), pause=30s, size=100
-    (GiB), every=, restart=, grace= (1m unless said), reshards. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths)
+    (GiB), every=, restart=, grace= (1m unless said), reshards; retry=member:1,start:0,hung:2,node:3, backoff=,
+    backoffmax=, heartbeat=. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths)
     with mode= and sharemem=; then 3x0 is three of them.
 
     What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
@@ -177,6 +178,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         groups=tuple(g for g in named.get("groups", "").split(",") if g),
         checkpoint=checkpoint_of(named, "reshards" in plain),
         grace_ms=duration_ms(named.get("grace", "1m")) if "saves" in named else 0,
+        retries=retries_of(named),
+        heartbeat_ms=duration_ms(named["heartbeat"]) if "heartbeat" in named else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fairlead.model.gang import Checkpoint, Requirement, Slices, TopologyRequest
+from fairlead.model.retries import Retries
 from fairlead.units import duration_ms
 
 GIB = 1 << 30
@@ -21,6 +22,18 @@ def checkpoint_of(named: dict[str, str], reshards: bool) -> Checkpoint | None:
         restart_ms=duration_ms(named["restart"]) if "restart" in named else 60_000,
         path="s3://models/run",
         reshards=reshards,
+    )
+
+
+def retries_of(named: dict[str, str]) -> Retries:
+    most = {name: int(n) for name, n in (part.split(":") for part in named.get("retry", "").split(",") if part)}
+    return Retries(
+        member_failed=most.get("member"),
+        start_deadline=most.get("start"),
+        hung=most.get("hung"),
+        node_lost=most.get("node"),
+        backoff_ms=duration_ms(named["backoff"]) if "backoff" in named else 0,
+        backoff_max_ms=duration_ms(named["backoffmax"]) if "backoffmax" in named else 0,
     )
 
 

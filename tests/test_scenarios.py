@@ -11,6 +11,7 @@ Steps are facts or expectations:
     policy / policy-gone                                           a fairness policy
     bind / run / conflict / ends / fails / releases                what the cluster answers
     commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
+    beats: a           its heartbeat moves
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
     places: [a, b]     exactly these gangs are placed, and nothing else happens
@@ -320,6 +321,9 @@ DO = {
         )
     ),
     "commits": commits,
+    "beats": lambda stage, name, more: stage.take(
+        ev.LifeSign(gang=GangId(name), attempt=stage.attempt(name).number, at_ms=stage.now_ms)
+    ),
     "answers": answers,
     "wait": wait,
 }

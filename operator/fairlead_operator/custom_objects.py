@@ -28,6 +28,7 @@ from fairlead_operator.objects import (
     Resource,
 )
 from fairlead_operator.pool_objects import PoolSpec as PoolSpec
+from fairlead_operator.saving_spec import CheckpointSpec, HeartbeatSpec, RetryPolicy
 from fairlead_operator.topology_objects import NodeTopology as NodeTopology
 
 API = "/apis/fairlead.dev/v1alpha1"
@@ -122,12 +123,14 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     success_policy: SuccessPolicy = SuccessPolicy()
     failure_policy: FailurePolicy = FailurePolicy()
     preemption: PreemptionSpec = PreemptionSpec()
-    checkpoint: Any = None
+    checkpoint: CheckpointSpec | None = None
+    retry_policy: RetryPolicy = RetryPolicy()
+    heartbeat: HeartbeatSpec | None = None
     depends_on: Any = None
     deadline: Any = None
     isolation: str = "shared"
     mixed_models: bool = False
-    ttl: Any = None
+    ttl: str = ""
 
 
 class GangJob(Record, frozen=True, kw_only=True):

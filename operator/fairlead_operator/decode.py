@@ -40,6 +40,7 @@ from fairlead_operator.custom_objects import (
     TopologySpec,
 )
 from fairlead_operator.decode_queues import queue_caps, tenant_kind
+from fairlead_operator.decode_saving import bad_saving, saving_of
 from fairlead_operator.objects import LabelSelector, PriorityClass, time_ms
 from fairlead_operator.pod_shape import Problem
 
@@ -103,6 +104,7 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         success_roles=tuple(spec.success_policy.roles),
         mixed_models=spec.mixed_models,
         isolation=Isolation(spec.isolation),
+        **saving_of(spec),
         user=job.metadata.annotations.get(USER_ANNOTATION, ""),
         groups=groups_of(job.metadata.annotations.get(GROUPS_ANNOTATION, "")),
     )
@@ -154,10 +156,8 @@ def template_refusal(role: str, problems: Iterable[Problem]) -> Refusal | None:
 def _unsupported_fields(spec: GangJobSpec) -> Iterator[Problem]:
     """Fields that later versions fill, and what mode dra, the only one there is, cannot carry."""
     for name, value, mend in (
-        ("checkpoint", spec.checkpoint, "remove it and let the program save and resume by itself"),
         ("dependsOn", spec.depends_on, "remove it and submit the next GangJob when this one has succeeded"),
         ("deadline", spec.deadline, "remove it, or bound the run with spec.duration"),
-        ("ttl", spec.ttl, "remove it and delete the finished GangJob yourself"),
     ):
         if value is not None:
             yield f"spec.{name}", mend
@@ -197,6 +197,7 @@ def _bad_values(spec: GangJobSpec) -> Iterator[tuple[str, str, str]]:
         yield from _unknown(f"spec.{name}", value, allowed)
     for name, text in (("duration", spec.duration), ("startDeadline", spec.start_deadline)):
         yield from _bad_duration(f"spec.{name}", text, optional=name == "duration")
+    yield from bad_saving(spec)
 
 
 def _bad_role(role: RoleSpec) -> Iterator[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from fairlead.timezones import window_of
 from fairlead.units import duration_ms
 from fairlead_operator.custom_objects import PoolObject
 from fairlead_operator.decode import service_classes
+from fairlead_operator.decode_saving import checkpoint_bandwidth
 from fairlead_operator.pool_objects import PoolSpec, ProtectionSpec
 
 
@@ -51,6 +52,7 @@ def decode_pool(found: PoolObject) -> Pool:
         sharing=tuple(mode for mode in SHARING_MODES if mode in sharing),
         mig_mode=spec.mig,
         budgets=_budgets(name, spec),
+        checkpoint_bytes_per_s=checkpoint_bandwidth(name, spec),
         protected=tuple(_protection(name, at, said) for at, said in enumerate(spec.protected)),
         ceiling_percent=_ceiling(name, spec),
         spares=_spares(name, spec),

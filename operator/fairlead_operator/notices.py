@@ -20,7 +20,7 @@ from fairlead.model.reasons import BY_TOKEN, Reason, Refusal, refuse
 from fairlead_operator.custom_objects import GANGJOBS, NoticeStatus
 from fairlead_operator.kube_client import ApiError, KubeClient
 from fairlead_operator.objects import PODS
-from fairlead_operator.pods import NOTICE
+from fairlead_operator.saving_words import NOTICE
 from fairlead_operator.teardown import Teardown
 from fairlead_operator.trips import Trip, all_of
 

@@ -15,10 +15,13 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import UnreadableInput
+from fairlead.model.checkpoints import Saved
 from fairlead.model.gang import Checkpoint, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead_operator.allocations import held_text, placement_status, read_placement
 from fairlead_operator.custom_objects import Allocation, GangJob
+from fairlead_operator.decode_saving import checkpoint_of, grace_of
+from fairlead_operator.saving_pods import give_saving, saving_environment
 
 Manifest = dict[str, Any]
 
@@ -32,7 +35,6 @@ GANG, GANG_UID, ROLE, INDEX, RANK, ATTEMPT, QUEUE = (
 )
 DELETE_PROTECTION = "resource.kubernetes.io/delete-protection"
 TIER, PLACED_AT, DEVICES = (f"{GROUP}/{name}" for name in ("tier", "placed-at-ms", "devices"))
-NOTICE = f"{GROUP}/checkpoint-request"  # when it may begin to save, UTC ms, once it is to
 
 CLAIM_IN_POD = "gpus"  # the name by which a template's container may ask for the devices itself
 CLAIM_DEVICES_MAX = 32  # results in one claim; the API server refuses more
@@ -62,12 +64,13 @@ class JobSheet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a gang: where its members go, how its queue came to hold them, and since when (UTC ms)."""
+    """One try of a gang: where its members go, how its queue came by them, since when (UTC ms), what it resumes."""
 
     number: int
     placement: Placement
     tier: Tier
     placed_at_ms: int
+    resume: Saved | None = None
 
 
 def sheet_of(job: GangJob) -> JobSheet:
@@ -93,6 +96,8 @@ def sheet_of(job: GangJob) -> JobSheet:
         priority_class=job.spec.priority_class_name,
         needs={role.name: role.needs for role in job.spec.roles if role.needs},
         mig={role.name: role.devices.mig for role in job.spec.roles if role.devices.mig},
+        checkpoint=checkpoint_of(job.spec),
+        grace_ms=grace_of(job.spec),
     )
 
 
@@ -160,7 +165,8 @@ def pod_manifest(sheet: JobSheet, member: Member, attempt: Attempt) -> Manifest:
     spec["tolerations"] = [*(spec.get("tolerations") or []), {"key": POOL_TAINT, "operator": "Exists"}]
     if member.devices:
         _give_devices(spec, claim_name(name))
-    _give_environment(spec, _environment(sheet, member, attempt))
+    _give_environment(spec, _environment(sheet, member, attempt) | saving_environment(sheet.checkpoint, attempt.resume))
+    give_saving(spec, sheet.checkpoint, sheet.grace_ms)
     return {
         "apiVersion": "v1",
         "kind": "Pod",

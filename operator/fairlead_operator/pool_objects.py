@@ -67,6 +67,7 @@ class PoolSpec(Record, frozen=True, kw_only=True):
     mig: str = "static"
     serving_on_time_slices: bool = False
     budgets: list[LevelBudgetSpec] = []
+    checkpoint_bandwidth: str | int = ""
     protected: list[ProtectionSpec] = []
     ceiling_percent: int | None = None
     spares: SparesSpec | None = None

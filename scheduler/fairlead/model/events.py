@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairlead.model.checkpoints import Saved
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
+from fairlead.model.retries import Failures
 from fairlead.model.rules import Rules
+from fairlead.model.saving_events import CheckpointCommitted as CheckpointCommitted
+from fairlead.model.saving_events import LifeSign as LifeSign
+from fairlead.model.saving_events import NoticeIntended as NoticeIntended
 from fairlead.model.tenancy import Pool, Queue
 
 
@@ -209,20 +214,6 @@ class StopIntended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoticeIntended:
-    """An attempt is asked to save from `begins_ms` on; `StopIntended` follows when it has, or at `until_ms`."""
-
-    gang: GangId
-    attempt: int
-    cause: Refusal
-    requeue: bool
-    at_ms: int
-    begins_ms: int
-    until_ms: int
-    by: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StopRefused:
     """Nothing was stopped: a disruption budget forbids to take a member of the attempt. It goes on as before."""
 
@@ -278,22 +269,6 @@ class MemberEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointCommitted:
-    """A program says that the state in which it was at `began_ms` is safe: its manifest is complete.
-
-    `step` is its own count. `notice_ms` is the `begins_ms` of the notice that it answers, 0 where it came by itself.
-    Only a claim: `fairlead.world.checkpoints` says which ones count.
-    """
-
-    gang: GangId
-    attempt: int
-    at_ms: int
-    began_ms: int
-    step: str = ""
-    notice_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MemberReleased:
     """A member's devices are free: its claim was emptied, or nothing had been written for it."""
 
@@ -318,6 +293,8 @@ class Recovered:
     running: tuple[int, ...]
     at_ms: int
     restarts: int = 0
+    all_running_ms: int | None = None
+    saved_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +313,8 @@ class Remembered:
     lost_gpu_ms: int = 0
     started_ms: int | None = None
     finished_ms: int | None = None
+    failures: Failures = ()
+    saved: Saved | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +369,7 @@ Event = (
     | MemberRunning
     | MemberEnded
     | CheckpointCommitted
+    | LifeSign
     | MemberReleased
     | Recovered
     | Remembered

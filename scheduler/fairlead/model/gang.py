@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NewType
 
 from fairlead.model.hardware import NodeName, Resources
+from fairlead.model.retries import NO_RETRIES, Retries
 
 GangId = NewType("GangId", str)
 """The uid of a GangJob; names are for people and may be used again."""
@@ -209,7 +210,8 @@ class Gang:
     `preemptible` False means neither preemption nor reclaim may stop it. `success_roles` empty means all roles;
     `success_any` finishes the gang when any of their members has succeeded. `mixed_models` allows members of one role
     GPUs of different models; else all have one, because the slowest sets the pace. `checkpoint` None: it saves nothing.
-    `grace_ms` is how long a stop waits for a checkpoint once the program was told, 0 for not at all. `user` is who
+    `grace_ms` is how long a stop waits for a checkpoint once the program was told, 0 for not at all. A gang hangs whose
+    heartbeat has not moved for `heartbeat_ms`. The GangJob is deleted `ttl_ms` after its end. `user` is who
     submitted it, "" where that is not known, `groups` those they are in. `wants_promise`
     asks for a promised latest start, of which its queue has so many. How long it will run is learned from gangs of the
     same user and `template`. Times are UTC ms, durations ms.
@@ -238,6 +240,9 @@ class Gang:
     isolation: Isolation = Isolation.SHARED
     checkpoint: Checkpoint | None = None
     grace_ms: int = 0
+    retries: Retries = NO_RETRIES
+    heartbeat_ms: int | None = None
+    ttl_ms: int | None = None
     user: str = ""
     groups: tuple[str, ...] = ()
     wants_promise: bool = False

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from fairlead.model.gang import Gang, Role, ShareMode, Slices, TopologyRequest
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.saving_rules import saving_problems
 
 MEMBERS_MAX = 4096
 """Members of one gang: its status, with a line for each, then stays below what an API server takes."""
@@ -74,6 +75,7 @@ def _contradictions(gang: Gang) -> Iterator[_Problem]:
         yield "spec.startDeadline", "is zero", 'give a time such as "10m"'
     if gang.max_restarts < 0:
         yield "spec.failurePolicy.maxRestarts", f"{gang.max_restarts} is negative", "set it to 0 or more"
+    yield from saving_problems(gang)
 
 
 def _amounts(role: Role) -> Iterator[_Problem]:

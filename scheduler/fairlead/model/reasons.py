@@ -340,6 +340,18 @@ class Reason(Enum):
         "it failed {restarts} times and spec.failurePolicy.maxRestarts is {limit}; last: {detail}",
         "mend the job and create it anew",
     )
+    RETRIES_EXHAUSTED = (
+        "RetriesExhausted",
+        Kind.ENDED,
+        "it failed {count} times and spec.retryPolicy.{failure} is {limit}; last: {detail}",
+        "mend the job and create it anew",
+    )
+    HUNG = (
+        "Hung",
+        Kind.ENDED,
+        "its heartbeat has not moved for {limit}",
+        "look at its logs; raise spec.heartbeat.timeout if it is only slow",
+    )
     PLACE_CONFLICT = (
         "PlacementConflict",
         Kind.ENDED,

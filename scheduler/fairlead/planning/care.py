@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from fairlead.model.effects import DeclareLost, Effect, Phase, Stop
 from fairlead.model.gang import Overrun
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.retries import Failure, may_retry
 from fairlead.planning.notices import after_notice, saves_first
 from fairlead.units import duration_text
-from fairlead.world.pictures import deadlines, own_deadlines
+from fairlead.world.pictures import deadlines, hang_ms, own_deadlines
 from fairlead.world.snapshot import Running, World
 
 
@@ -63,32 +64,61 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
         return refuse(Reason.SUSPENDED), True
     lost = sorted(m.node for m in attempt.placement.members if m.rank in attempt.holding and m.node in world.lost)
     if lost:
-        return refuse(Reason.NODE_LOST, node=lost[0]), True
-    again = attempt.restarts < spec.max_restarts
+        return _failed(attempt, Failure.NODE, refuse(Reason.NODE_LOST, node=lost[0]))
     # While it is being written to the cluster, members end because their undoing has begun: Bound or PlaceFailed says.
     failed = [*attempt.failed, *_robbed(attempt, world)]
     if failed and attempt.phase is not Phase.PLACING:
         rank, detail = failed[0]
-        member = attempt.placement.members[rank]
+        name = f"{attempt.placement.members[rank].role}-{attempt.placement.members[rank].index}"
+        cause = refuse(Reason.MEMBER_FAILED, member=name, detail=detail)
         if not spec.restart_on_failure:
-            return refuse(Reason.MEMBER_FAILED, member=f"{member.role}-{member.index}", detail=detail), False
-        if again:
-            return refuse(Reason.MEMBER_FAILED, member=f"{member.role}-{member.index}", detail=detail), True
-        return _exhausted(attempt, f"member {member.role}-{member.index}: {detail}"), False
+            return cause, False
+        return _failed(attempt, Failure.MEMBER, cause, f"member {name}: {detail}")
     if not _is_due(attempt, world):
         return None
     if attempt.phase is Phase.STARTING:
         up, members = len(attempt.running | attempt.succeeded), len(attempt.placement.members)
         limit = duration_text(spec.start_deadline_ms)
-        if not again:
-            return _exhausted(attempt, f"{up} of {members} members were running after {limit}"), False
-        return refuse(Reason.START_DEADLINE, running=up, members=members, limit=limit), True
+        cause = refuse(Reason.START_DEADLINE, running=up, members=members, limit=limit)
+        return _failed(attempt, Failure.START, cause, f"{up} of {members} members were running after {limit}")
     if attempt.phase is Phase.RUNNING:
-        ends_ms = (attempt.all_running_ms or 0) + (spec.duration_ms or 0)
-        if world.now_ms < ends_ms and not saves_first(attempt, Reason.OVERRUN, world.now_ms):
-            return None
-        return refuse(Reason.OVERRUN), spec.overrun is Overrun.REQUEUE
+        return _overrun(attempt, world) or _hung(attempt, world)
     return refuse(Reason.PLACE_CONFLICT, detail="no answer within the deadline"), True
+
+
+def _overrun(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
+    """Return the end of an attempt whose duration is over, or is over when it has saved."""
+    spec = attempt.spec
+    if spec is None or spec.duration_ms is None or attempt.all_running_ms is None:
+        return None
+    ends_ms = attempt.all_running_ms + spec.duration_ms
+    saving = world.now_ms >= ends_ms - min(spec.grace_ms, spec.duration_ms // 2)
+    if world.now_ms < ends_ms and not (saving and saves_first(attempt, Reason.OVERRUN, world.now_ms)):
+        return None
+    return refuse(Reason.OVERRUN), spec.overrun is Overrun.REQUEUE
+
+
+def _hung(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
+    """Return the end of an attempt that has shown nothing for too long."""
+    hangs_ms, spec = hang_ms(attempt), attempt.spec
+    if spec is None or spec.heartbeat_ms is None or hangs_ms is None or world.now_ms < hangs_ms:
+        return None
+    cause = refuse(Reason.HUNG, limit=duration_text(spec.heartbeat_ms))
+    return (cause, False) if not spec.restart_on_failure else _failed(attempt, Failure.HANG, cause)
+
+
+def _failed(attempt: Running, failure: Failure, cause: Refusal, detail: str = "") -> tuple[Refusal, bool]:
+    """Return the end of an attempt that has failed: it begins again, unless that has happened too often."""
+    spec = attempt.spec
+    assert spec is not None, attempt
+    if may_retry(attempt.failures, failure, spec.retries, spec.max_restarts):
+        return cause, True
+    detail, most = detail or cause.reason.sentence.format_map(dict(cause.details)), spec.retries.most(failure)
+    if most is None:
+        return _exhausted(attempt, detail), False
+    count = dict(attempt.failures).get(failure, 0) + 1
+    reason = Reason.RETRIES_EXHAUSTED
+    return refuse(reason, count=count, failure=failure.value, limit=most, detail=detail), False
 
 
 def _robbed(attempt: Running, world: World) -> Iterator[tuple[int, str]]:

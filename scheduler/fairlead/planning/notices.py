@@ -29,6 +29,8 @@ BROKEN = frozenset(
         Reason.MEMBER_FAILED,
         Reason.START_DEADLINE,
         Reason.RESTARTS_EXHAUSTED,
+        Reason.RETRIES_EXHAUSTED,
+        Reason.HUNG,
         Reason.PLACE_CONFLICT,
         Reason.RESOLVED_DOUBLE,
     }

@@ -39,6 +39,7 @@ from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
 from fairlead.simulation.pool_yaml import pool_of, service_classes
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
+from fairlead.simulation.saving_yaml import saving_words, with_saves
 from fairlead.units import thousandths
 
 API_VERSION = "fairlead.dev/v1alpha1"
@@ -49,10 +50,8 @@ _GANG_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _CLASSES = tuple(member.value for member in ServiceClass)
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # whether a number makes sense is for the gang's own rules to say
 _UNSUPPORTED = {
-    "checkpoint": "remove it and let the program save and resume by itself",
     "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
     "deadline": "remove it, or bound the run with spec.duration",
-    "ttl": "remove it and delete the finished GangJob yourself",
 }
 _QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "promise")
 
@@ -185,6 +184,7 @@ def _gang(
         success_roles=success.texts("roles") or (),
         mixed_models=spec.boolean("mixedModels", False),
         isolation=Isolation(spec.choice("isolation", tuple(Isolation), Isolation.SHARED)),
+        **saving_words(spec),
         user=notes.text(USER_ANNOTATION, ""),
         groups=groups_of(notes.text(GROUPS_ANNOTATION, "")),
     )
@@ -192,7 +192,7 @@ def _gang(
         part.done()
     if refusal := why_invalid(gang) or why_not_offered(gang):
         raise UnreadableInput(refusal.message)
-    return gang, _run(meta)
+    return gang, with_saves(_run(meta), gang.checkpoint, meta.inner("annotations"))
 
 
 def _role(item: Fields, gang_name: str, spread: str) -> Role:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.needs import amount_of, resource_name
+from fairlead.model.saving_rules import SIZE_MAX_BYTES
 from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES, LevelBudget, Pool
 from fairlead.placement.sharing import pool_problem
 from fairlead.simulation.fields import DNS_LABEL, Fields
@@ -44,6 +45,7 @@ def pool_of(document: Fields) -> Pool:
         ceiling_percent=kept.ceiling_percent,
         spares=kept.spares,
         class_terms=kept.class_terms,
+        checkpoint_bytes_per_s=checkpoint_bandwidth(spec),
     )
     if problem := pool_problem(pool):
         raise UnreadableInput(problem)
@@ -84,6 +86,17 @@ def service_classes(spec: Fields, names: tuple[str, ...]) -> tuple[ServiceClass,
         if name not in known:
             spec.fail("serviceClasses", f"{name!r} is not one of: {', '.join(known)}")
     return tuple(ServiceClass(name) for name in names)
+
+
+def checkpoint_bandwidth(spec: Fields) -> int | None:
+    """Read what a pool's storage takes of checkpoints in bytes/s, None for no bound."""
+    if not spec.has("checkpointBandwidth"):
+        spec.ignore("checkpointBandwidth")
+        return None
+    found = spec.quantity("checkpointBandwidth")
+    if not 1_000_000 <= found <= SIZE_MAX_BYTES:
+        spec.fail("checkpointBandwidth", f"{found} bytes/s is not between 1M and 1Pi; write for example 20Gi")
+    return found
 
 
 def budgets(spec: Fields) -> tuple[LevelBudget, ...]:

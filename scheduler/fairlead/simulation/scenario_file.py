@@ -31,7 +31,7 @@ from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queu
 from fairlead.placement.sharing import pool_problem
 from fairlead.simulation.fields import Fields
 from fairlead.simulation.pool_words import kept_words
-from fairlead.simulation.pool_yaml import budgets, service_classes, sharing_words
+from fairlead.simulation.pool_yaml import budgets, checkpoint_bandwidth, service_classes, sharing_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
 from fairlead.topology import fleet_machines, fleets
@@ -194,6 +194,7 @@ def _pools(fleet: Fields) -> dict[str, Pool]:
             ceiling_percent=kept.ceiling_percent,
             spares=kept.spares,
             class_terms=kept.class_terms,
+            checkpoint_bytes_per_s=checkpoint_bandwidth(item),
         )
         if problem := pool_problem(pools[name]):
             field, _, rest = problem.removeprefix("spec.").partition(": ")

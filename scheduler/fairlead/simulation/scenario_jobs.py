@@ -28,6 +28,7 @@ from fairlead.model.gang import (
 )
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.simulation.fields import Fields
+from fairlead.simulation.saving_yaml import saving_words
 from fairlead.units import quantity_milli
 
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
@@ -217,6 +218,7 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         preemptible=item.boolean("preemptible", True),
         mixed_models=item.boolean("mixedModels", False),
         isolation=Isolation(item.choice("isolation", tuple(i.value for i in Isolation), Isolation.SHARED.value)),
+        **saving_words(item),
         user=item.text("user", ""),
         groups=tuple(sorted(set(item.texts("groups") or ()))),
     )

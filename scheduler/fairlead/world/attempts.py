@@ -255,4 +255,7 @@ def _picture(record: GangRecord, rules: Rules) -> Running:
         saved_ms=attempt.saved_ms,
         notice=attempt.notice if attempt.stop is None else None,
         answered=attempt.answered,
+        failures=tuple(sorted(record.failures.items())) if record.failures else (),
+        beat_ms=attempt.beat_ms,
+        measured=record.measured,
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.quota import Amounts, added, times
 from fairlead.world.charges import wanted
+from fairlead.world.checkpoints import held_to_checkpoint
 from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
 from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lines import Entry, Line, Request, by_age, request_of
@@ -110,6 +111,7 @@ class Lines:
             self._everyone.drop(record.id)
             record.leave_line()
             return
+        gang = held_to_checkpoint(gang, record.saved)
         picture = Waiting(
             gang=gang,
             attempts=record.attempts,

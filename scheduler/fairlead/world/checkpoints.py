@@ -1,4 +1,4 @@
-"""Which claims of checkpoints count.
+"""Which claims of checkpoints count, and what is learnt from those that do.
 
 A claim comes from the gang's own program, so it is taken as far as it can be true and no further: it must be of an
 attempt that runs, begin after that attempt ran and after the last one, leave its program the time that it says it needs
@@ -8,7 +8,11 @@ counts is at stake when it is stopped, and never more than the work since its st
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from fairlead.model.checkpoints import Measured, Saved, smoothed
 from fairlead.model.events import CheckpointCommitted
+from fairlead.model.gang import Gang, Placement
 from fairlead.units import duration_text
 from fairlead.world.gangs import Attempt, GangRecord
 
@@ -27,12 +31,38 @@ def take_claim(record: GangRecord, attempt: Attempt, claim: CheckpointCommitted)
         return
     problem = why_false(record, attempt, began_ms, claim.at_ms, asked=asked)
     if problem:
-        record.false_claims += 1
-        record.false_claim = problem
+        note_false_claim(record, problem)
         return
+    _learn(record, attempt, began_ms, claim)
     attempt.saved_ms = began_ms
+    attempt.beat_ms = max(attempt.beat_ms, claim.at_ms)
     attempt.answered = notice is not None and began_ms >= notice.at_ms
     record.false_claim = ""
+    checkpoint = record.gang.checkpoint if record.gang is not None else None
+    record.saved = Saved(
+        attempt=attempt.number,
+        began_ms=began_ms,
+        step=claim.step,
+        path=claim.path or (checkpoint.path if checkpoint is not None else ""),
+        digest=claim.digest,
+        members=shape_of(attempt.placement),
+    )
+
+
+def note_false_claim(record: GangRecord, problem: str) -> None:
+    """Count a claim that does not count, and keep what was wrong with it."""
+    record.false_claims += 1
+    record.false_claim = problem
+
+
+def _learn(record: GangRecord, attempt: Attempt, began_ms: int, claim: CheckpointCommitted) -> None:
+    known = record.measured
+    before_ms = attempt.saved_ms if attempt.saved_ms is not None else attempt.all_running_ms
+    record.measured = Measured(
+        save_ms=smoothed(known.save_ms, max(1, claim.at_ms - began_ms)),
+        interval_ms=known.interval_ms if claim.notice_ms else smoothed(known.interval_ms, began_ms - (before_ms or 0)),
+        restart_ms=known.restart_ms,
+    )
 
 
 def why_false(record: GangRecord, attempt: Attempt, began_ms: int, at_ms: int, *, asked: bool = False) -> str:
@@ -55,3 +85,28 @@ def why_false(record: GangRecord, attempt: Attempt, began_ms: int, at_ms: int, *
         after, pause = duration_text(began_ms - attempt.saved_ms), duration_text(pause_ms)
         return f"it began {after} after the last one, and spec.checkpoint.pause is {pause}"
     return ""
+
+
+def shape_of(placement: Placement) -> tuple[tuple[str, int], ...]:
+    """Return (role, members) of a placement, in the order of the ranks."""
+    found: dict[str, int] = {}
+    for member in placement.members:
+        found[member.role] = found.get(member.role, 0) + 1
+    return tuple(found.items())
+
+
+def held_to_checkpoint(gang: Gang, saved: Saved | None) -> Gang:
+    """Return the gang with as many members as its last checkpoint was written by, unless another number can read it."""
+    if saved is None or gang.checkpoint is None or gang.checkpoint.reshards or not saved.members:
+        return gang
+    if all(role.fewest == role.replicas for role in gang.roles):
+        return gang
+    wrote = dict(saved.members)
+    if any(not role.fewest <= wrote.get(role.name, 0) <= role.replicas for role in gang.roles):
+        return gang  # its owner has changed what it asks for: another gang in all but name
+    roles = (
+        replace(role, replicas=wrote[role.name], min_replicas=None)
+        for role in gang.roles
+        if wrote.get(role.name, 0) > 0
+    )
+    return replace(gang, roles=tuple(roles))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fairlead.model.checkpoints import UNMEASURED, Measured, Saved
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated, NoticeIntended, Remembered, StopIntended
 from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Kind, Refusal
+from fairlead.model.retries import Failure
 from fairlead.world.lifecycle import FINAL, Step, next_phase
 from fairlead.world.lines import Line
 from fairlead.world.use import Use
@@ -37,7 +39,8 @@ class Attempt:
     """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released.
 
     `failed` is rank -> why, `released` rank -> when. What was done by `saved_ms` is in a committed checkpoint. `notice`
-    says why it was asked to save; with `answered` it has. `stop` is why it is being stopped.
+    says why it was asked to save; with `answered` it has. `stop` is why it is being stopped. `beat_ms` is when it last
+    showed that it goes on.
     """
 
     number: int
@@ -57,6 +60,7 @@ class Attempt:
     stop: StopIntended | None = None
     spared_until_ms: int = 0
     saved_ms: int | None = None
+    beat_ms: int = 0
 
     def member(self, rank: int) -> Member:
         """Return the member of that rank."""
@@ -73,6 +77,7 @@ class GangRecord:
     `displaced` says that the last attempt ended because a node was lost.
     `past_gpu_ms` counts ended attempts, `lost_gpu_ms` what of them was in no checkpoint when they were stopped. Claims
     of checkpoints that do not count are counted in `false_claims`; `false_claim` says what was wrong with the last one.
+    `saved` is the last that counts, of whichever attempt. `ran_ms` is how long ended attempts had all members running.
     """
 
     id: GangId
@@ -100,6 +105,10 @@ class GangRecord:
     lost_gpu_ms: int = 0
     false_claims: int = 0
     false_claim: str = ""
+    failures: dict[Failure, int] = field(default_factory=dict[Failure, int])
+    saved: Saved | None = None
+    measured: Measured = UNMEASURED
+    ran_ms: int = 0
     history: list[tuple[Phase, Step]] = field(default_factory=list[tuple[Phase, Step]])
 
     @property
@@ -147,6 +156,10 @@ class GangRecord:
         self.attempts, self.restarts = fact.attempts, max(self.restarts, fact.restarts)
         self.past_gpu_ms, self.lost_gpu_ms = fact.past_gpu_ms, fact.lost_gpu_ms
         self.started_ms, self.finished_ms = fact.started_ms, fact.finished_ms
+        if fact.restarts and not fact.failures:  # written by a version that did not tell failures apart
+            self.failures.setdefault(Failure.MEMBER, fact.restarts)
+        self.failures |= {failure: max(n, self.failures.get(failure, 0)) for failure, n in fact.failures}
+        self.saved = self.saved or fact.saved
         if fact.ended is not None and self.phase in (Phase.PENDING, Phase.SUSPENDED):
             self.step(Step.SUCCEED if fact.ended else Step.FAIL)
 

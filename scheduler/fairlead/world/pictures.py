@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairlead.model.checkpoints import UNMEASURED, Measured
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated, NoticeIntended
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.quota import Amounts
+from fairlead.model.retries import Failures
 from fairlead.model.rules import Rules
 
 HostPorts = frozenset[tuple[str, str, int]]
@@ -36,7 +38,8 @@ class Running:
     From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
     `gpu_milli` are the thousandths of a GPU that it is still charged for. `saved_ms` is when the latest committed
     checkpoint began, None without one. `notice` says that it was asked to save before it is stopped, `answered` that it
-    has; None before that and after its stop.
+    has; None before that and after its stop. `beat_ms` is when it last showed that it goes on, `failures` what ended
+    attempts before it, `measured` how long its saves and starts take.
     """
 
     gang: GangId
@@ -63,6 +66,9 @@ class Running:
     saved_ms: int | None = None
     notice: NoticeIntended | None = None
     answered: bool = False
+    failures: Failures = ()
+    beat_ms: int = 0
+    measured: Measured = UNMEASURED
 
     @property
     def gpus(self) -> int:
@@ -82,9 +88,20 @@ def own_deadlines(attempt: Running, rules: Rules) -> list[int]:
         due.append(ends_ms)
         if spec.checkpoint is not None and spec.checkpoint.on_notice and spec.grace_ms:
             due.append(ends_ms - min(spec.grace_ms, spec.duration_ms // 2))  # its last checkpoint is part of its time
+    hangs_ms = hang_ms(attempt)
+    if hangs_ms is not None:
+        due.append(hangs_ms)
     if attempt.phase is Phase.PLACING:
         due.append(attempt.deadline_ms + rules.place_deadline_ms)
     return due
+
+
+def hang_ms(attempt: Running) -> int | None:
+    """Return from when on an attempt counts as hung if it shows nothing more, None where it never does."""
+    spec = attempt.spec
+    if spec is None or spec.heartbeat_ms is None or attempt.phase is not Phase.RUNNING:
+        return None
+    return max(attempt.all_running_ms or 0, attempt.beat_ms) + spec.heartbeat_ms
 
 
 def deadlines(attempt: Running, rules: Rules) -> list[int]:

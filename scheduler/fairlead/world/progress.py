@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fairlead.model import events as ev
+from fairlead.model.checkpoints import smoothed
 from fairlead.model.effects import Phase
-from fairlead.world.checkpoints import take_claim
+from fairlead.model.reasons import Reason
+from fairlead.model.retries import NO_RETRIES, Failure, backoff_ms
+from fairlead.model.rules import Rules
+from fairlead.world.checkpoints import note_false_claim, take_claim
 from fairlead.world.gangs import Attempt, GangRecord
 from fairlead.world.lifecycle import Step
 
-Progress = ev.Bound | ev.MemberRunning | ev.MemberEnded | ev.CheckpointCommitted
+Progress = ev.Bound | ev.MemberRunning | ev.MemberEnded | ev.CheckpointCommitted | ev.LifeSign
+
+FAILURE_OF = {
+    Reason.MEMBER_FAILED: Failure.MEMBER,
+    Reason.RESTARTS_EXHAUSTED: Failure.MEMBER,
+    Reason.START_DEADLINE: Failure.START,
+    Reason.HUNG: Failure.HANG,
+    Reason.NODE_LOST: Failure.NODE,
+}
+"""Stops that are failures. Whatever the last one was, a gang that is out of restarts begins no more."""
 
 
 def note_progress(record: GangRecord, attempt: Attempt, fact: Progress) -> None:
@@ -30,6 +45,35 @@ def note_progress(record: GangRecord, attempt: Attempt, fact: Progress) -> None:
                 attempt.failed.setdefault(rank, fact.detail)
         case ev.CheckpointCommitted():
             take_claim(record, attempt, fact)
+        case ev.LifeSign(problem=problem):
+            if problem:
+                note_false_claim(record, problem)
+            else:
+                _note_beat(record, attempt, fact.at_ms)
+
+
+def _note_beat(record: GangRecord, attempt: Attempt, at_ms: int) -> None:
+    """Remember a heartbeat; the first one of an attempt says how long it took to come to work."""
+    if not attempt.beat_ms and attempt.all_running_ms is not None:
+        took_ms = max(1, at_ms - attempt.since_ms)
+        record.measured = replace(record.measured, restart_ms=smoothed(record.measured.restart_ms, took_ms))
+    attempt.beat_ms = max(attempt.beat_ms, at_ms)
+
+
+def note_failure(record: GangRecord, fact: ev.StopIntended, rules: Rules) -> None:
+    """Count what a stop says of a failure, and until when the gang waits before it begins again."""
+    failure = FAILURE_OF.get(fact.cause.reason)
+    if failure is None:
+        return
+    record.failures[failure] = record.failures.get(failure, 0) + 1
+    retries = record.gang.retries if record.gang is not None else NO_RETRIES
+    if failure is not Failure.NODE:
+        record.restarts += 1
+    elif retries.node_lost is None:
+        return  # that nodes are lost is nobody's fault: it begins elsewhere at once
+    if fact.requeue:
+        count = record.restarts if failure is not Failure.NODE else record.failures[failure]
+        record.retry_at_ms = fact.at_ms + backoff_ms(retries, count, rules.backoff_ms, rules.backoff_max_ms)
 
 
 def note_notice(record: GangRecord, attempt: Attempt, fact: ev.NoticeIntended) -> None:

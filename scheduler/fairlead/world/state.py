@@ -21,12 +21,10 @@ from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
 from fairlead.world.past_usage import PastUsage
-from fairlead.world.progress import note_all_running, note_notice, note_progress
+from fairlead.world.progress import note_all_running, note_failure, note_notice, note_progress
 from fairlead.world.promises import PromiseBook
 from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
-
-FAILURES = frozenset({Reason.MEMBER_FAILED, Reason.START_DEADLINE, Reason.RESTARTS_EXHAUSTED})
 
 
 class ClusterState:
@@ -225,7 +223,7 @@ class ClusterState:
 
     def _apply_attempt(self, record: GangRecord, attempt: Attempt, fact: ev.Event) -> None:
         match fact:
-            case ev.Bound() | ev.MemberRunning() | ev.MemberEnded() | ev.CheckpointCommitted():
+            case ev.Bound() | ev.MemberRunning() | ev.MemberEnded() | ev.CheckpointCommitted() | ev.LifeSign():
                 note_progress(record, attempt, fact)
             case ev.MemberReleased(rank=rank):
                 self._release(record, attempt, rank, fact.at_ms)
@@ -282,6 +280,9 @@ class ClusterState:
             deadline_ms=fact.at_ms + self.rules.place_deadline_ms,
             holding=set(),
             running=set(fact.running),
+            all_running_ms=fact.all_running_ms,
+            saved_ms=fact.saved_ms,
+            beat_ms=fact.at_ms,
         )
         latest = record.current.number if record.current is not None else record.concluded
         if fact.attempt < max(latest, record.attempts):  # an earlier try that was left on a lost node
@@ -323,10 +324,7 @@ class ClusterState:
         if attempt.notice is None:  # else it is on its way out already
             record.step(Step.STOP)
         record.displaced = fact.cause.reason is Reason.NODE_LOST
-        if fact.cause.reason in FAILURES:
-            record.restarts += 1
-            if fact.requeue:
-                record.retry_at_ms = fact.at_ms + self.rules.backoff_after(record.restarts)
+        note_failure(record, fact, self.rules)
 
     def _release(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
         if rank not in attempt.holding:
@@ -353,6 +351,7 @@ class ClusterState:
         """End an attempt: its holds on lost nodes stay as holds of nobody's quota."""
         assert attempt.stop is not None, record
         self._abandon(attempt, record, at_ms)
+        record.ran_ms += 0 if attempt.all_running_ms is None else max(0, at_ms - attempt.all_running_ms)
         record.current, record.concluded = None, attempt.number
         self.epoch += 1
         if record.gone:
