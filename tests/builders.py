@@ -177,7 +177,7 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         user=named.get("user", ""),
         groups=tuple(g for g in named.get("groups", "").split(",") if g),
         checkpoint=checkpoint_of(named, "reshards" in plain),
-        grace_ms=duration_ms(named.get("grace", "1m")) if "saves" in named else 0,
+        grace_ms=duration_ms(named.get("grace", "1m")) if named.get("saves", "never") != "never" else 0,
         retries=retries_of(named),
         heartbeat_ms=duration_ms(named["heartbeat"]) if "heartbeat" in named else None,
     )
