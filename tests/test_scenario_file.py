@@ -36,6 +36,7 @@ EVERYTHING = {
                 "sharing": ["time-slice", "mig"],
                 "mig": "dynamic",
                 "servingOnTimeSlices": True,
+                "checkpointBandwidth": "20Gi",
                 "budgets": [{"level": "rack", "resource": "example.com/watts", "amount": "40k"}],
             }
         ],
@@ -93,6 +94,14 @@ EVERYTHING = {
             "topology": {"within": "block", "mode": "preferred", "slices": [{"within": "rack", "size": 2}]},
             "mixedModels": True,
             "isolation": "strict",
+            "checkpoint": {
+                "every": "1h",
+                "pause": "1m",
+                "size": "1Ti",
+                "notify": "file",
+                "path": "s3://x",
+                "reshard": True,
+            },
             "duration": "1h",
             "overrun": "requeue",
             "suspend": True,
@@ -127,7 +136,16 @@ EVERYTHING = {
 }
 """A file in which every word is written."""
 NOT_WRITTEN = {
-    Gang: {"start_deadline_ms", "max_restarts", "restart_on_failure", "success_any", "success_roles"},
+    Gang: {
+        "start_deadline_ms",
+        "max_restarts",
+        "restart_on_failure",
+        "success_any",
+        "success_roles",
+        "retries",
+        "heartbeat_ms",
+        "ttl_ms",
+    },
     Role: {"gpus", "mig"},  # beside a share
     Queue: set[str](),
     Pool: {"taint", "driver", "device_class", "mig_device_class"},

@@ -33,7 +33,16 @@ from fairlead.simulation.fields import Fields
 from fairlead.simulation.pool_words import kept_words
 from fairlead.simulation.pool_yaml import budgets, checkpoint_bandwidth, service_classes, sharing_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
-from fairlead.simulation.scenario_jobs import NAME, Devices, Levels, amounts, read_running, read_waiting, whole
+from fairlead.simulation.scenario_jobs import (
+    NAME,
+    Devices,
+    Levels,
+    amounts,
+    read_running,
+    read_waiting,
+    saved_since,
+    whole,
+)
 from fairlead.topology import fleet_machines, fleets
 
 MAX_BYTES = 64 << 20
@@ -60,6 +69,7 @@ class RunningJob:
     placement: Placement
     tier: Tier
     deleted: bool = False
+    saved_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +110,7 @@ class Scenario:
                 holding=ranks,
                 running=ranks,
                 at_ms=job.gang.submitted_ms,
+                saved_ms=job.saved_ms,
             )
             if job.deleted:
                 yield GangGone(gang=job.gang.id, at_ms=START_MS)
@@ -151,8 +162,9 @@ def read_document(value: object) -> Scenario:
     held = Devices({str(node.name): node for node in nodes}, foreign)
     running: list[RunningJob] = []
     for item in document.items("running"):
+        saved_ms = saved_since(item, START_MS)
         gang, placement, tier, deleted = read_running(item, levels, held, START_MS)
-        running.append(RunningJob(gang=gang, placement=placement, tier=tier, deleted=deleted))
+        running.append(RunningJob(gang=gang, placement=placement, tier=tier, deleted=deleted, saved_ms=saved_ms))
     waiting = tuple(read_waiting(item, levels, START_MS, at) for at, item in enumerate(document.items("waiting")))
     _names_differ(document, [*(job.gang for job in running), *waiting])
     rules = _rules(document.inner("rules"))

@@ -28,7 +28,7 @@ from fairlead.model.gang import (
 )
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.simulation.fields import Fields
-from fairlead.simulation.saving_yaml import saving_words
+from fairlead.simulation.saving_yaml import checkpoint_words
 from fairlead.units import quantity_milli
 
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
@@ -140,6 +140,16 @@ def read_waiting(item: Fields, levels: Levels, start_ms: int, position: int) -> 
     return gang
 
 
+def saved_since(item: Fields, start_ms: int) -> int | None:
+    """Read how long ago the last checkpoint of an entry of `running` began; None where it has made none."""
+    ago_ms, since_ms = item.duration_ms("saved"), item.duration_ms("since", 3_600_000) or 0
+    if ago_ms is not None and not item.has("checkpoint"):
+        item.fail("saved", "stands without checkpoint; say how it saves, or remove it")
+    if ago_ms is not None and ago_ms > since_ms:
+        item.fail("saved", "is longer ago than it has run; lower it or raise since")
+    return None if ago_ms is None else start_ms - ago_ms
+
+
 def read_running(item: Fields, levels: Levels, held: Devices, start_ms: int) -> tuple[Gang, Placement, Tier, bool]:
     """Read an entry of `running`: a job, how long it has run, and where each of its members is."""
     since = item.duration_ms("since", 3_600_000) or 0
@@ -201,6 +211,8 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
     if sum(role.replicas for role in roles) > MAX_REPLICAS:
         item.fail("roles", f"replicas add up to more than {MAX_REPLICAS}; split the job")
     duration_ms = item.duration_ms("duration")
+    checkpoint, grace_ms = checkpoint_words(item.inner("checkpoint")) if item.has("checkpoint") else (None, 0)
+    item.ignore("checkpoint")
     return Gang(
         id=GangId(name),
         namespace=item.text("namespace", queue, pattern=NAME),
@@ -218,7 +230,8 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         preemptible=item.boolean("preemptible", True),
         mixed_models=item.boolean("mixedModels", False),
         isolation=Isolation(item.choice("isolation", tuple(i.value for i in Isolation), Isolation.SHARED.value)),
-        **saving_words(item),
+        checkpoint=checkpoint,
+        grace_ms=grace_ms,
         user=item.text("user", ""),
         groups=tuple(sorted(set(item.texts("groups") or ()))),
     )
