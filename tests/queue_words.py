@@ -1,4 +1,4 @@
-"""What a queue says beside its quota, in the words of `builders.queue`."""
+"""What a queue says beside its quota, in the words of `builders.queue`; exceptions and switches likewise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import NamedCap, Overflow, QueueCaps, SubmitRate
+from fairlead.model.quota_exception import QuotaException
+from fairlead.model.switches import Switches
+from fairlead.units import duration_ms
 
 
 def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
@@ -21,6 +24,34 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
         overflow=Overflow.REJECT if "reject" in plain else Overflow.DEFER,
         users=_each(named.get("users", "")),
         groups=_each(named.get("groups", "")),
+    )
+
+
+def exception(name: str, text: str, now_ms: int) -> QuotaException:
+    """queue= (team), limit=, guaranteed=, jobs= (more of each), in= (from now, at once unless said), for= (1h)."""
+    named = dict(word.split("=") for word in text.split())
+    starts = now_ms + (duration_ms(named["in"]) if "in" in named else 0)
+    return QuotaException(
+        name=name,
+        queue=named.get("queue", "team"),
+        owner="ops",
+        reason="a deadline",
+        starts_ms=starts,
+        expires_ms=starts + duration_ms(named.get("for", "1h")),
+        more_limit_gpus=int(named.get("limit", "0")),
+        more_guaranteed_gpus=int(named.get("guaranteed", "0")),
+        more_jobs=int(named.get("jobs", "0")),
+    )
+
+
+def switches(text: str) -> Switches:
+    """placement=off, preemption=off, reclaim=off, stops=2; what is not named is on."""
+    named = dict(word.split("=") for word in text.split())
+    return Switches(
+        placement_on=named.get("placement") != "off",
+        preemption_on=named.get("preemption") != "off",
+        reclaim_on=named.get("reclaim") != "off",
+        stops_per_cycle=int(named["stops"]) if "stops" in named else None,
     )
 
 

@@ -15,7 +15,7 @@ from fairlead.model.rules import Rules
 from fairlead.service.engine import Engine
 from fairlead.topology.tables import TableCache
 
-QUIET = Rules(preemption_on=False)
+QUIET = Rules(preemption_on=False, reclaim_on=False)
 
 
 def test_the_world_is_the_one_that_is_written_down() -> None:

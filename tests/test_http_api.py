@@ -15,6 +15,7 @@ from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
 from fairlead.model.gang import GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
+from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Reason, refuse
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.service.http_api import build_app
@@ -66,6 +67,9 @@ class Fixed:
                 borrowed_gpus=0, pending_gangs=1, pending_gpus=4, running_gangs=1, entitled_gpus=8, over_limit=False,
             )
         ]  # fmt: skip
+
+    def exceptions(self) -> Sequence[QuotaException]:
+        return []
 
     def node_views(self) -> Sequence[NodeView]:
         return [

@@ -11,6 +11,7 @@ from fairlead.errors import Unreachable
 from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node
+from fairlead.model.queue_tree import tree_problems
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.reports.queue_usage import QueueUsage
 from fairlead.service.metrics import Metrics
@@ -20,7 +21,6 @@ from fairlead_operator.decode_nodes import overlap_sentence
 from fairlead_operator.overview_writer import Overview, OverviewWriter
 from fairlead_operator.overviews import Standing, pool_status, pool_troubles, queue_status, queue_view_status
 from fairlead_operator.statuses import Condition
-from fairlead_operator.upkeep import rootless
 
 from .fake_kube import FakeKube
 
@@ -109,21 +109,21 @@ def test_a_view_has_the_places_of_its_own_namespace_only():
     assert [p["gangJob"] for p in queue_view_status(queue(), own)["positions"]] == ["first", "second"]
 
 
-@pytest.mark.parametrize(
-    ("parents", "words"),
-    [
-        ({"a": ""}, ""),
-        ({"a": "b", "b": ""}, ""),
-        ({"a": "b"}, "there is no queue b"),
-        ({"a": "b", "b": "c", "c": "a"}, "lead back to it"),
-        ({"a": "b", "b": "c", "c": "b"}, ""),
-        ({}, ""),
-    ],
-)
-def test_a_queue_whose_parent_does_not_hold_says_that_it_is_a_root(parents, words):
-    told = rootless("a", {name: Queue(name=name, parent=parent) for name, parent in parents.items()})
-    assert words in told
-    assert bool(told) == bool(words)
+def test_a_queue_that_stands_in_no_sound_tree_says_so():
+    problems = tree_problems({name: Queue(name=name, parent=parent) for name, parent in {"a": "gone"}.items()})
+    status, _ = queue_status(queue(), Standing(misplaced=problems["a"]), 7, {}, NOW)
+    accepted = next(c for c in status["conditions"] if c["type"] == "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "QueueMisplaced")
+    assert accepted["message"].startswith("spec.parent: there is no queue 'gone'; create it")
+    assert accepted["message"].endswith("; until then it takes nobody in")
+
+
+def test_a_queue_whose_guarantees_are_cut_says_so_and_goes_on():
+    tree = {"a": Queue(name="a", guaranteed_gpus=1), "b": Queue(name="b", parent="a", guaranteed_gpus=2)}
+    status, _ = queue_status(queue(), Standing(misplaced=tree_problems(tree)["a"]), 7, {}, NOW)
+    accepted = next(c for c in status["conditions"] if c["type"] == "Accepted")
+    assert accepted["reason"] == "GuaranteeCut"
+    assert "takes nobody in" not in accepted["message"]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fairlead.bench import reclaim
 from fairlead.cli.main import app
 from fairlead.errors import UnreadableInput
+from fairlead.model.rules import Rules
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility
 from fairlead.placement.placer import Placer
@@ -102,7 +103,7 @@ def test_room_found_with_a_memory_is_the_room_found_without(ops, asks: str) -> N
 def check_bound(asker, world, placer, standing) -> None:
     """No row takes more pods with everybody gone than its bound says."""
     victims = fresh(world)
-    rights = rights_of(asker, asker.gpu_milli, victims, standing)
+    rights = rights_of(asker, asker.gpu_milli, victims, standing, Rules())
     if rights is None:
         return
     yields = [victims.yield_of(*group) for group in rights.groups]

@@ -205,6 +205,14 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return document
 
 
+EXCEPTION = {
+    "name": "more",
+    "queue": "team",
+    "owner": "ops",
+    "reason": "a launch",
+    "lasts": "2h",
+    "change": {"limit": 1},
+}
 NAN, INFINITE = float("nan"), float("inf")
 BAD = [
     ("fleet.nodes.0.gpus", -1, "fleet.nodes[0].gpus: -1 is outside 0..63"),
@@ -252,6 +260,11 @@ BAD = [
         [{"name": "a", "guaranteed": 2}, {"name": "b", "parent": "a", "guaranteed": 3}],
         "queues: a.guaranteed: the queues below it are guaranteed 3 GPUs together, above its own, 2",
     ),
+    ("exceptions", [{**EXCEPTION, "queue": "none"}], "exceptions: more.queue: there is no queue 'none'"),
+    ("exceptions", [{**EXCEPTION, "owner": ""}], "exceptions[0].owner: is required; say who answers for it"),
+    ("exceptions", [{**EXCEPTION, "lasts": None}], "exceptions[0].lasts: is required; an exception ends by itself"),
+    ("exceptions", [{**EXCEPTION, "change": {}}], "exceptions[0].change: gives nothing"),
+    ("exceptions", [{**EXCEPTION, "change": {"limits": 1}}], "exceptions[0].change.limits: unknown field"),
     ("queues", [{"name": "a"}, {"name": "a"}], "queues: two queues have the same name"),
     ("waiting.0.roles", [], "waiting[0].roles: has 0 roles"),
     ("waiting.0.roles.0.replicas", 0, "waiting[0].roles[0].replicas: 0 is outside 1.."),

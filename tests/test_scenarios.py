@@ -33,6 +33,7 @@ from typing import Any
 
 import builders
 import pytest
+import queue_words
 import quota_words
 import yaml
 from builders import Stage, tell
@@ -303,6 +304,13 @@ DO = {
     ),
     "policy-gone": lambda stage, name, more: stage.take(ev.PolicyGone(name=name, at_ms=stage.now_ms)),
     "queue-gone": lambda stage, name, more: stage.take(ev.QueueGone(name=name, at_ms=stage.now_ms)),
+    "exception": lambda stage, name, more: stage.take(
+        ev.ExceptionSeen(exception=queue_words.exception(name, more, stage.now_ms), at_ms=stage.now_ms)
+    ),
+    "exception-gone": lambda stage, name, more: stage.take(ev.ExceptionGone(name=name, at_ms=stage.now_ms)),
+    "switch": lambda stage, name, more: stage.take(
+        ev.SwitchesSet(switches=queue_words.switches(f"{name} {more}"), at_ms=stage.now_ms)
+    ),
     "pool": lambda stage, name, more: stage.take(ev.PoolSeen(pool=builders.pool(more, name), at_ms=stage.now_ms)),
     "bind": lambda stage, name, more: stage.bind(name),
     "run": lambda stage, name, more: stage.run(name, *more.split()),

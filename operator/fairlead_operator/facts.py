@@ -50,6 +50,8 @@ from fairlead_operator.objects import (
     PriorityClass,
 )
 from fairlead_operator.pod_shape import host_ports, pod_requests
+from fairlead_operator.policy_facts import PolicyFacts
+from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS, QuotaExceptionObject, SwitchboardObject
 from fairlead_operator.watch import Change, Reflector
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Intake:
         self.members = MemberFacts(put, now_ms, gap_ms, on_over)
         self.gangs = GangFacts(put, accept, now_ms, rng)
         self.problems: dict[tuple[str, str], str] = {}
+        self.policy = PolicyFacts(put, now_ms, self.problems)
         self.priority_classes: dict[str, PriorityClass] = {}
         self._put = put
         self._now_ms = now_ms
@@ -260,11 +263,15 @@ class Watches:
     pools: Reflector[PoolObject]
     namespaces: Reflector[Plain]
     priority_classes: Reflector[PriorityClass]
+    exceptions: Reflector[QuotaExceptionObject]
+    switchboards: Reflector[SwitchboardObject]
 
     @property
     def all(self) -> tuple[Reflector[Any], ...]:
         """All of them, first those that others are judged by."""
         return (
+            self.switchboards,
+            self.exceptions,
             self.namespaces,
             self.priority_classes,
             self.pools,
@@ -308,6 +315,8 @@ def watch_all(
         pools=Reflector(client, POOLS, intake.on_pool, rng=rng),
         namespaces=Reflector(client, NAMESPACES, intake.on_namespace, rng=rng),
         priority_classes=Reflector(client, PRIORITY_CLASSES, intake.on_priority_class, rng=rng),
+        exceptions=Reflector(client, EXCEPTIONS, intake.policy.on_exception, rng=rng),
+        switchboards=Reflector(client, SWITCHBOARDS, intake.policy.on_switchboard, rng=rng),
     )
 
 

@@ -34,7 +34,10 @@ Standings = Mapping[tuple[str, str], Standing]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """All that is told at one moment. `namespaces` is queue -> those that it lists and that exist."""
+    """All that is told at one moment. `namespaces` is queue -> those that it lists and that exist.
+
+    `policies` are (resource, name, uid, status) of QuotaExceptions and the Switchboard.
+    """
 
     queues: Sequence[QueueView]
     pools: Sequence[PoolView]
@@ -43,6 +46,7 @@ class Overview:
     standings: Standings
     troubles: Mapping[str, PoolTroubles] = field(default_factory=dict[str, PoolTroubles])
     usage: QueueUsage | None = None
+    policies: Sequence[tuple[Resource[Any], str, str, dict[str, Any]]] = ()
 
 
 @dataclass(slots=True)
@@ -80,6 +84,8 @@ class OverviewWriter:
         await self._write_pools(overview)
         await self._write_queues(overview)
         await self._write_views(overview)
+        for resource, name, uid, status in overview.policies:
+            await self._write_changed(resource, name, "", status, uid=uid)
 
     async def _write_pools(self, overview: Overview) -> None:
         views = {view.name: view for view in overview.pools}

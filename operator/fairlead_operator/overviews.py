@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.model.hardware import Node
+from fairlead.model.queue_tree import TreeProblem
+from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Reason
 from fairlead.model.tenancy import Pool
 from fairlead.world.views import GangView, PoolView, QueueView
@@ -18,6 +20,7 @@ from fairlead_operator.decode_nodes import overlap_sentence, pools_of
 from fairlead_operator.statuses import MESSAGE_MAX, Condition, rfc3339
 
 POSITIONS_MAX = 200
+EXCEPTIONS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class Standing:
     generation: int = 0
     conditions: tuple[Condition, ...] = ()
     problem: str = ""
-    remark: str = ""
+    misplaced: TreeProblem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,7 @@ def queue_status(
             "pending": view.pending_gangs,
             "pendingGpus": view.pending_gpus,
             "running": view.running_gangs,
+            "exceptions": [one.text for one in view.exceptions[:EXCEPTIONS_MAX]],
         }
         if gpu_ms is not None:
             status["usageGpuMs"] = gpu_ms
@@ -105,6 +109,18 @@ def pool_status(
     return _with_conditions(status, facts, standing, before, now_ms)
 
 
+def exception_status(found: QuotaException | None, problem: str, generation: int, now_ms: int) -> dict[str, Any]:
+    """Return a QuotaException's status; `found` is None where it was never taken over."""
+    state = "Refused" if problem else found.state_at(now_ms) if found is not None else "Pending"
+    return {"observedGeneration": generation, "state": state, "message": problem[:MESSAGE_MAX] or None}
+
+
+def switchboard_status(problem: str, generation: int) -> dict[str, Any]:
+    """Return the Switchboard's status."""
+    state = "Refused" if problem else "InForce"
+    return {"observedGeneration": generation, "state": state, "message": problem[:MESSAGE_MAX] or None}
+
+
 def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any]:
     """Return a QueueView's status: numbers of the queue, places of the gangs in `own` (one namespace's) only."""
     waiting = sorted((gang for gang in own if gang.position is not None), key=lambda gang: gang.position or 0)
@@ -126,8 +142,12 @@ def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any
 
 
 def _accepted(standing: Standing, *, known: bool) -> tuple[bool, str, str]:
+    if standing.misplaced is not None and not standing.problem:
+        closed = standing.misplaced.closed
+        reason = Reason.QUEUE_MISPLACED.token if closed else "GuaranteeCut"
+        return False, reason, standing.misplaced.text + ("; until then it takes nobody in" if closed else "")
     if not standing.problem:
-        return True, "Accepted", standing.remark
+        return True, "Accepted", ""
     goes_on = "; what it said before goes on" if known else ""
     return False, Reason.INVALID_SPEC.token, f"{standing.problem}{goes_on}"
 

@@ -64,6 +64,7 @@ def rules_of(settings: Settings) -> Rules:
         stops_per_cycle=settings.stops_per_cycle,
         placement_on=settings.placement_on,
         preemption_on=settings.preemption_on,
+        reclaim_on=settings.reclaim_on,
     )
 
 

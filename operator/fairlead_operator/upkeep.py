@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from fairlead.errors import FairleadError
 from fairlead.ledger.chain import Head
 from fairlead.model.effects import Phase
-from fairlead.model.tenancy import Queue, ancestors
+from fairlead.model.queue_tree import TreeProblem
 from fairlead.reports.queue_usage import QueueUsage
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.service.engine import Engine
@@ -26,8 +27,10 @@ from fairlead_operator.drift import DriftWatch, allocated_members, differences
 from fairlead_operator.facts import Watches
 from fairlead_operator.kube_client import KubeClient
 from fairlead_operator.kube_cluster import KubeCluster
+from fairlead_operator.objects import Resource
 from fairlead_operator.overview_writer import Overview, OverviewWriter
-from fairlead_operator.overviews import PoolTroubles, Standing, pool_troubles
+from fairlead_operator.overviews import PoolTroubles, Standing, exception_status, pool_troubles, switchboard_status
+from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS
 from fairlead_operator.pool_taints import settle_taints
 from fairlead_operator.status_writer import StatusWriter, read_conditions
 
@@ -157,26 +160,45 @@ class Upkeep:
             standings=self._standings(),
             troubles=self._pool_troubles(),
             usage=self._usage,
+            policies=self._policies(now_ms),
         )
         await self._overviews.write(overview)
 
+    def _policies(self, now_ms: int) -> list[tuple[Resource[Any], str, str, dict[str, Any]]]:
+        """Return the status of every QuotaException and of the Switchboard, and count the exceptions."""
+        known = self._engine.state.tenants.exceptions
+        self._metrics.observe_exceptions(known.values(), now_ms)
+        told: list[tuple[Resource[Any], str, str, dict[str, Any]]] = []
+        for found in self._watches.exceptions.store:
+            meta, problem = found.metadata, self._problems.get(("QuotaException", found.metadata.name), "")
+            exception = known.get(meta.name)
+            if exception is not None and exception.queue not in self._engine.state.queues:
+                problem = problem or f"spec.queue: there is no queue {exception.queue!r}; create it, or name another"
+            told.append(
+                (EXCEPTIONS, meta.name, meta.uid, exception_status(exception, problem, meta.generation, now_ms))
+            )
+        for board in self._watches.switchboards.store:
+            meta, problem = board.metadata, self._problems.get(("Switchboard", board.metadata.name), "")
+            told.append((SWITCHBOARDS, meta.name, meta.uid, switchboard_status(problem, meta.generation)))
+        return told
+
     def _standings(self) -> dict[tuple[str, str], Standing]:
         """Return how every Queue and Pool that is there stands."""
-        queues = self._engine.state.queues
+        problems = self._engine.tree_problems()
         found = {("Pool", pool.metadata.name): self._standing("Pool", pool) for pool in self._watches.pools.store}
         for queue in self._watches.queues.store:
             name = queue.metadata.name
-            found["Queue", name] = self._standing("Queue", queue, rootless(name, queues))
+            found["Queue", name] = self._standing("Queue", queue, problems.get(name))
         return found
 
-    def _standing(self, kind: str, found: QueueObject | PoolObject, remark: str = "") -> Standing:
+    def _standing(self, kind: str, found: QueueObject | PoolObject, misplaced: TreeProblem | None = None) -> Standing:
         meta = found.metadata
         return Standing(
             uid=meta.uid,
             generation=meta.generation,
             conditions=read_conditions(found.status.conditions),
             problem=self._problems.get((kind, meta.name), ""),
-            remark=remark,
+            misplaced=misplaced,
         )
 
     def _pool_troubles(self) -> dict[str, PoolTroubles]:
@@ -187,18 +209,6 @@ class Upkeep:
         if self._troubles[0] != key:
             self._troubles = (key, pool_troubles(list(state.nodes.values()), pools))
         return self._troubles[1]
-
-
-def rootless(name: str, queues: dict[str, Queue]) -> str:
-    """Say why a queue that names a parent counts as a root all the same; "" where it does not."""
-    queue = queues.get(name)
-    if queue is None or not queue.parent:
-        return ""
-    if queue.parent not in queues:
-        return f"spec.parent: there is no queue {queue.parent}; until there is, this one is a root"
-    if ancestors(queue.parent, queues)[-1] == name:
-        return "spec.parent: the queues above it lead back to it; it counts as a root until one of them is mended"
-    return ""
 
 
 async def _every(name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:

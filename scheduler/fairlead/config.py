@@ -60,6 +60,7 @@ class Settings(BaseModel):
     stops_per_cycle: Positive = 256
     placement_on: bool = True
     preemption_on: bool = True
+    reclaim_on: bool = True
     level_labels: dict[str, tuple[str, ...]] = _LEVEL_LABELS
 
     @field_validator("level_labels", mode="before")

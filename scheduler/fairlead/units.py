@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from fairlead.errors import UnreadableInput
 
@@ -98,6 +99,23 @@ def utc_text(ms: int) -> str:
     number = month + 3 if month < 10 else month - 9
     date = f"{year + 400 * era + (number <= 2):04}-{number:02}-{day - (153 * month + 2) // 5 + 1:02}"
     return f"{date}T{rest // 3_600:02}:{rest // 60 % 60:02}:{rest % 60:02}Z"
+
+
+def moment_ms(text: str, *, field: str = "time") -> int:
+    """Return an RFC 3339 time with its zone, such as ``2026-01-31T12:00:00Z``, as UTC ms since 1970.
+
+    Raises
+    ------
+    UnreadableInput
+        The text is no time, or has no zone; the message names `field`.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as problem:
+        raise UnreadableInput(f"{field}: {text!r} is not a time; write for example 2026-01-31T12:00:00Z") from problem
+    if moment.tzinfo is None:
+        raise UnreadableInput(f"{field}: {text!r} has no zone; write for example 2026-01-31T12:00:00Z")
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def duration_text(ms: int) -> str:

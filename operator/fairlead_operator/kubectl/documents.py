@@ -83,7 +83,9 @@ def queue(item: Object) -> QueueDoc:
     """Return a Queue's document."""
     spec, status = item.get("spec") or {}, item.get("status") or {}
     quota: Object = next((entry for entry in spec.get("resources") or [] if entry.get("name") == "gpu"), {})
-    over = any(c.get("type") == "OverLimit" and c.get("status") == "True" for c in status.get("conditions") or [])
+    conditions: list[Object] = status.get("conditions") or []
+    over = any(c.get("type") == "OverLimit" and c.get("status") == "True" for c in conditions)
+    refused = [str(c.get("message")) for c in conditions if (c.get("type"), c.get("status")) == ("Accepted", "False")]
     return QueueDoc(
         name=str(item["metadata"]["name"]),
         parent=spec.get("parent"),
@@ -96,6 +98,8 @@ def queue(item: Object) -> QueueDoc:
         pending_gpus=status.get("pendingGpus"),
         running=status.get("running"),
         over_limit=over,
+        kind=spec.get("tenantKind"),
+        notes=[*refused, *(str(text) for text in status.get("exceptions") or [])],
     )
 
 
@@ -125,6 +129,8 @@ def queue_view(item: Object) -> QueueDoc:
         pending_gpus=None,
         running=None,
         over_limit=None,
+        kind=None,
+        notes=[],
     )
 
 

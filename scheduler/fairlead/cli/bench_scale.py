@@ -68,7 +68,11 @@ def _measure(what: str, nodes: int, gangs: int, seed: int, preemption: bool, pro
 
     if what == "peers":
         return scale_peers.run()
-    row = asdict(bench.run(nodes, gangs, seed=seed, rules=Rules(preemption_on=preemption), profiled=profile))
+    row = asdict(
+        bench.run(
+            nodes, gangs, seed=seed, rules=Rules(preemption_on=preemption, reclaim_on=preemption), profiled=profile
+        )
+    )
     if not profile:
         del row["profile"]
     return row

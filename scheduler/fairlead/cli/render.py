@@ -226,7 +226,7 @@ def queues(docs: Sequence[QueueDoc], *, out: TextIO | None = None) -> None:
             doc["borrowed"],
             doc["pending"],
             doc["running"],
-            "over its limit" if doc["over_limit"] else None,
+            "; ".join([*(["over its limit"] if doc["over_limit"] else []), *doc.get("notes", [])]) or None,
         )
         for depth, doc in _as_tree(docs)
     ]

@@ -112,7 +112,7 @@ def subject(record: Record) -> str:
             return record.name
         case events.GangSeen():
             return record.gang.id
-        case Cut() | Again() | events.Started() | events.Decided():
+        case Cut() | Again() | events.Started() | events.Decided() | events.SwitchesSet():
             return ""
         case _:
             return record.gang

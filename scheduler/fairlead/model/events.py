@@ -9,24 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairlead.model.checkpoints import Saved
-from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
-from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
 from fairlead.model.retries import Failures
 from fairlead.model.rules import Rules
 from fairlead.model.saving_events import CheckpointCommitted as CheckpointCommitted
 from fairlead.model.saving_events import LifeSign as LifeSign
 from fairlead.model.saving_events import NoticeIntended as NoticeIntended
-from fairlead.model.tenancy import Pool, Queue
-
-
-class TenancyFact:
-    """About who may have how much: queues, exceptions, pools, policies."""
-
-    __slots__ = ()
+from fairlead.model.tenancy_events import ExceptionGone as ExceptionGone
+from fairlead.model.tenancy_events import ExceptionSeen as ExceptionSeen
+from fairlead.model.tenancy_events import PolicyGone as PolicyGone
+from fairlead.model.tenancy_events import PolicySeen as PolicySeen
+from fairlead.model.tenancy_events import PoolGone as PoolGone
+from fairlead.model.tenancy_events import PoolSeen as PoolSeen
+from fairlead.model.tenancy_events import QueueGone as QueueGone
+from fairlead.model.tenancy_events import QueueSeen as QueueSeen
+from fairlead.model.tenancy_events import SwitchesSet as SwitchesSet
+from fairlead.model.tenancy_events import TenancyFact as TenancyFact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,70 +73,6 @@ class ForeignDevices:
 
     name: NodeName
     devices: tuple[str, ...]
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSeen(TenancyFact):
-    """A queue is there, like this."""
-
-    queue: Queue
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueGone(TenancyFact):
-    """A queue was deleted."""
-
-    name: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExceptionSeen(TenancyFact):
-    """A quota exception is there, like this."""
-
-    exception: QuotaException
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExceptionGone(TenancyFact):
-    """A quota exception was deleted: it acts no more, whatever its end was to be."""
-
-    name: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSeen(TenancyFact):
-    """A pool is there, like this."""
-
-    pool: Pool
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolGone(TenancyFact):
-    """A pool was deleted."""
-
-    name: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySeen(TenancyFact):
-    """A fairness policy is there, like this."""
-
-    policy: FairnessPolicy
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyGone(TenancyFact):
-    """A fairness policy was deleted."""
-
-    name: str
     at_ms: int
 
 
@@ -348,6 +285,7 @@ Event = (
     | QueueGone
     | ExceptionSeen
     | ExceptionGone
+    | SwitchesSet
     | PoolSeen
     | PoolGone
     | PolicySeen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fairlead.model.tenancy import Queue
+from fairlead.units import utc_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,27 @@ class QuotaException:
     def acts_at(self, now_ms: int) -> bool:
         """Whether it is in force at a moment: from its start on, and at its end no more."""
         return self.starts_ms <= now_ms < self.expires_ms
+
+    def state_at(self, now_ms: int) -> str:
+        """Return Pending, Active or Expired."""
+        if self.acts_at(now_ms):
+            return "Active"
+        return "Pending" if now_ms < self.starts_ms else "Expired"
+
+    @property
+    def text(self) -> str:
+        """Say for people what is given until when, by whom and why."""
+        given = [
+            f"{amount} {what}"
+            for amount, what in (
+                (self.more_limit_gpus, "GPUs above its limit"),
+                (self.more_guaranteed_gpus, "more guaranteed GPUs"),
+                (self.more_jobs, "more jobs"),
+            )
+            if amount
+        ]
+        until = utc_text(self.expires_ms)
+        return f"exception {self.name}: {', '.join(given)} until {until}, by {self.owner}: {self.reason}"
 
 
 def granted(queue: Queue, exception: QuotaException) -> Queue:

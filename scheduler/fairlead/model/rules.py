@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Deadlines and bounds in ms or counts; switches per kind of action.
+    """Deadlines and bounds in ms or counts; switches per kind of action: preemption is inside a queue, reclaim between.
 
     `place_deadline_ms` is P1's bound on a half-bound gang. `node_lost_after_ms` is how long a node may be not Ready
     before its gangs restart elsewhere. `gangs_per_slice` bounds the work between two looks at new facts.
@@ -42,6 +42,7 @@ class Rules:
     hole_least_ms: int = 600_000
     placement_on: bool = True
     preemption_on: bool = True
+    reclaim_on: bool = True
 
     def backoff_after(self, failures: int) -> int:
         """Return the wait in ms after so many failures in a row, the first being 1."""

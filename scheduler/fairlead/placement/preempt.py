@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.quota import Amounts
+from fairlead.model.rules import Rules
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
 from fairlead.placement.room_bounds import Bounds
@@ -68,7 +69,7 @@ def find_room(
     victims, bounds = (memo or RoomMemo()).of(placer)
     victims.follow(world, placer.inventory, spared)
     gpu_milli, also = placer.feasibility.charge(gang), sure(gang, world.counted)
-    rights = rights_of(gang, gpu_milli, victims, standing, also)
+    rights = rights_of(gang, gpu_milli, victims, standing, world.rules, also)
     if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
         return None
     levels = levels_to_try(gang, placer.inventory)
@@ -93,14 +94,16 @@ def find_room(
     return RoomSearch(gang, placer, standing, victims, rights, levels, charges).best(offers, everyones, at_most)
 
 
-def rights_of(gang: Gang, gpu_milli: int, victims: Victims, standing: Standing, also: Amounts = ()) -> Rights | None:
+def rights_of(
+    gang: Gang, gpu_milli: int, victims: Victims, standing: Standing, rules: Rules, also: Amounts = ()
+) -> Rights | None:
     """Return whom a gang that is charged for `gpu_milli`, and `also`, may take from; None where that is nobody."""
     groups: list[tuple[str, int | None]] = []
-    if victims.milli_of(gang.queue, gang.priority) is not None:
+    if rules.preemption_on and victims.milli_of(gang.queue, gang.priority) is not None:
         groups.append((gang.queue, gang.priority))
     most: dict[str, int] = {}
     wants = standing.kinds(gpu_milli, also)
-    if wants and standing.within_entitlement(gang.queue, gpu_milli, also):
+    if rules.reclaim_on and wants and standing.within_entitlement(gang.queue, gpu_milli, also):
         for lender in standing.lenders():
             if lender == gang.queue or victims.milli_of(lender, None) is None:
                 continue

@@ -348,7 +348,8 @@ class _Cycle:
     def _make_room(self, waiting: Waiting) -> bool:
         """Find victims that the gang has a right to; nominate it and stop them."""
         gang = waiting.gang
-        if not self.world.rules.preemption_on or self.stops_left <= 0:
+        rules = self.world.rules
+        if not (rules.preemption_on or rules.reclaim_on) or self.stops_left <= 0:
             return False
         if self.caps.refusal(gang, self.placer.feasibility.charge(gang)) is not None:
             return False  # room is made for all replicas, and its user may not have so many

@@ -19,6 +19,7 @@ from fairlead.planning.verify_notices import check_patience
 from fairlead.planning.verify_places import Places, check_member, check_wishes
 from fairlead.planning.verify_pools import PoolTally, check_pools, check_return
 from fairlead.planning.verify_quotas import Quotas
+from fairlead.planning.verify_switches import check_switches
 from fairlead.planning.verify_time import TimeTally, check_time
 from fairlead.world.snapshot import World
 
@@ -55,8 +56,8 @@ def violations(plan: Plan, world: World) -> list[Violation]:
     ended = [world.running.get(stop.gang, stop.attempt) for stop in stops]
     live = [attempt for attempt in ended if attempt is not None and attempt.phase is not Phase.STOPPING]
     tally = _Tally(Quotas.of(world, live))
-    found: list[Violation] = []
     times = TimeTally(world)
+    found = [Violation(position, text) for position, text in check_switches(plan.effects, world.rules)]
     for position, effect in enumerate(plan.effects):
         found += [Violation(position, text) for text in _check(effect, world, tally)]
         found += [Violation(position, text) for text in check_time(effect, times)]

@@ -7,7 +7,7 @@ intentions before anybody performs them, so that the next cycle already knows of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,6 +25,8 @@ from fairlead.model.events import (
 )
 from fairlead.model.gang import GangId
 from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised, PromiseKept
+from fairlead.model.queue_tree import TreeProblem
+from fairlead.model.quota_exception import QuotaException
 from fairlead.model.rules import Rules
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.planning.decide import Memo, decide
@@ -151,6 +153,14 @@ class Engine:
     def queue_views(self) -> Sequence[QueueView]:
         """Return all queues by name."""
         return standing_views.queue_views(self.state, self.world(0))
+
+    def exceptions(self) -> Sequence[QuotaException]:
+        """Return all quota exceptions by name, whether they act or not."""
+        return [self.state.tenants.exceptions[name] for name in sorted(self.state.tenants.exceptions)]
+
+    def tree_problems(self) -> Mapping[str, TreeProblem]:
+        """Return what is wrong with each queue's place among the others, by name; sound ones are not in it."""
+        return self.world(0).force.problems
 
     def node_views(self) -> Sequence[NodeView]:
         """Return all nodes by name."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from fairlead.errors import FairleadError, MissingExtra, NotFound
+from fairlead.model.quota_exception import QuotaException
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.service import view_json
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
@@ -37,6 +38,10 @@ class Views(Protocol):
 
     def queue_views(self) -> Sequence[QueueView]:
         """Return all queues."""
+        ...
+
+    def exceptions(self) -> Sequence[QuotaException]:
+        """Return all quota exceptions, whether they act or not."""
         ...
 
     def node_views(self) -> Sequence[NodeView]:
@@ -111,6 +116,7 @@ def _add_health(
         """Return the page that Prometheus reads."""
         metrics.observe_gangs(views.gang_views(now_ms()))
         metrics.observe_pools(views.pool_views())
+        metrics.observe_exceptions(views.exceptions(), now_ms())
         metrics.observe_fragmentation(views.fragmentation())
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 

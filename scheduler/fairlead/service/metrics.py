@@ -9,6 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 
 from fairlead.errors import MissingExtra
+from fairlead.model.quota_exception import QuotaException
 from fairlead.world.views import Fragmentation, GangView, PoolView
 
 try:
@@ -65,6 +66,22 @@ class RoomGauges:
             self.largest_gang_nodes.labels(level=room.level).set(room.nodes)
 
 
+class PolicyGauges:
+    """The series that say what is excepted from the rules."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.exceptions = Gauge(
+            "fairlead_quota_exceptions", "Quota exceptions by state: Pending, Active, Expired.", ["state"], registry=r
+        )
+
+    def observe(self, exceptions: Iterable[QuotaException], now_ms: int) -> None:
+        """Set them from all exceptions there are."""
+        states = Tally(one.state_at(now_ms) for one in exceptions)
+        for state in ("Pending", "Active", "Expired"):
+            self.exceptions.labels(state=state).set(states[state])
+
+
 class Metrics:
     """The series of one process. A registry of its own, so that two may live in one test."""
 
@@ -81,6 +98,7 @@ class Metrics:
         self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
         self.room = RoomGauges(r)
+        self.policy = PolicyGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
             "Time from the start of writing a placement to its last binding, or to its failure.",
@@ -140,6 +158,10 @@ class Metrics:
             gauge.clear()
             for name, count in sorted(tally.items()):
                 gauge.labels(**{label: name}).set(count)
+
+    def observe_exceptions(self, exceptions: Iterable[QuotaException], now_ms: int) -> None:
+        """Count the quota exceptions by state."""
+        self.policy.observe(exceptions, now_ms)
 
     def observe_pools(self, views: Iterable[PoolView]) -> None:
         """Set the gauges that count GPUs, from all pools."""

@@ -65,7 +65,8 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
     """Return all queues, by name. Usage is of the queue's own jobs, children not included; parts of a GPU round up."""
     used = world.queue_gpu_milli
     asked = [(w.gang.queue, w.gang.gpu_milli) for w in world.waiting.everyone]
-    standing = Standing(world.capacity_milli, state.queues, used, asked)
+    standing = Standing(world.capacity_milli, world.queues, used, asked)
+    force = world.force
     gangs: dict[str, int] = {}
     wanted: dict[str, int] = {}
     for name, gpu_milli in asked:
@@ -77,7 +78,7 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
     return [
         QueueView(
             name=name,
-            parent=queue.parent,
+            parent=state.queues[name].parent,
             tenant=tenant_of(name, state.queues),
             guaranteed_gpus=queue.guaranteed_gpus,
             limit_gpus=queue.limit_gpus,
@@ -89,8 +90,11 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
             running_gangs=running.get(name, 0),
             entitled_gpus=standing.entitled.get(name, 0) // 1000,
             over_limit=standing.limit_hit(name, 0) is not None,
+            kind=queue.kind.value if queue.kind is not None else "",
+            problem=force.problems[name].text if name in force.problems else "",
+            exceptions=tuple(one for one in force.exceptions if one.queue == name),
         )
-        for name, queue in sorted(state.queues.items())
+        for name, queue in sorted(world.queues.items())
     ]
 
 

@@ -97,7 +97,7 @@ class GangDoc(TypedDict):
 
 
 class QueueDoc(TypedDict):
-    """One queue in whole GPUs; null where the reader may not know."""
+    """One queue in whole GPUs; null where the reader may not know. `notes` say what is wrong, and what is excepted."""
 
     name: str
     parent: str | None
@@ -110,6 +110,8 @@ class QueueDoc(TypedDict):
     pending_gpus: int | None
     running: int | None
     over_limit: bool | None
+    kind: str | None
+    notes: list[str]
 
 
 class NodeDoc(TypedDict):
@@ -269,6 +271,8 @@ def queue_doc(view: QueueView) -> QueueDoc:
         pending_gpus=view.pending_gpus,
         running=view.running_gangs,
         over_limit=view.over_limit,
+        kind=view.kind or None,
+        notes=[*([view.problem] if view.problem else []), *(one.text for one in view.exceptions)],
     )
 
 

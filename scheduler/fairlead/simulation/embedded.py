@@ -74,6 +74,8 @@ class Embedded:
             facts.append(GangSeen(gang=gang, at_ms=now_ms))
         self.loop.put(*facts)
         names = [*(f"Queue/{queue.name}" for queue in found.queues), *(f"Pool/{pool.name}" for pool in found.pools)]
+        names += [f"QuotaException/{one.name}" for one in found.exceptions]
+        names += ["Switchboard/cluster"] if found.switches is not None else []
         return [*names, *(f"GangJob/{gang.full_name}" for gang in gangs)]
 
     def delete(self, namespace: str, name: str) -> None:

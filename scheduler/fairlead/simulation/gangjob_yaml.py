@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import yaml
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.events import Event, GangSeen, PoolSeen, QueueSeen
+from fairlead.model.events import Event, ExceptionSeen, GangSeen, PoolSeen, QueueSeen, SwitchesSet
 from fairlead.model.gang import (
     GROUPS_ANNOTATION,
     USER_ANNOTATION,
@@ -33,10 +33,13 @@ from fairlead.model.gang import (
 from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
 from fairlead.model.needs import needs_of
+from fairlead.model.quota_exception import QuotaException
+from fairlead.model.switches import Switches
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.simulation.behaviour import Run
 from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
+from fairlead.simulation.policy_yaml import exception_of, switches_of
 from fairlead.simulation.pool_yaml import pool_of, service_classes
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.saving_yaml import saving_words, with_saves
@@ -55,6 +58,8 @@ _UNSUPPORTED = {
 }
 _QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "promise")
 
+KINDS = ("GangJob", "Queue", "Pool", "QuotaException", "Switchboard", "PriorityClass")
+
 NewId = Callable[[str, str], GangId]
 """(namespace, name) -> the uid that an API server would give."""
 
@@ -66,6 +71,8 @@ class Documents:
     gangs: tuple[Gang, ...] = ()
     queues: tuple[Queue, ...] = ()
     pools: tuple[Pool, ...] = ()
+    exceptions: tuple[QuotaException, ...] = ()
+    switches: Switches | None = None
     priorities: Mapping[str, int] = field(default_factory=dict)
     runs: Mapping[GangId, Run] = field(default_factory=dict)
 
@@ -78,8 +85,12 @@ class Documents:
         )
 
     def queue_facts(self, now_ms: int) -> tuple[Event, ...]:
-        """Return what a watch would have shown of the queues alone."""
-        return tuple(QueueSeen(queue=queue, at_ms=now_ms) for queue in self.queues)
+        """Return what a watch would have shown of the queues alone, their exceptions and the switches."""
+        return (
+            *(QueueSeen(queue=queue, at_ms=now_ms) for queue in self.queues),
+            *(ExceptionSeen(exception=exception, at_ms=now_ms) for exception in self.exceptions),
+            *(SwitchesSet(switches=switches, at_ms=now_ms) for switches in (self.switches,) if switches is not None),
+        )
 
 
 def read(
@@ -97,6 +108,8 @@ def read(
     queues: list[Queue] = []
     pools: list[Pool] = []
     runs: dict[GangId, Run] = {}
+    exceptions: list[QuotaException] = []
+    switches: Switches | None = None
     documents = _documents(text)
     for document in documents:
         if document.raw("kind") == "PriorityClass":
@@ -115,11 +128,25 @@ def read(
             case "Pool":
                 _of_group(document, API_VERSION)
                 pools.append(pool_of(document))
+            case "QuotaException":
+                _of_group(document, API_VERSION)
+                exceptions.append(exception_of(document))
+            case "Switchboard":
+                _of_group(document, API_VERSION)
+                switches = switches_of(document)
             case "PriorityClass":
                 pass
             case other:
-                raise UnreadableInput(f"kind: {other!r} is not one of: GangJob, Queue, Pool, PriorityClass")
-    return Documents(gangs=tuple(gangs), queues=tuple(queues), pools=tuple(pools), priorities=known, runs=runs)
+                raise UnreadableInput(f"kind: {other!r} is not one of: {', '.join(KINDS)}")
+    return Documents(
+        gangs=tuple(gangs),
+        queues=tuple(queues),
+        pools=tuple(pools),
+        exceptions=tuple(exceptions),
+        switches=switches,
+        priorities=known,
+        runs=runs,
+    )
 
 
 def _documents(text: str) -> list[Fields]:

@@ -14,6 +14,7 @@ import yaml
 from fairlead.errors import UnreadableInput
 from fairlead.model.events import (
     Event,
+    ExceptionSeen,
     ForeignDevices,
     GangGone,
     GangSeen,
@@ -26,10 +27,12 @@ from fairlead.model.events import (
 from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.queue_tree import tree_problems
+from fairlead.model.quota_exception import QuotaException
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue
 from fairlead.placement.sharing import pool_problem
 from fairlead.simulation.fields import Fields
+from fairlead.simulation.policy_yaml import scenario_exception
 from fairlead.simulation.pool_words import kept_words
 from fairlead.simulation.pool_yaml import budgets, checkpoint_bandwidth, service_classes, sharing_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
@@ -81,6 +84,7 @@ class Scenario:
     foreign: Mapping[NodeName, tuple[str, ...]] = field(default_factory=dict[NodeName, tuple[str, ...]])
     pools: tuple[Pool, ...] = ()
     queues: tuple[Queue, ...] = ()
+    exceptions: tuple[QuotaException, ...] = ()
     running: tuple[RunningJob, ...] = ()
     waiting: tuple[Gang, ...] = ()
     rules: Rules = field(default_factory=Rules)
@@ -97,6 +101,8 @@ class Scenario:
             yield ForeignDevices(name=name, devices=devices, at_ms=START_MS)
         for queue in self.queues:
             yield QueueSeen(queue=queue, at_ms=START_MS)
+        for exception in self.exceptions:
+            yield ExceptionSeen(exception=exception, at_ms=START_MS)
         for job in self.running:
             ranks = tuple(range(len(job.placement.members)))
             yield GangSeen(gang=job.gang, at_ms=job.gang.submitted_ms)
@@ -157,6 +163,10 @@ def read_document(value: object) -> Scenario:
                 foreign[node.name] = devices
     queues = tuple(_queue(item) for item in document.items("queues"))
     _queues_hang_together(document, queues)
+    exceptions = tuple(scenario_exception(item, START_MS) for item in document.items("exceptions"))
+    for exception in exceptions:
+        if exception.queue not in {queue.name for queue in queues}:
+            document.fail("exceptions", f"{exception.name}.queue: there is no queue {exception.queue!r}")
     fleet.done()
     levels = Levels({*declared, *(level for node in nodes for level, _ in node.levels)})
     held = Devices({str(node.name): node for node in nodes}, foreign)
@@ -175,6 +185,7 @@ def read_document(value: object) -> Scenario:
         foreign=foreign,
         pools=tuple(pools.values()),
         queues=queues,
+        exceptions=exceptions,
         running=tuple(running),
         waiting=waiting,
         rules=rules,
@@ -362,6 +373,7 @@ def _rules(item: Fields) -> Rules:
     rules = Rules(
         placement_on=item.boolean("placement", True),
         preemption_on=item.boolean("preemption", True),
+        reclaim_on=item.boolean("reclaim", True),
         stops_per_cycle=item.integer("stopsPerCycle", plain.stops_per_cycle, low=0, high=1_000_000),
         gangs_per_slice=item.integer("gangsPerSlice", plain.gangs_per_slice, low=1, high=1_000_000),
         placing_pods=item.integer("placingPods", plain.placing_pods, low=1, high=1_000_000),

@@ -15,6 +15,7 @@ from fairlead.model.hardware import Node, NodeName
 from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
 from fairlead.model.reasons import Reason, Refusal
 from fairlead.model.rules import Rules
+from fairlead.model.switches import switched
 from fairlead.world.demand import Arrivals, instances_of, kinds_of
 from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
@@ -40,7 +41,7 @@ class ClusterState:
 
     def __init__(self, rules: Rules) -> None:
         """Start empty."""
-        self.rules = rules
+        self.rules = self._plain_rules = rules
         self.version = 0
         self.epoch = 0
         self.inventory_version = 0
@@ -77,6 +78,7 @@ class ClusterState:
                 self._apply_node(fact)
             case ev.TenancyFact():
                 self.epoch += self.tenants.apply(fact)
+                self.rules = switched(self._plain_rules, self.tenants.switches)
             case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
                 self._apply_gang(fact)
             case ev.Started() | ev.Decided():  # marks for a replay

@@ -1,4 +1,4 @@
-"""Queues, their exceptions, pools and fairness policies as last seen."""
+"""Queues, their exceptions, pools, fairness policies and switches as last seen."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from fairlead.model import events as ev
 from fairlead.model.fairness import BUILT_IN, ROOT_POLICY, FairnessPolicy
 from fairlead.model.quota import FIXED, GPU
 from fairlead.model.quota_exception import QuotaException
+from fairlead.model.switches import ALL_ON
 from fairlead.model.tenancy import Pool, Queue, ancestors
 
 
@@ -24,6 +25,7 @@ class Tenants:
         self.policies: dict[str, FairnessPolicy] = {}
         self.counted: tuple[str, ...] = ()
         self._speak_of: dict[str, int] = {}
+        self.switches = ALL_ON
 
     def apply(self, fact: ev.TenancyFact) -> bool:
         """Take up one fact; returns whether it changed anything."""
@@ -56,6 +58,9 @@ class Tenants:
                 dropped = self.policies.pop(name, None)
                 changed = dropped is not None
                 self._speak(_weighed(dropped), ())
+            case ev.SwitchesSet(switches=switches):
+                changed = self.switches != switches
+                self.switches = switches
             case _:
                 raise AssertionError(fact)
         self.version += changed

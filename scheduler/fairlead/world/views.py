@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
 from fairlead.model.gang import GangId, Placement, Tier
+from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
 
 
@@ -45,7 +46,11 @@ class GangView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueView:
-    """One queue in whole GPUs. `used` includes what is being placed or stopped; `borrowed` is above the guarantee."""
+    """One queue in whole GPUs. `used` includes what is being placed or stopped; `borrowed` is above the guarantee.
+
+    Guarantee and limit are those in force: with `exceptions` that act now. `kind` is what it stands for, `problem` what
+    is wrong with its place among the others, "" for nothing.
+    """
 
     name: str
     parent: str
@@ -60,6 +65,9 @@ class QueueView:
     running_gangs: int
     entitled_gpus: int
     over_limit: bool
+    kind: str = ""
+    problem: str = ""
+    exceptions: tuple[QuotaException, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

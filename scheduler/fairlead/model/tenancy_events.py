@@ -1,0 +1,88 @@
+"""Facts about who may have how much: queues, their exceptions, fairness policies, pools and switches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.model.fairness import FairnessPolicy
+from fairlead.model.quota_exception import QuotaException
+from fairlead.model.switches import Switches
+from fairlead.model.tenancy import Pool, Queue
+
+
+class TenancyFact:
+    """About who may have how much: queues, exceptions, pools, policies."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSeen(TenancyFact):
+    """A queue is there, like this."""
+
+    queue: Queue
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueGone(TenancyFact):
+    """A queue was deleted."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExceptionSeen(TenancyFact):
+    """A quota exception is there, like this."""
+
+    exception: QuotaException
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExceptionGone(TenancyFact):
+    """A quota exception was deleted: it acts no more, whatever its end was to be."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchesSet(TenancyFact):
+    """From now on these switches hold, instead of those before."""
+
+    switches: Switches
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSeen(TenancyFact):
+    """A pool is there, like this."""
+
+    pool: Pool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolGone(TenancyFact):
+    """A pool was deleted."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySeen(TenancyFact):
+    """A fairness policy is there, like this."""
+
+    policy: FairnessPolicy
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyGone(TenancyFact):
+    """A fairness policy was deleted."""
+
+    name: str
+    at_ms: int
