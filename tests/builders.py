@@ -140,7 +140,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (must),
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
-    restarts=, success=any, counts=role, user=, groups=a,b; fixed (not preemptible), mixed (models), strict (isolation),
+    restarts=, success=any, counts=role, user=, groups=a,b, deadline= (after T0);
+    fixed (not preemptible), mixed (models), strict (isolation),
     suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself), pause=30s, size=100
     (GiB), every=, restart=, grace= (1m unless said), reshards; retry=member:1,start:0,hung:2,node:3, backoff=,
     backoffmax=, heartbeat=. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths)
@@ -176,6 +177,7 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
         user=named.get("user", ""),
         groups=tuple(g for g in named.get("groups", "").split(",") if g),
+        deadline_ms=T0 + duration_ms(named["deadline"]) if "deadline" in named else None,
         checkpoint=checkpoint_of(named, "reshards" in plain),
         grace_ms=duration_ms(named.get("grace", "1m")) if named.get("saves", "never") != "never" else 0,
         retries=retries_of(named),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 
+from fairlead.model.events import QueueSpent
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import NamedCap, Overflow, QueueCaps, SubmitRate
+from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.switches import Switches
+from fairlead.timezones import window_of
 from fairlead.units import duration_ms
 
 
 def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
     """jobs= (most that run), pending= (most that wait), pending-of=batch:2, rate=6/2 (a minute, at once), reject (and
-    not defer), users=ann:2j,bob:8g,*:1j4g (jobs and GPUs), groups= likewise."""
+    not defer), users=ann:2j,bob:8g,*:1j4g (jobs and GPUs), groups= likewise, budget= (GPU-hours), soft= (percent),
+    peak=batch:8/09:00/17:00 (from 8 GPUs on; UTC)."""
     rate = [int(n) for n in named["rate"].split("/")] if "rate" in named else None
     of_class = (part.split(":") for part in named.get("pending-of", "").split(",") if part)
     return QueueCaps(
@@ -24,6 +27,29 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
         overflow=Overflow.REJECT if "reject" in plain else Overflow.DEFER,
         users=_each(named.get("users", "")),
         groups=_each(named.get("groups", "")),
+        budget=Budget(gpu_ms=int(named["budget"]) * 3_600_000, soft_percent=int(named.get("soft", "80")))
+        if "budget" in named
+        else None,
+        peaks=(_peak(named["peak"]),) if "peak" in named else (),
+    )
+
+
+def _peak(text: str) -> Peak:
+    what, begins, ends = text.split("/")
+    name, _, gpus = what.partition(":")
+    window = window_of(None, begins, ends, "UTC", field="peak")
+    return Peak(service_classes=(ServiceClass(name),), windows=(window,), gpus_at_least=int(gpus or 0))
+
+
+def spent(queue: str, text: str, now_ms: int) -> QueueSpent:
+    """gpuh= (of the budget), for= (until the period ends; it began a day ago)."""
+    named = dict(word.split("=") for word in text.split())
+    return QueueSpent(
+        queue=queue,
+        gpu_ms=int(named["gpuh"]) * 3_600_000,
+        period_start_ms=now_ms - 86_400_000,
+        period_end_ms=now_ms + duration_ms(named["for"]),
+        at_ms=now_ms,
     )
 
 

@@ -308,6 +308,7 @@ DO = {
         ev.ExceptionSeen(exception=queue_words.exception(name, more, stage.now_ms), at_ms=stage.now_ms)
     ),
     "exception-gone": lambda stage, name, more: stage.take(ev.ExceptionGone(name=name, at_ms=stage.now_ms)),
+    "spent": lambda stage, name, more: stage.take(queue_words.spent(name, more, stage.now_ms)),
     "switch": lambda stage, name, more: stage.take(
         ev.SwitchesSet(switches=queue_words.switches(f"{name} {more}"), at_ms=stage.now_ms)
     ),

@@ -100,6 +100,8 @@ def subject(record: Record) -> str:
             return record.node.name
         case events.NodeGone() | events.NodeLost() | events.NodeUsed() | events.ForeignDevices():
             return record.name
+        case events.QueueSpent():
+            return record.queue
         case events.QueueSeen():
             return record.queue.name
         case events.PoolSeen():

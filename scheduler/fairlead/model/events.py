@@ -26,6 +26,7 @@ from fairlead.model.tenancy_events import PoolGone as PoolGone
 from fairlead.model.tenancy_events import PoolSeen as PoolSeen
 from fairlead.model.tenancy_events import QueueGone as QueueGone
 from fairlead.model.tenancy_events import QueueSeen as QueueSeen
+from fairlead.model.tenancy_events import QueueSpent as QueueSpent
 from fairlead.model.tenancy_events import SwitchesSet as SwitchesSet
 from fairlead.model.tenancy_events import TenancyFact as TenancyFact
 
@@ -286,6 +287,7 @@ Event = (
     | ExceptionSeen
     | ExceptionGone
     | SwitchesSet
+    | QueueSpent
     | PoolSeen
     | PoolGone
     | PolicySeen

@@ -245,6 +245,7 @@ class Gang:
     ttl_ms: int | None = None
     user: str = ""
     groups: tuple[str, ...] = ()
+    deadline_ms: int | None = None
     wants_promise: bool = False
     template: str = ""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fairlead.model.gang import ServiceClass
+from fairlead.model.windows import Window
 
 
 class TenantKind(StrEnum):
@@ -45,6 +46,23 @@ class NamedCap:
     max_gpus: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """GPU time that a queue and those below it may use in a period; from `soft_percent` of it on, starts are paced."""
+
+    gpu_ms: int
+    soft_percent: int = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """In these windows nothing of these service classes starts that asks for `gpus_at_least` GPUs or more."""
+
+    service_classes: tuple[ServiceClass, ...]
+    windows: tuple[Window, ...]
+    gpus_at_least: int = 0
+
+
 EVERYBODY = "*"
 
 
@@ -54,7 +72,7 @@ class QueueCaps:
 
     `max_jobs` bounds gangs that hold devices, `max_pending` those in line, `max_pending_of` those of one service class.
     Who comes beyond the last two, or faster than `submit_rate`, meets `overflow`. Of `users` each has a cap of their
-    own; a group of `groups` shares one.
+    own; a group of `groups` shares one. `budget` is about GPU time, `peaks` hold expensive classes back by the clock.
     """
 
     max_jobs: int | None = None
@@ -64,11 +82,18 @@ class QueueCaps:
     overflow: Overflow = Overflow.DEFER
     users: tuple[NamedCap, ...] = ()
     groups: tuple[NamedCap, ...] = ()
+    budget: Budget | None = None
+    peaks: tuple[Peak, ...] = ()
 
     @property
     def bounds_running(self) -> bool:
         """Whether anything here is about jobs that hold devices."""
-        return self.max_jobs is not None or bool(self.users or self.groups)
+        return self.max_jobs is not None or self.budget is not None or bool(self.users or self.groups)
+
+    @property
+    def bounds_pending(self) -> bool:
+        """Whether anything here is about jobs that stand in line."""
+        return self.max_pending is not None or bool(self.max_pending_of)
 
     def of_user(self, name: str) -> NamedCap | None:
         """Return the cap of a user: their own, else everybody's, None where there is none."""

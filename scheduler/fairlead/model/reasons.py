@@ -66,6 +66,12 @@ class Reason(Enum):
         "spec.serviceClass: queue {queue} does not list {name}",
         "use one of: {allowed}",
     )
+    DEADLINE_PASSED = (
+        "DeadlineCannotBeMet",
+        Kind.NEVER,
+        "with {duration} to run it would have had to start by {latest} to be done by its deadline, {deadline}",
+        "set a later spec.deadline or a shorter spec.duration, or submit a smaller job",
+    )
     ABOVE_CAP = (
         "AboveUserCap",
         Kind.NEVER,
@@ -183,6 +189,32 @@ class Reason(Enum):
         Kind.NOT_NOW,
         "of {limit} free {what}, guarantees beside {queue} that are not lent keep {used}; the gang needs {need}",
         "wait, or ask for a guarantee",
+    )
+    DEADLINE_BEHIND_DEMAND = (
+        "DeadlineBehindDemand",
+        Kind.NOT_NOW,
+        "{ahead} GPU-hours wait before it in queue {queue}, which gets at most {gpus} GPUs: that is past {latest}, "
+        "when it would have to start to be done by its deadline",
+        "lower what waits before it, raise its priority, or set a later spec.deadline",
+    )
+    PEAK_HOLDS_BACK = (
+        "PeakHoldsBack",
+        Kind.NOT_NOW,
+        "queue {queue} starts no {service_class} jobs of {gpus} GPUs in its peak period, which ends at {retry_at}",
+        "wait until then, or ask for less",
+    )
+    BUDGET_EXHAUSTED = (
+        "BudgetExhausted",
+        Kind.NOT_NOW,
+        "queue {queue} has used {used} of its budget of {budget} GPU-hours; a new period begins at {retry_at}",
+        "wait until then, or ask for a higher budget",
+    )
+    BUDGET_PACED = (
+        "BudgetPaced",
+        Kind.NOT_NOW,
+        "queue {queue} has {left} GPU-hours of its budget left until {until}, which pays for {pays} GPUs; {held} are "
+        "held and the gang needs {need}",
+        "it starts when what is left pays for it to the end of the period, at {retry_at} if nothing changes",
     )
     QUEUE_MISPLACED = (
         "QueueMisplaced",
@@ -381,11 +413,20 @@ class Refusal:
     details: tuple[tuple[str, str | int], ...] = ()
 
     @property
+    def retry_at_ms(self) -> int | None:
+        """From when on time alone may change it, UTC ms; None where only a fact can."""
+        return next((int(value) for name, value in self.details if name == RETRY), None)
+
+    @property
     def message(self) -> str:
         """The sentence and the mend, filled in."""
         values = dict(self.details)
         sentence, mend = self.reason.sentence.format_map(values), self.reason.mend.format_map(values)
         return sentence if mend in ("none", "") else f"{sentence}; {mend}"
+
+
+RETRY = "retry_at_ms"
+"""The detail that says from when on, UTC ms, another answer is possible though nothing else changes."""
 
 
 def refuse(reason: Reason, **details: str | int) -> Refusal:

@@ -57,6 +57,17 @@ class SwitchesSet(TenancyFact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpent(TenancyFact):
+    """What a queue and those below it have used of their budget by `at_ms`, in the period [start, end), UTC ms."""
+
+    queue: str
+    gpu_ms: int
+    period_start_ms: int
+    period_end_ms: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSeen(TenancyFact):
     """A pool is there, like this."""
 

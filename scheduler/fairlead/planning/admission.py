@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from fairlead.model.gang import Gang
-from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.reasons import RETRY, Reason, Refusal, refuse
+from fairlead.model.windows import current_or_next
+from fairlead.planning.deadlines import deadline_refusal
+from fairlead.units import gpus_of, utc_text
 from fairlead.world.snapshot import World
 
 
@@ -34,4 +37,27 @@ def admission(gang: Gang, world: World) -> Refusal | None:
             name=gang.service_class.value,
             allowed=", ".join(c.value for c in served) or "none",
         )
+    refusal = deadline_refusal(gang, world.now_ms)
+    return refusal or (_peak(gang, world) if world.force.peaked else None)
+
+
+def _peak(gang: Gang, world: World) -> Refusal | None:
+    """Return which queue, from the gang's own up, holds it back in its peak period."""
+    name = gang.queue
+    while name in world.queues:  # in force, a queue's way up has an end
+        queue = world.queues[name]
+        for peak in queue.caps.peaks:
+            if gang.service_class not in peak.service_classes or gang.gpu_milli < 1000 * peak.gpus_at_least:
+                continue
+            found = current_or_next(peak.windows, world.now_ms)
+            if found is not None and found[0] <= world.now_ms:
+                return refuse(
+                    Reason.PEAK_HOLDS_BACK,
+                    queue=name,
+                    service_class=gang.service_class.value,
+                    gpus=gpus_of(gang.gpu_milli),
+                    retry_at=utc_text(found[1]),
+                    **{RETRY: found[1]},
+                )
+        name = queue.parent
     return None

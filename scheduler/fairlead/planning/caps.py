@@ -1,4 +1,4 @@
-"""Counts that bind beside the quota: jobs of a queue, jobs and GPUs of its users and groups. Moved along in a cycle.
+"""What binds beside the quota: jobs of a queue, what its users and groups have, its budget. Moved along in a cycle.
 
 A cap that is reached holds back and stops nobody. What is being stopped counts until it is gone, what room is being
 made for counts at once.
@@ -13,6 +13,7 @@ from fairlead.model.gang import Gang
 from fairlead.model.queue_caps import NamedCap
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Queue
+from fairlead.planning.budgets import Account, budget_refusal
 from fairlead.units import gpus_of
 from fairlead.world.job_counts import Had, Who
 from fairlead.world.snapshot import World
@@ -25,6 +26,7 @@ class _Counts:
     """Of whole subtrees."""
 
     jobs: dict[str, int] = field(default_factory=dict[str, int])
+    milli: dict[str, int] = field(default_factory=dict[str, int])
     users: dict[Who, Had] = field(default_factory=dict[Who, Had])
     groups: dict[Who, Had] = field(default_factory=dict[Who, Had])
 
@@ -36,8 +38,12 @@ class Caps:
         """Count from the world; `chains` are each queue and those above it, nearest first."""
         self._queues, self._chains, self._on = world.queues, chains, world.force.capped
         self._counts = _Counts()
+        self._spent, self._now_ms = world.spent, world.now_ms
         if not self._on:
             return
+        for queue, milli in world.queue_gpu_milli.items():
+            for name in chains.get(queue, ()):
+                self._counts.milli[name] = self._counts.milli.get(name, 0) + milli
         for queue, jobs in world.jobs.of_queue.items():
             for name in chains.get(queue, ()):
                 self._counts.jobs[name] = self._counts.jobs.get(name, 0) + jobs
@@ -52,13 +58,20 @@ class Caps:
             return
         for name in self._chains.get(gang.queue, ()):
             self._counts.jobs[name] = self._counts.jobs.get(name, 0) + 1
+            self._counts.milli[name] = self._counts.milli.get(name, 0) + gpu_milli
             _add(self._counts.users, (name, gang.user), 1, gpu_milli)
             for group in gang.groups:
                 _add(self._counts.groups, (name, group), 1, gpu_milli)
 
-    def jobs_are_full(self, queue: str) -> bool:
-        """Whether a queue, or one above it, has as many jobs as it may have."""
-        return self._on and any(self._at_max_jobs(self._queues[name]) for name in self._chains.get(queue, ()))
+    def starts_nothing(self, queue: str) -> bool:
+        """Whether a queue, or one above it, has as many jobs as it may have, or has used up its budget."""
+        if not self._on:
+            return False
+        for name in self._chains.get(queue, ()):
+            account = self._account(self._queues[name])
+            if self._at_max_jobs(self._queues[name]) or (account is not None and account.is_exhausted(self._now_ms)):
+                return True
+        return False
 
     def refusal(self, gang: Gang, gpu_milli: int) -> Refusal | None:
         """Return the first cap, from the queue up, that a gang charged for `gpu_milli` would break."""
@@ -69,6 +82,10 @@ class Caps:
             if self._at_max_jobs(queue):
                 limit = queue.caps.max_jobs or 0
                 return refuse(Reason.QUEUE_AT_MAX_JOBS, queue=name, used=self._counts.jobs.get(name, 0), limit=limit)
+            account = self._account(queue)
+            refusal = None if account is None else budget_refusal(account, gpu_milli, self._now_ms)
+            if refusal is not None:
+                return refusal
             for cap, who, had in self._caps_on(queue, gang):
                 refusal = _broken(cap, who, had, name, gpu_milli)
                 if refusal is not None:
@@ -86,6 +103,14 @@ class Caps:
             if cap.max_gpus is not None
         ]
         return min(rooms, default=None)
+
+    def _account(self, queue: Queue) -> Account | None:
+        """Return how a queue stands with its budget, None where it has none or nothing was told of it."""
+        spent = self._spent.get(queue.name)
+        if queue.caps.budget is None or spent is None:
+            return None
+        held = self._counts.milli.get(queue.name, 0)
+        return Account(queue=queue.name, budget=queue.caps.budget, spent=spent, held_milli=held)
 
     def _at_max_jobs(self, queue: Queue) -> bool:
         most = queue.caps.max_jobs

@@ -31,6 +31,7 @@ from fairlead.placement.sharing import sharing_refusal
 from fairlead.planning.admission import admission
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
+from fairlead.planning.deadlines import behind_demand, moments_of
 from fairlead.planning.holes import promise_refusal
 from fairlead.planning.notices import in_steps
 from fairlead.planning.plan import Plan
@@ -103,7 +104,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     cycle = _Cycle(world, memo or Memo(), effects)
     more, cut, looked = cycle.run()
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
-    later += cycle.promises.wakes()
+    later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     wake = min((moment for moment in later if moment is not None), default=None)
     return Plan(
@@ -299,6 +300,7 @@ class _Cycle:
         if hit is not None:
             return limit_refusal(hit, fewest, also)
         kept = self.promises.why_kept(gang, self._would_fit)
+        kept = kept or behind_demand(gang, self.world)
         kept = kept or model_refusal(gang, self.world, self.placer, self.standing)
         return why_not_now(gang, self.placer, answer) if kept is None else kept
 

@@ -42,7 +42,7 @@ def standing_of(
     asked = [
         ask
         for ask in world.waiting.asked.values()
-        if admission(ask.example, world) is None and not caps.jobs_are_full(ask.example.queue)
+        if admission(ask.example, world) is None and not caps.starts_nothing(ask.example.queue)
     ]
     counted = None
     if world.counted:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from fairlead.model.events import QueueSpent
 from fairlead.model.gang import Gang
-from fairlead.model.queue_caps import EVERYBODY
-from fairlead.model.tenancy import Queue
+from fairlead.model.queue_caps import EVERYBODY, QueueCaps
+from fairlead.model.tenancy import Queue, ancestors
 from fairlead.units import gpus_of
 from fairlead.world.snapshot import World
 
@@ -34,6 +35,53 @@ def most_gpus(name: str, world: World, tally: CapTally) -> int | None:
     return tally.limits[name]
 
 
+def starting_nothing(world: World) -> frozenset[str]:
+    """Return queues in which nothing can start: they, or one above them, are at their most of jobs or out of budget."""
+    if not world.force.capped:
+        return frozenset()
+    jobs: dict[str, int] = {}
+    milli: dict[str, int] = {}
+    for attempt in world.running:
+        for name in ancestors(attempt.queue, dict(world.queues)):
+            jobs[name] = jobs.get(name, 0) + 1
+            milli[name] = milli.get(name, 0) + attempt.gpu_milli
+    full = {name for name in world.queues if _is_full(name, jobs.get(name, 0), milli.get(name, 0), world)}
+    return frozenset(name for name in world.queues if full & set(ancestors(name, dict(world.queues))))
+
+
+def _is_full(name: str, jobs: int, milli: int, world: World) -> bool:
+    caps, spent = world.queues[name].caps, world.spent.get(name)
+    if caps.max_jobs is not None and jobs >= caps.max_jobs:
+        return True
+    if caps.budget is None or spent is None or world.now_ms >= spent.period_end_ms:
+        return False
+    return spent.gpu_ms + milli * max(0, world.now_ms - spent.at_ms) // 1000 >= caps.budget.gpu_ms
+
+
+def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[str], tuple[str, ...]]) -> Iterator[str]:
+    """Yield what of time forbids that a gang starts now: its deadline, a peak period, a budget that is used up."""
+    if gang.deadline_ms is not None and world.now_ms + (gang.duration_ms or 0) > gang.deadline_ms:
+        yield f"{gang.full_name}: started although it can't be done by its deadline"
+    for name in above(gang.queue):
+        caps, spent = world.queues[name].caps, world.spent.get(name)
+        for peak in caps.peaks:
+            inside = [
+                span
+                for window in peak.windows
+                for span in window.spans(world.now_ms, world.now_ms + 1)
+                if span[0] <= world.now_ms < span[1]
+            ]
+            if inside and gang.service_class in peak.service_classes and gang.gpu_milli >= 1000 * peak.gpus_at_least:
+                yield f"{gang.full_name}: started in a peak period of queue {name}"
+        told = caps.budget is not None and spent is not None and world.now_ms < spent.period_end_ms
+        if gpu_milli and told and _is_used_up(caps, spent):
+            yield f"{gang.full_name}: started although the budget of queue {name} is used up"
+
+
+def _is_used_up(caps: QueueCaps, spent: QueueSpent | None) -> bool:
+    return caps.budget is not None and spent is not None and spent.gpu_ms >= caps.budget.gpu_ms
+
+
 def check_caps(
     gang: Gang, gpu_milli: int, world: World, above: Callable[[str], tuple[str, ...]], tally: CapTally
 ) -> Iterator[str]:
@@ -41,6 +89,7 @@ def check_caps(
     problem = world.force.problems.get(gang.queue)
     if problem is not None and problem.closed:
         yield f"{gang.full_name}: queue {gang.queue} takes nobody in: {problem.text}"
+    yield from check_admission(gang, gpu_milli, world, above)
     chain = above(gang.queue)
     if not any(world.queues[name].caps.bounds_running for name in chain):
         return

@@ -10,7 +10,8 @@ from fairlead.model.quota import FIXED, GPU, OF_MODEL, amount_text, words_of
 from fairlead.ordering.dominant import entitlements_of_all
 from fairlead.ordering.fair_share import gpu_entitlements
 from fairlead.ordering.queue_tree import QueueTree
-from fairlead.planning.verify_caps import CapTally, most_gpus
+from fairlead.planning.admission import admission
+from fairlead.planning.verify_caps import CapTally, most_gpus, starting_nothing
 from fairlead.planning.verify_pools import kept_idle_milli
 from fairlead.world.charges import charged
 from fairlead.world.snapshot import Running, World
@@ -185,9 +186,9 @@ class Quotas:
         kinds = [GPU, *(name for name in world.counted if name != FIXED)]
         held = {GPU: world.queue_gpu_milli, **{kind: world.running.used.get(kind, {}) for kind in kinds[1:]}}
         demand = {kind: dict(held[kind]) for kind in kinds}
-        for (name, namespace, _, _), ask in world.waiting.asked.items():
-            queue = world.queues.get(name)
-            if queue is not None and namespace in queue.namespaces:
+        closed = starting_nothing(world)
+        for (name, _, _, _), ask in world.waiting.asked.items():
+            if name not in closed and admission(ask.example, world) is None:
                 for resource, amount in ((GPU, ask.gpu_milli), *ask.also):
                     if resource in demand:
                         demand[resource][name] = demand[resource].get(name, 0) + amount

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.quota import Amounts, added, times
@@ -19,7 +20,7 @@ from fairlead.world.charges import wanted
 from fairlead.world.checkpoints import held_to_checkpoint
 from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
 from fairlead.world.layers import Frozen, Layers
-from fairlead.world.lines import Entry, Line, Request, by_age, request_of
+from fairlead.world.lines import Entry, Line, Request, by_age, request_of, retry_ms
 from fairlead.world.pictures import Waiting
 
 AskKey = tuple[str, str, str, str]
@@ -48,7 +49,7 @@ class Backlog:
     refused     per queue, in order: lines whose refusal still holds
     nominated   gangs for which room is being made, by uid
     asked       what is wanted, by what a queue's rules look at
-    retry_at_ms when the next backoff ends, None where there is none
+    retry_at_ms when the next backoff ends, or time alone may change an answer, None where neither comes
     """
 
     everyone: Frozen[GangId, Waiting]
@@ -88,6 +89,8 @@ class Lines:
         self._counted: tuple[str, ...] = ()
         self._asked: dict[AskKey, Ask] = {}
         self._dirty: dict[int, Line] = {}
+        self._retries: list[tuple[int, int, Line]] = []
+        self._told = 0
         self._fresh = _Side()
         self._reopened = _Side()
         self._refused = _Side()
@@ -101,6 +104,11 @@ class Lines:
         while self._backoffs and self._backoffs[0][0] <= self._now_ms:
             gang = self._backoffs[0][1]
             self.file(self._backing_off[gang])
+        while self._retries and self._retries[0][0] <= self._now_ms:
+            line = heappop(self._retries)[2]
+            line.answered = False
+            if line.entry is not None and self._refused.remove(line.queue, line.entry):
+                self._fresh.add(line.queue, line.entry)
 
     def file(self, record: GangRecord) -> None:
         """Put a gang where it belongs now, or take it out."""
@@ -144,8 +152,12 @@ class Lines:
 
     def refused(self, line: Line) -> None:
         """Hear that a line was told why not, as the state was in the last picture."""
-        line.answered = True
         self._dirty[id(line)] = line
+        retry_at_ms = None if line.refusal is None else retry_ms(line.example, line.refusal)
+        line.answered = retry_at_ms is None or retry_at_ms > self._now_ms
+        if retry_at_ms is not None:
+            self._told += 1
+            heappush(self._retries, (retry_at_ms, self._told, line))
 
     def _join(self, record: GangRecord, picture: Waiting) -> None:
         request = request_of(picture.gang, displaced=picture.displaced)
@@ -229,7 +241,7 @@ class Lines:
             refused=self._refused.picture(),
             nominated=tuple(self._nominated[gang] for gang in sorted(self._nominated)),
             asked=dict(self._asked),
-            retry_at_ms=self._backoffs[0][0] if self._backoffs else None,
+            retry_at_ms=min((queue[0][0] for queue in (self._backoffs, self._retries) if queue), default=None),
         )
 
     def _put(self, line: Line) -> None:

@@ -19,7 +19,8 @@ class InForce:
     plain       the same without exceptions
     problems    what is wrong with a queue's place in the tree
     exceptions  those that act
-    capped      whether any queue has a cap on jobs that hold devices
+    capped      whether any queue has a cap on jobs that hold devices, or a budget
+    peaked      whether any queue holds something back in peak periods
     """
 
     queues: Mapping[str, Queue] = field(default_factory=dict[str, Queue])
@@ -27,6 +28,7 @@ class InForce:
     problems: Mapping[str, TreeProblem] = field(default_factory=dict[str, TreeProblem])
     exceptions: tuple[QuotaException, ...] = ()
     capped: bool = False
+    peaked: bool = False
     since_ms: int = 0
     until_ms: int | None = None
 
@@ -62,6 +64,7 @@ class ForceKeeper:
             problems=problems,
             exceptions=acting,
             capped=any(queue.caps.bounds_running for queue in queues.values()),
+            peaked=any(queue.caps.peaks for queue in queues.values()),
             since_ms=max((moment for moment in turns if moment <= now_ms), default=0),
             until_ms=min((moment for moment in turns if moment > now_ms), default=None),
         )

@@ -10,6 +10,22 @@ from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Kind, Refusal
 from fairlead.world.pictures import Waiting
 
+
+def latest_start_ms(gang: Gang) -> int | None:
+    """Return when a gang must have started to be done by its deadline, UTC ms; None without a deadline."""
+    return None if gang.deadline_ms is None else gang.deadline_ms - (gang.duration_ms or 0)
+
+
+def retry_ms(gang: Gang, refusal: Refusal) -> int | None:
+    """Return when time alone may change what a gang was told, UTC ms: what was said of it, or its latest start passes.
+
+    None where only a fact can change it.
+    """
+    latest_ms = None if refusal.reason.kind in (Kind.INVALID, Kind.NEVER) else latest_start_ms(gang)
+    moments = (refusal.retry_at_ms, None if latest_ms is None else latest_ms + 1)
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
 Request = tuple[object, ...]
 NEWS_FOR_ALL = 256
 """Members of a line up to which other numbers in a refusal are news for each; beyond, only another reason is."""
@@ -29,6 +45,8 @@ def request_of(gang: Gang, *, displaced: bool = False) -> Request:
         gang.isolation,
         gang.user,
         gang.groups,
+        gang.deadline_ms,
+        gang.duration_ms if gang.deadline_ms is not None else None,
         gang.duration_ms,
         gang.preemptible,
         gang.wants_promise,

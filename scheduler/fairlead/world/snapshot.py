@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from fairlead.model.events import QueueSpent
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.hardware import NodeName
 from fairlead.model.promises import Promised
@@ -49,6 +50,7 @@ class World:
     unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
+    spent       what queues have used of their budgets, as last told
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
     turned_ms   the last moment at which a calendar changed what pools keep free; `next_turn_ms` the next, None for none
@@ -80,6 +82,7 @@ class World:
     mix: Mix
     force: InForce
     jobs: JobsHeld
+    spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
     promises: tuple[Promised, ...] = ()
     turned_ms: int = 0
     next_turn_ms: int | None = None
@@ -174,6 +177,7 @@ class Photographer:
             mix=state.arrivals.mix,
             force=force,
             jobs=self._jobs.picture() if force.capped else JobsHeld(),
+            spent=state.tenants.spent,
             promises=state.promises.picture(),
             turned_ms=self._calendar.turned_ms,
             next_turn_ms=self._calendar.next_turn_ms,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fairlead.model import events as ev
 from fairlead.model.fairness import BUILT_IN, ROOT_POLICY, FairnessPolicy
 from fairlead.model.quota import FIXED, GPU
@@ -26,6 +28,7 @@ class Tenants:
         self.counted: tuple[str, ...] = ()
         self._speak_of: dict[str, int] = {}
         self.switches = ALL_ON
+        self.spent: Mapping[str, ev.QueueSpent] = {}
 
     def apply(self, fact: ev.TenancyFact) -> bool:
         """Take up one fact; returns whether it changed anything."""
@@ -58,6 +61,10 @@ class Tenants:
                 dropped = self.policies.pop(name, None)
                 changed = dropped is not None
                 self._speak(_weighed(dropped), ())
+            case ev.QueueSpent(queue=queue_name):
+                known_spent = self.spent.get(queue_name)
+                self.spent = {**self.spent, queue_name: fact}
+                return known_spent is None or _gave_back(known_spent, fact)
             case ev.SwitchesSet(switches=switches):
                 changed = self.switches != switches
                 self.switches = switches
@@ -97,3 +104,8 @@ def _names(queue: Queue | None) -> tuple[str, ...]:
 
 def _weighed(policy: FairnessPolicy | None) -> tuple[str, ...]:
     return () if policy is None else tuple(name for name, _ in policy.resources if name != GPU)
+
+
+def _gave_back(before: ev.QueueSpent, now: ev.QueueSpent) -> bool:
+    """Whether a queue has more of its budget left than before: refusals may be answered anew."""
+    return now.period_start_ms != before.period_start_ms or now.gpu_ms < before.gpu_ms
