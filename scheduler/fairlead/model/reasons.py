@@ -9,14 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-
-class Kind(Enum):
-    """How final a reason is."""
-
-    INVALID = "invalid"  # the spec must change
-    NEVER = "never"  # no state of this cluster could satisfy it
-    NOT_NOW = "not now"  # waiting may help
-    ENDED = "ended"  # why an attempt came to its end
+from fairlead.model import admission_words as words
+from fairlead.model.reason_kinds import Kind as Kind
 
 
 class Reason(Enum):
@@ -66,18 +60,8 @@ class Reason(Enum):
         "spec.serviceClass: queue {queue} does not list {name}",
         "use one of: {allowed}",
     )
-    DEADLINE_PASSED = (
-        "DeadlineCannotBeMet",
-        Kind.NEVER,
-        "with {duration} to run it would have had to start by {latest} to be done by its deadline, {deadline}",
-        "set a later spec.deadline or a shorter spec.duration, or submit a smaller job",
-    )
-    ABOVE_CAP = (
-        "AboveUserCap",
-        Kind.NEVER,
-        "the gang needs {need} GPUs; {who} may have {limit} in queue {queue}",
-        "ask for fewer GPUs, or ask the owner of queue {queue} for a higher cap",
-    )
+    DEADLINE_PASSED = words.DEADLINE_PASSED
+    ABOVE_CAP = words.ABOVE_CAP
     SHARE_MEMORY_UNENFORCED = (
         "ShareMemoryUnenforced",
         Kind.INVALID,
@@ -190,50 +174,15 @@ class Reason(Enum):
         "of {limit} free {what}, guarantees beside {queue} that are not lent keep {used}; the gang needs {need}",
         "wait, or ask for a guarantee",
     )
-    DEADLINE_BEHIND_DEMAND = (
-        "DeadlineBehindDemand",
-        Kind.NOT_NOW,
-        "{ahead} GPU-hours wait before it in queue {queue}, which gets at most {gpus} GPUs: that is past {latest}, "
-        "when it would have to start to be done by its deadline",
-        "lower what waits before it, raise its priority, or set a later spec.deadline",
-    )
-    PEAK_HOLDS_BACK = (
-        "PeakHoldsBack",
-        Kind.NOT_NOW,
-        "queue {queue} starts no {service_class} jobs of {gpus} GPUs in its peak period, which ends at {retry_at}",
-        "wait until then, or ask for less",
-    )
-    BUDGET_EXHAUSTED = (
-        "BudgetExhausted",
-        Kind.NOT_NOW,
-        "queue {queue} has used {used} of its budget of {budget} GPU-hours; a new period begins at {retry_at}",
-        "wait until then, or ask for a higher budget",
-    )
-    BUDGET_PACED = (
-        "BudgetPaced",
-        Kind.NOT_NOW,
-        "queue {queue} has {left} GPU-hours of its budget left until {until}, which pays for {pays} GPUs; {held} are "
-        "held and the gang needs {need}",
-        "it starts when what is left pays for it to the end of the period, at {retry_at} if nothing changes",
-    )
-    QUEUE_MISPLACED = (
-        "QueueMisplaced",
-        Kind.NOT_NOW,
-        "queue {queue} takes nobody in: {field}: {problem}",
-        "an administrator must mend the Queue: {mend}",
-    )
-    QUEUE_AT_MAX_JOBS = (
-        "QueueAtMaxJobs",
-        Kind.NOT_NOW,
-        "queue {queue} has {used} of at most {limit} jobs running",
-        "wait for one of them to end, or ask for a higher spec.maxJobs",
-    )
-    USER_AT_CAP = (
-        "UserAtCap",
-        Kind.NOT_NOW,
-        "{who} has {used} of {limit} {what} in queue {queue}; the gang needs {need}",
-        "wait for your own jobs to end, or ask the owner of queue {queue} for a higher cap",
-    )
+    DEADLINE_BEHIND_DEMAND = words.DEADLINE_BEHIND_DEMAND
+    PEAK_HOLDS_BACK = words.PEAK_HOLDS_BACK
+    BUDGET_EXHAUSTED = words.BUDGET_EXHAUSTED
+    BUDGET_PACED = words.BUDGET_PACED
+    QUEUE_FULL = words.QUEUE_FULL
+    SUBMIT_RATE = words.SUBMIT_RATE
+    QUEUE_MISPLACED = words.QUEUE_MISPLACED
+    QUEUE_AT_MAX_JOBS = words.QUEUE_AT_MAX_JOBS
+    USER_AT_CAP = words.USER_AT_CAP
     NOT_ENOUGH_FREE = (
         "NotEnoughFree",
         Kind.NOT_NOW,

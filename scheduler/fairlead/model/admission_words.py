@@ -1,0 +1,74 @@
+"""The words of reasons that admission gives: see `fairlead.model.reasons`."""
+
+from __future__ import annotations
+
+from fairlead.model.reason_kinds import Kind
+
+DEADLINE_PASSED = (
+    "DeadlineCannotBeMet",
+    Kind.NEVER,
+    "with {duration} to run it would have had to start by {latest} to be done by its deadline, {deadline}",
+    "set a later spec.deadline or a shorter spec.duration, or submit a smaller job",
+)
+ABOVE_CAP = (
+    "AboveUserCap",
+    Kind.NEVER,
+    "the gang needs {need} GPUs; {who} may have {limit} in queue {queue}",
+    "ask for fewer GPUs, or ask the owner of queue {queue} for a higher cap",
+)
+DEADLINE_BEHIND_DEMAND = (
+    "DeadlineBehindDemand",
+    Kind.NOT_NOW,
+    "{ahead} GPU-hours wait before it in queue {queue}, which gets at most {gpus} GPUs: that is past {latest}, "
+    "when it would have to start to be done by its deadline",
+    "lower what waits before it, raise its priority, or set a later spec.deadline",
+)
+PEAK_HOLDS_BACK = (
+    "PeakHoldsBack",
+    Kind.NOT_NOW,
+    "queue {queue} starts no {service_class} jobs of {gpus} GPUs in its peak period, which ends at {retry_at}",
+    "wait until then, or ask for less",
+)
+BUDGET_EXHAUSTED = (
+    "BudgetExhausted",
+    Kind.NOT_NOW,
+    "queue {queue} has used {used} of its budget of {budget} GPU-hours; a new period begins at {retry_at}",
+    "wait until then, or ask for a higher budget",
+)
+BUDGET_PACED = (
+    "BudgetPaced",
+    Kind.NOT_NOW,
+    "queue {queue} has {left} GPU-hours of its budget left until {until}, which pays for {pays} GPUs; {held} are "
+    "held and the gang needs {need}",
+    "it starts when what is left pays for it to the end of the period, at {retry_at} if nothing changes",
+)
+QUEUE_MISPLACED = (
+    "QueueMisplaced",
+    Kind.NOT_NOW,
+    "queue {queue} takes nobody in: {field}: {problem}",
+    "an administrator must mend the Queue: {mend}",
+)
+QUEUE_AT_MAX_JOBS = (
+    "QueueAtMaxJobs",
+    Kind.NOT_NOW,
+    "queue {queue} has {used} of at most {limit} jobs running",
+    "wait for one of them to end, or ask for a higher spec.maxJobs",
+)
+USER_AT_CAP = (
+    "UserAtCap",
+    Kind.NOT_NOW,
+    "{who} has {used} of {limit} {what} in queue {queue}; the gang needs {need}",
+    "wait for your own jobs to end, or ask the owner of queue {queue} for a higher cap",
+)
+QUEUE_FULL = (
+    "QueueFull",
+    Kind.NOT_NOW,
+    "{what} of queue {queue} stand in line already, as many as may: {limit}",
+    "it comes in when one of them starts or ends; submit fewer at once",
+)
+SUBMIT_RATE = (
+    "SubmitRateLimited",
+    Kind.NOT_NOW,
+    "queue {queue} takes {per_minute} jobs a minute, {burst} at once",
+    "it comes in at {retry_at}; submit more slowly",
+)
