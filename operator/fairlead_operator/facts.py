@@ -36,6 +36,7 @@ from fairlead_operator.decode_pools import decode_pool
 from fairlead_operator.device_objects import CLAIMS, SLICES, Claim, Slice
 from fairlead_operator.gang_facts import GangFacts
 from fairlead_operator.kube_client import KubeClient
+from fairlead_operator.markers import MarkerFacts
 from fairlead_operator.member_facts import MemberFacts, is_terminal, member_of
 from fairlead_operator.node_facts import NodeFacts, Taken
 from fairlead_operator.objects import (
@@ -87,6 +88,7 @@ class Intake:
         self.nodes = NodeFacts(put, level_labels, now_ms, defer)
         self.members = MemberFacts(put, now_ms, gap_ms, on_over)
         self.gangs = GangFacts(put, accept, now_ms, rng)
+        self.markers = MarkerFacts(put, now_ms, self.gangs.heartbeat_ms)
         self.problems: dict[tuple[str, str], str] = {}
         self.policy = PolicyFacts(put, now_ms, self.problems)
         self.priority_classes: dict[str, PriorityClass] = {}
@@ -134,6 +136,7 @@ class Intake:
         gone = change is Change.DELETED
         member = self._ours(pod.metadata)
         if member is not None:
+            self.markers.pod(member, pod, gone=gone)  # its last words come before its end
             self.members.pod(member, pod, gone=gone)
         else:
             taken = None if gone or is_terminal(pod) or not pod.spec.node_name else _taken(pod)
@@ -157,6 +160,8 @@ class Intake:
         job = new or old
         assert job is not None
         self.gangs.job(job, gone=change is Change.DELETED)
+        if self._open and change is not Change.DELETED:
+            self.markers.job(job)
 
     def on_queue(self, change: Change, old: QueueObject | None, new: QueueObject | None) -> None:
         """A Queue changed; jobs in it are judged again, unless it was only the status that we write ourselves."""

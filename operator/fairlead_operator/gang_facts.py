@@ -78,6 +78,11 @@ class GangFacts:
             if old is None or old.metadata.generation != job.metadata.generation:
                 self._enqueue(uid)
 
+    def heartbeat_ms(self, gang: GangId) -> int | None:
+        """Return after how long without a heartbeat a gang hangs, None where it never does."""
+        told = self._told.get(gang)
+        return told.heartbeat_ms if isinstance(told, Gang) else None
+
     def recheck(self, concerns: Callable[[GangJob], bool]) -> None:
         """Judge again the jobs that something else's change concerns."""
         for uid, job in self._jobs.items():

@@ -53,6 +53,17 @@ class NoticeStatus(Record, frozen=True, kw_only=True):
     by: str = ""
 
 
+class CheckpointStatus(Record, frozen=True, kw_only=True):
+    """status.checkpoint: the last one that counts, as far as it is read back."""
+
+    attempt: int = 0
+    step: str = ""
+    began_at_ms: int = 0
+    path: str = ""
+    digest: str = ""
+    members: dict[str, int] = {}
+
+
 class StartEstimate(Record, frozen=True, kw_only=True):
     """status.startEstimate; `basis` says what the range rests on."""
 
@@ -84,6 +95,8 @@ class GangJobStatus(Record, frozen=True, kw_only=True):
     as_of: str | None = None
     nomination: NominationStatus | None = None
     notice: NoticeStatus | None = None
+    checkpoint: CheckpointStatus | None = None
+    failures: dict[str, int] = {}
     allocation: Allocation | None = None
     usage: UsageStatus | None = None
     lost_gpu_ms: int = 0

@@ -97,7 +97,7 @@ class MemberFacts:
         if pod.status.phase == "Running" and not track.running and not track.ended and not gone:
             track.running = True
             gang, attempt, rank = member
-            self._put(MemberRunning(gang=gang, attempt=attempt, rank=rank, at_ms=self._at(_started(pod))))
+            self._put(MemberRunning(gang=gang, attempt=attempt, rank=rank, at_ms=self._at(started_ms(pod))))
         if not track.ended and (is_terminal(pod) or gone or pod.metadata.deletion_timestamp):
             track.ended = True
             self._end(member, pod)
@@ -158,7 +158,7 @@ class MemberFacts:
         return min(now, second_ms + SECOND_MS - 1) if second_ms else now
 
 
-def _started(pod: Pod) -> int:
+def started_ms(pod: Pod) -> int:
     """Return when the first container started; 0 where nothing says."""
     states = (status.state.running for status in pod.status.container_statuses)
     return min((at for state in states if state and (at := time_ms(state.started_at))), default=0)

@@ -47,7 +47,7 @@ class JobSheet:
     """What manifests need of a GangJob. `templates` is role -> pod template as submitted; not modified.
 
     `needs` is role -> what each pod takes of resources above its node, as written; no manifest has a place for it.
-    `mig` is role -> MIG profile. `checkpoint` and `grace_ms` are as in `Gang`.
+    `mig` is role -> MIG profile. `checkpoint` and `grace_ms` are as in `Gang`, `resume` is what was saved.
     """
 
     uid: str
@@ -60,17 +60,17 @@ class JobSheet:
     mig: Mapping[str, str] = field(default_factory=dict[str, str])
     checkpoint: Checkpoint | None = None
     grace_ms: int = 0
+    resume: Saved | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a gang: where its members go, how its queue came by them, since when (UTC ms), what it resumes."""
+    """One try of a gang: where its members go, how its queue came by them, and since when (UTC ms)."""
 
     number: int
     placement: Placement
     tier: Tier
     placed_at_ms: int
-    resume: Saved | None = None
 
 
 def sheet_of(job: GangJob) -> JobSheet:
@@ -165,7 +165,7 @@ def pod_manifest(sheet: JobSheet, member: Member, attempt: Attempt) -> Manifest:
     spec["tolerations"] = [*(spec.get("tolerations") or []), {"key": POOL_TAINT, "operator": "Exists"}]
     if member.devices:
         _give_devices(spec, claim_name(name))
-    _give_environment(spec, _environment(sheet, member, attempt) | saving_environment(sheet.checkpoint, attempt.resume))
+    _give_environment(spec, _environment(sheet, member, attempt) | saving_environment(sheet.checkpoint, sheet.resume))
     give_saving(spec, sheet.checkpoint, sheet.grace_ms)
     return {
         "apiVersion": "v1",

@@ -18,6 +18,7 @@ from fairlead.model.events import (
     MemberEnded,
     MemberReleased,
     Nominated,
+    NoticeIntended,
     Recovered,
     Remembered,
     StopIntended,
@@ -29,7 +30,9 @@ from fairlead_operator.allocations import read_member, read_placement
 from fairlead_operator.claim_index import Device, devices_of
 from fairlead_operator.custom_objects import GangJob
 from fairlead_operator.device_objects import Claim
+from fairlead_operator.found import Found, all_running_ms, notice_left
 from fairlead_operator.member_facts import member_of
+from fairlead_operator.notices import cause_of_notice
 from fairlead_operator.objects import Meta, Pod, time_ms
 from fairlead_operator.pods import (
     ATTEMPT,
@@ -47,38 +50,11 @@ from fairlead_operator.pods import (
     read_allocation,
     sheet_of,
 )
+from fairlead_operator.saving_status import failures_of, saved_of
 from fairlead_operator.trips import Trip, trip_of
 
 _FINAL = ("Succeeded", "Failed")
 _DONE = ("Succeeded", "Failed")
-
-
-@dataclass(slots=True)
-class Found:
-    """The objects of one attempt, by rank."""
-
-    gang: GangId
-    number: int
-    pods: dict[int, Pod] = field(default_factory=dict[int, Pod])
-    claims: dict[int, Claim] = field(default_factory=dict[int, Claim])
-
-    def metas(self) -> list[Meta]:
-        """All their metadata, by rank, claims first."""
-        return [self.claims[r].metadata for r in sorted(self.claims)] + [
-            self.pods[r].metadata for r in sorted(self.pods)
-        ]
-
-    def holding(self, placement: Placement) -> tuple[int, ...]:
-        """Ranks that hold something: an allocated claim or, without devices, a pod on its node."""
-        held: list[int] = []
-        for member in placement.members:
-            claim, pod = self.claims.get(member.rank), self.pods.get(member.rank)
-            if claim is not None:
-                if claim.status.allocation is not None:
-                    held.append(member.rank)
-            elif pod is not None and not member.devices and pod.spec.node_name and pod.status.phase not in _DONE:
-                held.append(member.rank)
-        return tuple(held)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,13 +62,15 @@ class Recovery:
     """What follows. `facts` are applied in order after nodes, queues, pools and gangs; then `undo` and `stop` are done.
 
     `trips` are the attempts that state will know. One in `undo` ends with `PlaceFailed`; one in `stop` says whether
-    pods that have ended are kept, and may be an attempt that state does not know (left on a dead node).
+    pods that have ended are kept, and may be an attempt that state does not know (left on a dead node). Those in
+    `notices` were asked to save and are asked again.
     """
 
     facts: list[Event] = field(default_factory=list[Event])
     trips: list[Trip] = field(default_factory=list[Trip])
     undo: list[Trip] = field(default_factory=list[Trip])
     stop: list[tuple[Trip, bool]] = field(default_factory=list[tuple[Trip, bool]])
+    notices: list[tuple[Trip, NoticeIntended]] = field(default_factory=list[tuple[Trip, NoticeIntended]])
 
 
 def recover(jobs: Sequence[GangJob], pods: Iterable[Pod], claims: Iterable[Claim], now_ms: int) -> Recovery:
@@ -183,9 +161,9 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
     lives = job is not None and not job.metadata.deletion_timestamp and job.status.phase not in _FINAL
     bound = all(rank in found.pods and found.pods[rank].spec.node_name for rank in range(len(trip.steps)))
     pods = list(found.pods.values())
-    leaving = any(pod.metadata.deletion_timestamp for pod in pods) or (
-        job is not None and job.status.phase == "Stopping"
-    )
+    dying = any(pod.metadata.deletion_timestamp for pod in pods)
+    notice = notice_left(found, job, now_ms) if bound and not dying else None
+    leaving = dying or (job is not None and job.status.phase == "Stopping" and notice is None)
     told = bool(holding) or (newest and lives)
     if told:
         recovery.trips.append(trip)
@@ -204,6 +182,9 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
         recovery.stop.append((trip, False))
     elif not bound:
         recovery.undo.append(trip)
+    elif notice is not None:
+        recovery.facts.append(notice)
+        recovery.notices.append((trip, notice))
     else:
         for rank in sorted(found.pods):
             pod = found.pods[rank]
@@ -260,6 +241,7 @@ def _recovered(
 ) -> Recovered:
     """Build the fact that brings an attempt back into state."""
     running = tuple(sorted(r for r, pod in found.pods.items() if pod.status.phase == "Running"))
+    saved = saved_of(job.status) if job is not None else None
     return Recovered(
         gang=found.gang,
         attempt=found.number,
@@ -271,6 +253,8 @@ def _recovered(
         running=running,
         at_ms=now_ms,
         restarts=job.status.restarts if job else 0,
+        all_running_ms=all_running_ms(found, attempt),
+        saved_ms=saved.began_ms if saved is not None and saved.attempt == found.number else None,
     )
 
 
@@ -293,6 +277,8 @@ def _stopping(trip: Trip, cause: Refusal, *, requeue: bool, now_ms: int) -> Stop
 def _why_leaving(job: GangJob | None) -> tuple[Refusal, bool]:
     """Return why an attempt was being stopped when the last leader ended, and whether the gang is requeued."""
     assert job is not None
+    if (kept := job.status.notice) is not None and kept.attempt == job.status.attempt:
+        return cause_of_notice(kept), kept.requeue
     if job.status.reason == Reason.OVERRUN.token and job.spec.overrun == "stop":
         return refuse(Reason.OVERRUN), False
     if job.status.reason == Reason.FINISHED.token:
@@ -332,6 +318,8 @@ def _remember(job: GangJob, now_ms: int) -> Remembered:
         lost_gpu_ms=status.lost_gpu_ms,
         started_ms=status.started_at_ms,
         finished_ms=status.finished_at_ms,
+        failures=failures_of(status),
+        saved=saved_of(status),
     )
 
 

@@ -13,6 +13,7 @@ import random
 import socket
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fairlead.clock import now_ms
@@ -37,6 +38,7 @@ from fairlead_operator.kube_client import Hooks, KubeClient
 from fairlead_operator.kube_cluster import KubeCluster
 from fairlead_operator.kube_config import KubeConfig
 from fairlead_operator.leader import Elector, Terms
+from fairlead_operator.notices import notice_of
 from fairlead_operator.objects import Pod
 from fairlead_operator.placing import Placer
 from fairlead_operator.pod_shape import pod_shape
@@ -164,7 +166,8 @@ class Term:
         kept = self._sheets.get(gang)
         if kept is None or kept[0] != job.metadata.generation:
             kept = self._sheets[gang] = (job.metadata.generation, sheet_of(job))
-        return kept[1]
+        record = self.engine.state.gangs.get(gang)
+        return kept[1] if record is None else replace(kept[1], resume=record.saved)
 
     def node(self, name: NodeName) -> Node | None:
         """Return a node as the scheduler knows it."""
@@ -249,7 +252,9 @@ class Term:
         return recovery
 
     async def _settle(self, recovery: Recovery) -> None:
-        """Undo what was half bound and go on with what was leaving, then rest."""
+        """Undo what was half bound, ask again who was to save, go on with what was leaving, then rest."""
+        for trip, notice in recovery.notices:
+            self.cluster.resume_notice(trip, notice_of(notice))
         await asyncio.gather(
             *(self._undo(trip) for trip in recovery.undo),
             *(self.cluster.resume_stop(trip, keep) for trip, keep in recovery.stop),

@@ -13,6 +13,7 @@ from fairlead.model.reasons import Kind
 from fairlead.world.views import GangView
 from fairlead_operator.allocations import placement_status
 from fairlead_operator.pods import JobSheet
+from fairlead_operator.saving_status import checkpoint_status, saving_conditions
 
 MESSAGE_MAX = 4_000
 _BOUND = (Phase.STARTING, Phase.RUNNING)
@@ -53,7 +54,7 @@ def rfc3339_micro(ms: int) -> str:
 
 
 def conditions(view: GangView, before: Mapping[str, Condition], now_ms: int) -> dict[str, Condition]:
-    """Return the four conditions of a GangJob."""
+    """Return the four conditions of a GangJob, and two more where something is to be said of its checkpoints."""
     phase, why = view.phase, view.refusal
     token = why.reason.token if why else phase.value
     told = (why.message if why else "")[:MESSAGE_MAX]
@@ -66,6 +67,7 @@ def conditions(view: GangView, before: Mapping[str, Condition], now_ms: int) -> 
         "Running": (phase is Phase.RUNNING, token if phase is not Phase.RUNNING else "AllRunning", ""),
         "Finished": (finished, token if finished else "NotFinished", told if finished else ""),
     }
+    facts |= saving_conditions(view, before)
     made: dict[str, Condition] = {}
     for kind, (holds, reason, message) in facts.items():
         status, old = ("True" if holds else "False"), before.get(kind)
@@ -92,6 +94,8 @@ def gang_status(
         "conditions": [condition.as_json(generation) for condition in made.values()],
         "usage": {"gpuMs": view.gpu_ms, "asOf": rfc3339(now_ms)},
         "lostGpuMs": view.lost_gpu_ms,
+        "failures": {failure.value: count for failure, count in view.failures} or None,
+        "checkpoint": checkpoint_status(view.checkpoint),
         "startedAtMs": view.started_ms,
         "finishedAtMs": view.finished_ms,
         "asOf": rfc3339(now_ms),
@@ -100,6 +104,8 @@ def gang_status(
         status["observedGeneration"] = generation
     if clear_allocation and view.phase not in _HOLDING:
         status["allocation"] = None
+    if view.phase in _WAITING or view.phase in (Phase.SUCCEEDED, Phase.FAILED):
+        status["notice"] = None
     if view.nomination is None and view.phase is not Phase.PENDING:
         status["nomination"] = None
     return status

@@ -24,6 +24,7 @@ from fairlead.service.ports import Hold
 from fairlead_operator.chain_head import ChainHead
 from fairlead_operator.custom_objects import PoolObject, QueueObject
 from fairlead_operator.drift import DriftWatch, allocated_members, differences
+from fairlead_operator.expiry import delete_expired
 from fairlead_operator.facts import Watches
 from fairlead_operator.kube_client import KubeClient
 from fairlead_operator.kube_cluster import KubeCluster
@@ -42,6 +43,8 @@ USAGE_S = 30.0
 CHAIN_HEAD_S = 60.0
 DRIFT_S = 60.0
 FRAGMENTATION_S = 10.0
+EXPIRY_S = 5.0
+EXPIRED_AT_ONCE = 100
 FIRST_TURN_LOOKS = 100  # 5 s at most
 
 
@@ -97,6 +100,7 @@ class Upkeep:
                 ("chain_head", CHAIN_HEAD_S, self._publish_head),
                 ("drift", DRIFT_S, self._look_for_drift),
                 ("fragmentation", FRAGMENTATION_S, self._measure_fragmentation),
+                ("expiry", EXPIRY_S, self._delete_expired),
             ):
                 tasks.create_task(_every(name, every_s, work))
 
@@ -135,6 +139,12 @@ class Upkeep:
 
     async def _measure_fragmentation(self) -> None:
         self._metrics.observe_fragmentation(self._engine.fragmentation())
+
+    async def _delete_expired(self) -> None:
+        jobs = self._watches.gangjobs.store
+        gone = await delete_expired(self._client, list(jobs), self._now_ms(), at_most=EXPIRED_AT_ONCE)
+        if gone:
+            log.info("event=expired gangs=%d", gone)
 
     # --- what people look at --------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Place, Refuse, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Refuse, Stop
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.gang_rules import why_invalid
@@ -106,10 +106,12 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
+    told = in_steps(cycle.effects, world)
+    later += [effect.until_ms for effect in told if isinstance(effect, Notice)]
     wake = min((moment for moment in later if moment is not None), default=None)
     return Plan(
         version=world.version,
-        effects=tuple(in_steps(cycle.effects, world)),
+        effects=tuple(told),
         more=more,
         cut=cut,
         looked=looked,

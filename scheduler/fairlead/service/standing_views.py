@@ -9,6 +9,7 @@ from fairlead.model.reasons import Reason, refuse
 from fairlead.model.tenancy import tenant_of
 from fairlead.ordering.backlog import positions
 from fairlead.ordering.standing import Standing
+from fairlead.service.saving_views import checkpoint_view
 from fairlead.world.gangs import GangRecord
 from fairlead.world.snapshot import World
 from fairlead.world.state import ClusterState
@@ -51,6 +52,8 @@ def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView
         finished_ms=record.finished_ms,
         gpu_ms=record.past_gpu_ms + running_gpu_ms,
         lost_gpu_ms=record.lost_gpu_ms,
+        failures=tuple(sorted(record.failures.items())),
+        checkpoint=checkpoint_view(record, now_ms),
     )
 
 

@@ -7,11 +7,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairlead.model.checkpoints import Measured, Saved
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
 from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
+from fairlead.model.retries import Failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointView:
+    """`saved` is the last checkpoint that counts, `interval_ms` the declared time between two, 0 where there is none.
+
+    `recommended_ms` 0 means that not enough is known. `until_ms` is when a stop that waits for a checkpoint comes at
+    the latest, None where none waits; `begins_ms` from when on it may be written.
+    """
+
+    saved: Saved | None = None
+    measured: Measured
+    interval_ms: int = 0
+    recommended_ms: int = 0
+    false_claims: int = 0
+    problem: str = ""
+    begins_ms: int | None = None
+    until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +62,8 @@ class GangView:
     finished_ms: int | None = None
     gpu_ms: int = 0
     lost_gpu_ms: int = 0
+    failures: Failures = ()
+    checkpoint: CheckpointView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
