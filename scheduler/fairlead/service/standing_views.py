@@ -52,7 +52,7 @@ def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView
         finished_ms=record.finished_ms,
         gpu_ms=record.past_gpu_ms + running_gpu_ms,
         lost_gpu_ms=record.lost_gpu_ms,
-        failures=tuple(sorted(record.failures.items())),
+        failures=tuple(sorted(record.failures.items())) if record.failures else (),
         checkpoint=checkpoint_view(record, now_ms),
     )
 
