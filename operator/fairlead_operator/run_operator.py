@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from fairlead.clock import now_ms
+from fairlead.clock import SteadyClock
 from fairlead.config import Settings
 from fairlead.model.events import PlaceFailed, Recovered
 from fairlead.model.gang import GangId
@@ -86,6 +86,7 @@ class Term:
     def __init__(self, client: KubeClient, books: Bookkeeper, settings: Settings, metrics: Metrics) -> None:
         """Wire the parts; nothing is asked yet."""
         rng = random.Random()  # jitter only: nothing is decided by it
+        now_ms = self._now_ms = SteadyClock()
         self._settings = settings
         self._metrics = metrics
         self.ready = False
@@ -145,7 +146,7 @@ class Term:
             self.watches,
             self.intake.problems,
             self._writer,
-            now_ms=now_ms,
+            now_ms=self._now_ms,
             namespace=self._settings.namespace,
             metrics=self._metrics,
             writes_per_s=self._settings.status_writes_per_s,
@@ -238,7 +239,7 @@ class Term:
         if not await self.intake.gangs.settled(_SETTLE_S):
             log.warning("event=gangs_not_judged detail=%r", "some GangJobs are judged later")
         watches = self.watches
-        recovery = recover(list(watches.gangjobs.store), watches.pods.store, watches.claims.store, now_ms())
+        recovery = recover(list(watches.gangjobs.store), watches.pods.store, watches.claims.store, self._now_ms())
         for trip in recovery.trips:
             self.cluster.know(trip)
         self.loop.put(*recovery.facts)
@@ -265,7 +266,9 @@ class Term:
         released = await self.cluster.teardown.undo(trip, _UNDO_S)
         cause = refuse(Reason.PLACE_CONFLICT, detail="the scheduler restarted while it was being bound")
         self.loop.put(
-            PlaceFailed(gang=trip.gang, attempt=trip.attempt.number, cause=cause, released=released, at_ms=now_ms())
+            PlaceFailed(
+                gang=trip.gang, attempt=trip.attempt.number, cause=cause, released=released, at_ms=self._now_ms()
+            )
         )
 
     async def _end(self, helpers: list[asyncio.Task[Any]]) -> None:
