@@ -292,6 +292,12 @@ class Reason(Enum):
         "{gpus} borrowed GPUs were reclaimed by a queue below its entitlement",
         "the job is back in its queue; ask for more guaranteed GPUs to be safe from this",
     )
+    OVER_LIMIT = (
+        "OverLimit",
+        Kind.ENDED,
+        "queue {queue} held {used} {what} and may hold {limit} since its limit was lowered",
+        "the job is back in its queue; ask for a higher limit",
+    )
     PREEMPTED = (
         "Preempted",
         Kind.ENDED,

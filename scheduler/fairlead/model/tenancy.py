@@ -20,6 +20,8 @@ PRIORITY_SCOPES = ("queue", "subtree")
 """Whether priority takes from the queue alone, or from all queues below it."""
 ON_OVER_LIMIT = ("keep", "requeue")
 """What becomes of running work when a limit is lowered below what is held."""
+SHARES = ("own", "parent")
+"""Whether a queue stands by its own weight in a slurm-classic tree, or exactly as the queue above it."""
 NON_PREEMPTIBLE = ("any", "in-quota")
 """What gangs that may not be preempted may hold: anything, or only what the guarantee covers."""
 
@@ -52,6 +54,7 @@ class Queue:
     priority_scope: str = "queue"
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
+    shares: str = "own"
 
     def quota(self, resource: str) -> Quota | None:
         """Return the quota of a resource, counted as inside; None where the queue says nothing of it."""

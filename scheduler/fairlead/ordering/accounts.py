@@ -98,6 +98,13 @@ class Account:
                     return LimitHit(name, held, bound.amount, self.resource, bound.word)
         return self._unlent_hit(queue, amount) if self.book.kept_below else None
 
+    def over(self, queue: str) -> LimitHit | None:
+        """Return the bound of a queue itself that is broken once everything that is leaving has gone."""
+        bound, used = self.book.most.get(queue), self.tree_used.get(queue, 0)
+        if bound is None or used <= bound.amount:
+            return None
+        return LimitHit(queue, used, bound.amount, self.resource, bound.word)
+
     def room(self, queue: str) -> int | None:
         """Return what the queue may still be charged for, None where nothing limits it."""
         rooms: list[int] = []

@@ -94,6 +94,7 @@ class QueueTree:
             self._children.setdefault(self.parents[name], []).append(name)
             self._place[name] = (-len(self.chains[name]), at)
         self._downward = sorted(self.names, key=self._place.__getitem__, reverse=True)
+        self.requeuing = [name for name in self._downward if self.queues[name].on_over_limit == "requeue"]
         self._set_rules()
         self._books: dict[str, Book] = {}
 
@@ -133,6 +134,32 @@ class QueueTree:
     def policy_of(self, name: str) -> FairnessPolicy:
         """Return the policy by which a queue shares with those beside it."""
         return self._rules[self.parents.get(name, "")].policy
+
+    def classic_root(self, name: str) -> str | None:
+        """Return the queue in whose tree Slurm's factor orders a queue, the topmost; "" for all, None for none."""
+        root: str | None = None
+        at = name
+        while True:
+            at = self.parents.get(at, "")
+            if self._rules[at].policy.kind is not Sharing.SLURM_CLASSIC:
+                return root
+            root = at
+            if not at:
+                return root
+
+    def classic_members(self, root: str) -> dict[str, int | None]:
+        """Return all queues below a `classic_root` that stand in its order, with their shares; None is "parent"."""
+        found: dict[str, int | None] = {}
+        names = list(self.below(root))
+        while names:
+            name = names.pop()
+            if name in self._circling:
+                continue
+            queue = self.queues[name]
+            found[name] = None if queue.shares == "parent" else queue.weight
+            if self._rules[name].policy.kind is Sharing.SLURM_CLASSIC:
+                names += self.below(name)
+        return found
 
     def active(self, names: Iterable[str]) -> Active:
         """Return these queues and all above them. O(what is returned)."""

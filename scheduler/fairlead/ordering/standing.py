@@ -11,6 +11,7 @@ from fairlead.model.tenancy import Queue
 from fairlead.ordering.accounts import Account, LimitHit
 from fairlead.ordering.dominant import entitlements_of_all, scale_of
 from fairlead.ordering.fair_share import WHOLE, gpu_entitlements
+from fairlead.ordering.history import History
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.units import FIXED_POINT
 
@@ -46,11 +47,11 @@ class Standing:
         pending: Iterable[tuple[str, int]],
         leaving: Iterable[tuple[str, int]] | Iterable[tuple[str, int, Amounts]] = (),
         counted: Counted | None = None,
-        history: Mapping[str, int] | None = None,
+        history: History | None = None,
     ) -> None:
         """Take `used` as charged now, `pending` of every waiting gang, `leaving` of every attempt that stops.
 
-        `history` is the decayed usage of queues, in any one unit. O(queues that use or want something × depth).
+        Without a `history` nobody has used anything before. O(queues that use or want something × depth).
         """
         tree = queues if isinstance(queues, QueueTree) else QueueTree(queues)
         self.tree = tree
@@ -66,7 +67,8 @@ class Standing:
                 self._demand[GPU][name] = self._demand[GPU].get(name, 0) + milli
         self._entitle(more)
         self.entitled = self._gpu.entitled
-        self._history = history or {}
+        self._history = history
+        self._trees: dict[str, int] | None = None
         self._lenders: tuple[str, ...] | None = None
         for name, milli, *also in leaving:
             self.leave(name, milli, also[0] if also else ())
@@ -142,6 +144,11 @@ class Standing:
             for account, amount in self._split(also):
                 hit = hit or account.hit(queue, amount, after_stops=after_stops)
         return hit
+
+    def over(self, queue: str) -> list[LimitHit]:
+        """Return the limits of the queue itself that it and all below it are above now; what is leaving is gone."""
+        accounts = [self._gpu, *self._others]
+        return [hit for account in accounts if (hit := account.over(queue)) is not None]
 
     def never_within_limit(self, queue: str, milli: int, also: Amounts = ()) -> LimitHit | None:
         """Return the first limit that `milli` alone are above of."""
@@ -231,9 +238,25 @@ class Standing:
                 used = account.used.get(queue, 0)
                 if used < min(guaranteed, self._demand[account.resource].get(queue, 0)):
                     lack = max(lack, (guaranteed - used) * FIXED_POINT // guaranteed)
+        root = self.tree.classic_root(queue)
+        if root is not None and self._history is not None:
+            past = self._history.classic_rank(queue)
+            return (0, -lack, 0, past, queue) if lack else (1, 0, self._share_of_tree(root), past, queue)
         if lack:
             return (0, -lack, 0, self._past(queue), queue)
-        return (1, 0, self._share(queue), self._past(queue), queue)
+        keeps = self.tree.rule(self.tree.parents[queue]).keeps_what_is_held
+        return (1, 0, 0 if keeps else self._share(queue), self._past(queue), queue)
+
+    def _share_of_tree(self, root: str) -> int:
+        """Return the share of entitlement that all below a queue use together, in millionths; 0 for the whole tree."""
+        if not root:
+            return 0
+        if self._trees is None:
+            self._trees = {}
+            for name, amount in self.entitled.items():
+                for above in self._chain.get(name, ()):
+                    self._trees[above] = self._trees.get(above, 0) + amount
+        return self._gpu.tree_used.get(root, 0) * FIXED_POINT // (self._trees.get(root, 0) or WHOLE)
 
     def _share(self, queue: str) -> int:
         """Return the dominant share that a queue uses, of the one it is entitled to, in millionths."""
@@ -249,5 +272,5 @@ class Standing:
         return used * FIXED_POINT // (entitled or FIXED_POINT)
 
     def _past(self, queue: str) -> int:
-        past = self._history.get(queue, 0)
+        past = 0 if self._history is None else self._history.used(queue)
         return past * WHOLE // (self.entitled.get(queue, 0) or WHOLE) if past else 0

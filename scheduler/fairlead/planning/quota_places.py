@@ -11,6 +11,7 @@ from dataclasses import replace
 from fairlead.model.gang import Gang, Placement, Role
 from fairlead.model.quota import FIXED, GPU, OF_MODEL, Amounts, amount_text, words_of
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.ordering.history import History
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.ordering.standing import Counted, LimitHit, Standing
 from fairlead.placement.feasible import Feasibility
@@ -56,7 +57,10 @@ def standing_of(
         counted = Counted(capacity=capacity, used=world.running.used, asked=wanted)
     leaving = [(attempt.queue, attempt.gpu_milli, attempt.also) for attempt in (*world.running.stopping, *ended)]
     pending = [(ask.example.queue, ask.gpu_milli) for ask in asked]
-    return Standing(world.capacity_milli - idle_milli, tree, world.queue_gpu_milli, pending, leaving, counted)
+    free = world.capacity_milli - idle_milli
+    return Standing(
+        free, tree, world.queue_gpu_milli, pending, leaving, counted, History(tree, world.past, world.now_ms)
+    )
 
 
 def charge_of(gang: Gang, placement: Placement, world: World) -> Amounts:

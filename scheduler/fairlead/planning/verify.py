@@ -53,6 +53,7 @@ def violations(plan: Plan, world: World) -> list[Violation]:
     if plan.version != world.version:
         return [Violation(i, "the plan is based on another world") for i in range(len(plan.effects))]
     stops = [effect for effect in plan.effects if isinstance(effect, Stop | Notice) and not effect.by]
+    stops = [stop for stop in stops if stop.cause.reason is not Reason.OVER_LIMIT]  # those are checked one by one
     ended = [world.running.get(stop.gang, stop.attempt) for stop in stops]
     live = [attempt for attempt in ended if attempt is not None and attempt.phase is not Phase.STOPPING]
     tally = _Tally(Quotas.of(world, live))
@@ -195,6 +196,9 @@ def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[
         return
     if effect.cause.reason is Reason.LENT_RETURNED:
         yield from check_return(effect, attempt, world, tally.pools)
+    if effect.cause.reason is Reason.OVER_LIMIT and not effect.by:
+        yield from tally.quotas.check_over_limit(attempt)
+        return
     if effect.cause.reason not in TAKING and not effect.by:
         return
     taker = world.waiting.get(GangId(effect.by))

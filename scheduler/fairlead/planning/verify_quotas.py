@@ -173,6 +173,21 @@ class Quotas:
         if sum(self.held[resource].values()) + idle > capacity:
             yield f"{gang.full_name}: takes {words_of(resource)} that guarantees keep and do not lend"
 
+    def check_over_limit(self, attempt: Running) -> Iterator[str]:
+        """Only from a queue that asks for it, only as long as it is above a limit, never who may not be preempted."""
+        name = str(attempt.gang) if attempt.spec is None else attempt.spec.full_name
+        if attempt.spec is None or not attempt.spec.preemptible:
+            yield f"{name}: stopped for a limit although it may not be preempted"
+        over = False
+        for resource, of in self.remaining.items():
+            for above in self.above(attempt.queue):
+                most = self._most(above, resource)
+                asked = self.world.queues[above].on_over_limit == "requeue"
+                over = over or (asked and most is not None and self._inside(of, above) > most)
+        if not over:
+            yield f"{name}: stopped for a limit that its queues keep"
+        self.subtract(attempt)
+
     # --- rights between queues --------------------------------------------------------------------------------------
 
     def entitled(self, resource: str, name: str) -> int:

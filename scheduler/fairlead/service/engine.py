@@ -98,7 +98,8 @@ class Engine:
         effects: list[Performable] = []
         if plan.effects:
             digest = hashlib.sha256(repr(plan.effects).encode()).hexdigest()
-            facts.append(Decided(digest=digest, at_ms=now_ms))
+            policies = tuple(world.policies[name].label for name in sorted(world.policies))
+            facts.append(Decided(digest=digest, at_ms=now_ms, policies=policies))
         epoch, again = self.state.epoch, plan.more
         for position, effect in enumerate(plan.effects):
             if position in refused:

@@ -8,7 +8,10 @@ from fairlead.model.effects import Phase
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.tenancy import tenant_of
 from fairlead.ordering.backlog import positions
+from fairlead.ordering.queue_tree import QueueTree
 from fairlead.ordering.standing import Standing
+from fairlead.planning.caps import Caps
+from fairlead.planning.quota_places import standing_of
 from fairlead.service.saving_views import checkpoint_view
 from fairlead.world.gangs import GangRecord
 from fairlead.world.snapshot import World
@@ -68,8 +71,8 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
     """Return all queues, by name. Usage is of the queue's own jobs, children not included; parts of a GPU round up."""
     used = world.queue_gpu_milli
     asked = [(w.gang.queue, w.gang.gpu_milli) for w in world.waiting.everyone]
-    standing = Standing(world.capacity_milli, world.queues, used, asked)
-    force = world.force
+    tree = QueueTree(world.queues, world.policies)
+    standing, force = standing_of(world, tree, Caps(world, tree.chains)), world.force
     gangs: dict[str, int] = {}
     wanted: dict[str, int] = {}
     for name, gpu_milli in asked:
@@ -92,13 +95,18 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
             pending_gpus=_rounded(wanted.get(name, 0)),
             running_gangs=running.get(name, 0),
             entitled_gpus=standing.entitled.get(name, 0) // 1000,
-            over_limit=standing.limit_hit(name, 0) is not None,
+            over_limit=_over(name, standing),
             kind=queue.kind.value if queue.kind is not None else "",
             problem=force.problems[name].text if name in force.problems else "",
             exceptions=tuple(one for one in force.exceptions if one.queue == name),
         )
         for name, queue in sorted(world.queues.items())
     ]
+
+
+def _over(name: str, standing: Standing) -> bool:
+    """Whether a queue, or one above it, holds more than a limit of its own."""
+    return any(standing.over(above) for above in standing.tree.chains.get(name, ()))
 
 
 def _rounded(gpu_milli: int) -> int:

@@ -10,7 +10,7 @@ was over. Lists are merged when a walk has come to its end, which sorted runs ma
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
@@ -23,6 +23,8 @@ from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lines import Entry, Line, Request, by_age, request_of, retry_ms
 from fairlead.world.pictures import Waiting
 
+OLDEST = 1 << 40
+"""A priority above all that anybody can give."""
 AskKey = tuple[str, str, str, str]
 """(queue, namespace, priority class, service class): what a queue's rules look at."""
 
@@ -74,10 +76,17 @@ class Backlog:
 
 
 class Lines:
-    """All lines of one state. Lists that a picture has are copied before they change."""
+    """All lines of one state. Lists that a picture has are copied before they change.
 
-    def __init__(self) -> None:
-        """Nobody waits."""
+    A gang that has waited for as long as `aging_of` says of its queue is ahead of all that came later, whatever their
+    priority: a stream of urgent work keeps nobody waiting for longer than that.
+    """
+
+    def __init__(self, aging_of: Callable[[str], int] | None = None) -> None:
+        """Nobody waits. Without `aging_of` nobody grows old."""
+        self._aging_of = aging_of
+        self._growing: list[tuple[int, int, Line]] = []
+        self._serial = 0
         self._now_ms = 0
         self._everyone: Layers[GangId, Waiting] = Layers()
         self._lines: dict[Request, Line] = {}
@@ -109,6 +118,8 @@ class Lines:
             line.answered = False
             if line.entry is not None and self._refused.remove(line.queue, line.entry):
                 self._fresh.add(line.queue, line.entry)
+        while self._growing and self._growing[0][0] <= self._now_ms:
+            self._grow_old(heappop(self._growing)[2])
 
     def file(self, record: GangRecord) -> None:
         """Put a gang where it belongs now, or take it out."""
@@ -259,13 +270,32 @@ class Lines:
             if self._lines.get(line.request) is line:
                 del self._lines[line.request]
             return
-        first = line.ready[0].gang
-        line.entry = (-first.priority, first.submitted_ms, first.id, line.picture())
+        line.entry = self._entry(line)
         if line.answered:
             line.answered, side = False, self._refused
         side.add(line.queue, line.entry)
         if side is not self._fresh:
             line.hear()
+
+    def _entry(self, line: Line) -> Entry:
+        """Return a line's place by its first gang; notes when that one will be old."""
+        first, old_ms = line.ready[0].gang, None
+        if self._aging_of is not None:
+            old_ms = first.submitted_ms + self._aging_of(line.queue)
+            if old_ms > self._now_ms and old_ms != line.old_ms:
+                self._serial += 1
+                heappush(self._growing, (old_ms, self._serial, line))
+                line.old_ms = old_ms
+        ahead = OLDEST if old_ms is not None and old_ms <= self._now_ms else first.priority
+        return (-ahead, first.submitted_ms, first.id, line.picture())
+
+    def _grow_old(self, line: Line) -> None:
+        """Move a line ahead whose first gang has become old; what it was told still holds."""
+        if line.entry is None or id(line) in self._dirty:
+            return
+        side = next(s for s in (self._fresh, self._reopened, self._refused) if s.remove(line.queue, line.entry))
+        line.entry = self._entry(line)
+        side.add(line.queue, line.entry)
 
 
 class _Side:

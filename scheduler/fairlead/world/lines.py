@@ -81,6 +81,7 @@ class Line:
     counted  how many of them are counted as demand
     entry    its place in its queue
     answered whether it was told why not and has not changed its place yet
+    old_ms   when its first gang is old, of the one that was noted last
     also     what each of its gangs wants of what is counted beside GPUs
     """
 
@@ -95,6 +96,7 @@ class Line:
     entry: Entry | None = None
     answered: bool = False
     also: Amounts = ()
+    old_ms: int = 0
 
     @property
     def queue(self) -> str:

@@ -123,7 +123,7 @@ class Photographer:
         """Look at `state`; nothing is read yet."""
         self._state = state
         self._cache = TableCache()
-        self._lines = Lines()
+        self._lines = Lines(state.tenants.aging_of)
         self._attempts = AttemptIndex()
         self._picture = 0
         self._now_ms = 0

@@ -85,6 +85,10 @@ class Tenants:
         """Return how fast a queue's past usage fades, in ms."""
         return self.policy_of(queue).half_life_ms
 
+    def aging_of(self, queue: str) -> int:
+        """Return how long a gang waits in a queue before it is ahead of all that came later, in ms."""
+        return self.policy_of(queue).aging_ms
+
     def _speak(self, before: tuple[str, ...], after: tuple[str, ...]) -> None:
         """Count who speaks of which resources."""
         if before == after:
