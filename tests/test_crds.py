@@ -15,7 +15,13 @@ from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "fairlead"
 FILES = sorted((ROOT / "crds").glob("*.yaml"))
-SHORT_NAMES = {"gangjobs": ["gj"], "queues": ["fq"], "pools": None, "nodetopologies": ["nt"], "queueviews": ["qv"]} | {
+SHORT_NAMES = {
+    "gangjobs": ["gj"],
+    "queues": ["fq"],
+    "pools": None,
+    "fairnesspolicies": ["fp"],
+    "nodetopologies": ["nt"],
+    "queueviews": ["qv"],
     "quotaexceptions": ["qx"],
     "switchboards": None,
 }

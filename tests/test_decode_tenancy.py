@@ -60,7 +60,7 @@ def test_a_queue_without_namespaces_takes_nobody_and_an_empty_selector_takes_all
 
 def test_a_queue_or_pool_that_cannot_be_honoured_says_what_to_mend() -> None:
     bad_queue = {"metadata": {"name": "q"}, "spec": {"resources": [{"name": "gpu", "guaranteed": 8, "limit": 4}]}}
-    with pytest.raises(UnreadableInput, match=r"spec\.resources\[gpu\]\.limit is below guaranteed"):
+    with pytest.raises(UnreadableInput, match=r"spec\.resources\[gpu\]\.limit: 4 is below guaranteed 8"):
         decode_queue(decoded(bad_queue, QueueObject), {})
     bad_pool = {"metadata": {"name": "p"}, "spec": {"nodeSelector": {"a": "b"}, "mode": "count"}}
     with pytest.raises(UnreadableInput, match=r"spec\.mode count"):

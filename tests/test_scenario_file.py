@@ -80,8 +80,15 @@ EVERYTHING = {
             "serviceClasses": ["batch"],
             "tenantKind": "team",
             "maxJobs": 9,
+            "resources": [{"name": "cpu", "limit": 8}],
+            "fairnessPolicy": "even",
+            "priorityScope": "subtree",
+            "onOverLimit": "requeue",
+            "nonPreemptible": "in-quota",
+            "shares": "parent",
         },
     ],
+    "policies": [{"name": "even", "kind": "equal"}],
     "waiting": [
         {
             "name": "g",

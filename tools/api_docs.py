@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 CRDS = ROOT / "crds"
 PAGE = ROOT / "docs" / "reference" / "api.md"
-ORDER = ("gangjobs", "queues", "pools", "nodetopologies", "queueviews")
+ORDER = ("gangjobs", "queues", "pools", "fairnesspolicies", "nodetopologies", "queueviews")
 SKIPPED = ("apiVersion", "kind", "metadata")
 HEAD = """# The API: fairlead.dev/v1alpha1
 
@@ -27,6 +27,7 @@ UTC; a name that ends in `Ms` is milliseconds. `[]` marks the items of a list, `
 | GangJob | gj | namespaced | tenants; status by the operator |
 | Queue | fq | cluster | queue admins; status by the operator |
 | Pool | none | cluster | the platform team; status by the operator |
+| FairnessPolicy | fp | cluster | the platform team |
 | NodeTopology | nt | cluster | the node agent, status too |
 | QueueView | qv | namespaced | the operator; tenants read it |
 

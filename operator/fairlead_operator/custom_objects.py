@@ -147,7 +147,10 @@ class QueueResource(Record, frozen=True, kw_only=True):
     name: str = ""
     guaranteed: int = 0
     limit: int | None = None
-    weight: int = 1
+    weight: int | None = None
+    lend_limit: int | None = None
+    borrow_limit: int | None = None
+    need: int = 0
 
 
 class NamespaceSet(Record, frozen=True, kw_only=True):
@@ -195,6 +198,11 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     on_overflow: str = "Defer"
     users: list[NamedCapSpec] = []
     groups: list[NamedCapSpec] = []
+    fairness_policy: str = ""
+    priority_scope: str = "queue"
+    on_over_limit: str = "keep"
+    non_preemptible: str = "any"
+    shares: str = "own"
 
 
 class Conditions(Record, frozen=True, kw_only=True):

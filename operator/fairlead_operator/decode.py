@@ -39,6 +39,7 @@ from fairlead_operator.custom_objects import (
     RoleSpec,
     TopologySpec,
 )
+from fairlead_operator.decode_fairness import queue_quotas, queue_sharing
 from fairlead_operator.decode_queues import queue_caps, tenant_kind
 from fairlead_operator.decode_saving import bad_saving, saving_of
 from fairlead_operator.objects import LabelSelector, PriorityClass, time_ms
@@ -275,27 +276,19 @@ def decode_queue(found: QueueObject, namespaces: Mapping[str, Mapping[str, str]]
         The spec says what we cannot honour; the text names the field and the mend.
     """
     name, spec = found.metadata.name, found.spec
-    gpu = [quota for quota in spec.resources if quota.name == "gpu"]
-    if others := sorted({quota.name for quota in spec.resources} - {"gpu"}):
-        raise UnreadableInput(f"Queue {name}: spec.resources[{others[0]}] is not supported; only gpu is")
-    quota = gpu[0] if gpu else None
-    guaranteed, limit = (quota.guaranteed, quota.limit) if quota else (0, None)
-    if limit is not None and limit < guaranteed:
-        raise UnreadableInput(f"Queue {name}: spec.resources[gpu].limit is below guaranteed; raise it or lower that")
     listed = set(spec.namespaces.names)
     if spec.namespaces.selector is not None:
         listed |= {n for n, labels in namespaces.items() if selects(spec.namespaces.selector, labels)}
     return Queue(
         name=name,
         parent=spec.parent,
-        guaranteed_gpus=guaranteed,
-        limit_gpus=limit,
-        weight=quota.weight if quota else 1,
         namespaces=tuple(sorted(listed)),
         priority_classes=None if spec.priority_classes is None else tuple(spec.priority_classes),
         service_classes=service_classes(f"Queue {name}", spec.service_classes),
         kind=tenant_kind(name, spec),
         caps=queue_caps(name, spec),
+        **queue_quotas(name, spec.resources),
+        **queue_sharing(name, spec),
     )
 
 

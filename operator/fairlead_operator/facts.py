@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.events import Event, PoolGone, PoolSeen, QueueGone, QueueSeen, Recovered
+from fairlead.model.events import Event, PolicyGone, PolicySeen, PoolGone, PoolSeen, QueueGone, QueueSeen, Recovered
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.reasons import Refusal
 from fairlead.model.tenancy import Pool, Queue
@@ -31,9 +32,11 @@ from fairlead_operator.custom_objects import (
     QueueObject,
 )
 from fairlead_operator.decode import decode_queue
+from fairlead_operator.decode_fairness import decode_policy
 from fairlead_operator.decode_nodes import LevelLabels
 from fairlead_operator.decode_pools import decode_pool
 from fairlead_operator.device_objects import CLAIMS, SLICES, Claim, Slice
+from fairlead_operator.fairness_objects import FAIRNESS_POLICIES, FairnessPolicyObject
 from fairlead_operator.gang_facts import GangFacts
 from fairlead_operator.kube_client import KubeClient
 from fairlead_operator.markers import MarkerFacts
@@ -99,6 +102,7 @@ class Intake:
         self._queues: dict[str, QueueObject] = {}
         self._told_queues: dict[str, Queue] = {}
         self._pools: dict[str, Pool] = {}
+        self._policies: dict[str, FairnessPolicy] = {}
         self._namespaces: dict[str, dict[str, str]] = {}
 
     def open(self, pods: Iterable[Pod], claims: Iterable[Claim], recovered: Iterable[Recovered] = ()) -> None:
@@ -213,6 +217,24 @@ class Intake:
             self._put(PoolSeen(pool=pool, at_ms=self._now_ms()))
         self.nodes.pools(self._pools)
 
+    def on_policy(self, change: Change, old: FairnessPolicyObject | None, new: FairnessPolicyObject | None) -> None:
+        """A FairnessPolicy changed."""
+        name = _meta(old, new).name
+        if change is Change.DELETED or new is None:
+            self.problems.pop(("FairnessPolicy", name), None)
+            if self._policies.pop(name, None) is not None:
+                self._put(PolicyGone(name=name, at_ms=self._now_ms()))
+            return
+        try:
+            policy = decode_policy(new)
+        except UnreadableInput as error:
+            self._problem("FairnessPolicy", name, error)
+            return
+        self.problems.pop(("FairnessPolicy", name), None)
+        if self._policies.get(name) != policy:
+            self._policies[name] = policy
+            self._put(PolicySeen(policy=policy, at_ms=self._now_ms()))
+
     def on_priority_class(self, change: Change, old: PriorityClass | None, new: PriorityClass | None) -> None:
         """A PriorityClass changed; jobs that name it, or that name none, are judged again."""
         name = _meta(old, new).name
@@ -266,6 +288,7 @@ class Watches:
     gangjobs: Reflector[GangJob]
     queues: Reflector[QueueObject]
     pools: Reflector[PoolObject]
+    policies: Reflector[FairnessPolicyObject]
     namespaces: Reflector[Plain]
     priority_classes: Reflector[PriorityClass]
     exceptions: Reflector[QuotaExceptionObject]
@@ -280,6 +303,7 @@ class Watches:
             self.namespaces,
             self.priority_classes,
             self.pools,
+            self.policies,
             self.queues,
             self.slices,
             self.topologies,
@@ -318,6 +342,7 @@ def watch_all(
         gangjobs=Reflector(client, GANGJOBS, intake.on_gangjob, rng=rng),
         queues=Reflector(client, QUEUES, intake.on_queue, rng=rng),
         pools=Reflector(client, POOLS, intake.on_pool, rng=rng),
+        policies=Reflector(client, FAIRNESS_POLICIES, intake.on_policy, rng=rng),
         namespaces=Reflector(client, NAMESPACES, intake.on_namespace, rng=rng),
         priority_classes=Reflector(client, PRIORITY_CLASSES, intake.on_priority_class, rng=rng),
         exceptions=Reflector(client, EXCEPTIONS, intake.policy.on_exception, rng=rng),

@@ -8,7 +8,10 @@ thousandths, cores in thousandths, memory and storage in bytes, everything else 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from fairlead.errors import UnreadableInput
 
 GPU, CPU, MEMORY, STORAGE = "gpu", "cpu", "memory", "ephemeral-storage"
 OF_MODEL = "gpu/"
@@ -70,6 +73,40 @@ class Quota:
 def is_resource(name: str) -> bool:
     """Whether a quota may be of a resource of that name."""
     return _NAME.fullmatch(name) is not None
+
+
+def quota_of(name: str, said: Mapping[str, int | None], *, field: str) -> Quota:
+    """Return the quota of a resource from what people write: ``guaranteed``, ``limit``, ``weight``, ``lendLimit``,
+    ``borrowLimit`` and ``need``, in whole GPUs, cores, GiB or pieces; None and what is missing are not said.
+
+    Raises
+    ------
+    UnreadableInput
+        The name is no resource, or the numbers contradict each other; the message names `field` and the mend.
+    """
+    if not is_resource(name):
+        known = "gpu, gpu/MODEL, cpu, memory, ephemeral-storage or an extended resource such as example.com/licence"
+        raise UnreadableInput(f"{field}.name: {name!r} is no resource; use {known}")
+    guaranteed, limit = said.get("guaranteed") or 0, said.get("limit")
+    if limit is not None and limit < guaranteed:
+        raise UnreadableInput(
+            f"{field}.limit: {limit} is below guaranteed {guaranteed}; raise limit or lower guaranteed"
+        )
+    lend, need = said.get("lendLimit"), said.get("need") or 0
+    if lend is not None and lend > guaranteed:
+        raise UnreadableInput(f"{field}.lendLimit: {lend} is above guaranteed {guaranteed}; lower it or remove it")
+    if limit is not None and need > limit:
+        raise UnreadableInput(f"{field}.need: {need} is above limit {limit}; lower need or raise limit")
+    unit, borrow = unit_of(name), said.get("borrowLimit")
+    return Quota(
+        resource=name,
+        guaranteed=unit * guaranteed,
+        limit=None if limit is None else unit * limit,
+        weight=said.get("weight"),
+        lend_limit=None if lend is None else unit * lend,
+        borrow_limit=None if borrow is None else unit * borrow,
+        need=unit * need,
+    )
 
 
 def unit_of(resource: str) -> int:

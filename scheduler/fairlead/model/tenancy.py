@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fairlead.model.gang import ServiceClass
 from fairlead.model.protection import Protection, Spares
@@ -132,3 +134,18 @@ def tenant_of(queue: str, queues: dict[str, Queue]) -> str:
     """Return the root of the subtree that `queue` is in: the tenant; the queue itself where it is unknown."""
     chain = ancestors(queue, queues)
     return chain[-1] if chain else queue
+
+
+def quota_fields(quotas: Sequence[Quota]) -> dict[str, Any]:
+    """Return the fields of a Queue that say these quotas, each of another resource."""
+    gpu = next((quota for quota in quotas if quota.resource == GPU), Quota(resource=GPU))
+    rest = replace(gpu, guaranteed=0, limit=None, weight=None)
+    others = [quota for quota in quotas if quota.resource != GPU]
+    if rest != Quota(resource=GPU):
+        others.append(rest)
+    return {
+        "guaranteed_gpus": gpu.guaranteed // 1000,
+        "limit_gpus": None if gpu.limit is None else gpu.limit // 1000,
+        "weight": 1 if gpu.weight is None else gpu.weight,
+        "quotas": tuple(sorted(others, key=lambda quota: quota.resource)),
+    }

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import yaml
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.events import Event, ExceptionSeen, GangSeen, PoolSeen, QueueSeen, SwitchesSet
+from fairlead.model.events import Event, ExceptionSeen, GangSeen, PolicySeen, PoolSeen, QueueSeen, SwitchesSet
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import (
     GROUPS_ANNOTATION,
     USER_ANNOTATION,
@@ -35,13 +36,14 @@ from fairlead.model.hardware import Resources
 from fairlead.model.needs import needs_of
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.switches import Switches
-from fairlead.model.tenancy import Pool, Queue
+from fairlead.model.tenancy import Pool, Queue, quota_fields
 from fairlead.simulation.behaviour import Run
 from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
 from fairlead.simulation.policy_yaml import exception_of, switches_of
 from fairlead.simulation.pool_yaml import pool_of, service_classes
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
+from fairlead.simulation.quota_yaml import policy_document, quotas, sharing_fields
 from fairlead.simulation.saving_yaml import saving_words, with_saves
 from fairlead.units import thousandths
 
@@ -56,9 +58,9 @@ _UNSUPPORTED = {
     "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
     "deadline": "remove it, or bound the run with spec.duration",
 }
-_QUEUE_UNSUPPORTED = ("fairnessPolicy", "budget", "promise")
+_QUEUE_UNSUPPORTED = ("budget", "promise")
 
-KINDS = ("GangJob", "Queue", "Pool", "QuotaException", "Switchboard", "PriorityClass")
+KINDS = ("GangJob", "Queue", "Pool", "FairnessPolicy", "QuotaException", "Switchboard", "PriorityClass")
 
 NewId = Callable[[str, str], GangId]
 """(namespace, name) -> the uid that an API server would give."""
@@ -73,6 +75,7 @@ class Documents:
     pools: tuple[Pool, ...] = ()
     exceptions: tuple[QuotaException, ...] = ()
     switches: Switches | None = None
+    policies: tuple[FairnessPolicy, ...] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     runs: Mapping[GangId, Run] = field(default_factory=dict)
 
@@ -85,8 +88,9 @@ class Documents:
         )
 
     def queue_facts(self, now_ms: int) -> tuple[Event, ...]:
-        """Return what a watch would have shown of the queues alone, their exceptions and the switches."""
+        """Return what a watch would have shown of queues alone, policies, exceptions and the switches."""
         return (
+            *(PolicySeen(policy=policy, at_ms=now_ms) for policy in self.policies),
             *(QueueSeen(queue=queue, at_ms=now_ms) for queue in self.queues),
             *(ExceptionSeen(exception=exception, at_ms=now_ms) for exception in self.exceptions),
             *(SwitchesSet(switches=switches, at_ms=now_ms) for switches in (self.switches,) if switches is not None),
@@ -107,6 +111,7 @@ def read(
     gangs: list[Gang] = []
     queues: list[Queue] = []
     pools: list[Pool] = []
+    policies: list[FairnessPolicy] = []
     runs: dict[GangId, Run] = {}
     exceptions: list[QuotaException] = []
     switches: Switches | None = None
@@ -128,6 +133,9 @@ def read(
             case "Pool":
                 _of_group(document, API_VERSION)
                 pools.append(pool_of(document))
+            case "FairnessPolicy":
+                _of_group(document, API_VERSION)
+                policies.append(policy_document(document))
             case "QuotaException":
                 _of_group(document, API_VERSION)
                 exceptions.append(exception_of(document))
@@ -144,6 +152,7 @@ def read(
         pools=tuple(pools),
         exceptions=tuple(exceptions),
         switches=switches,
+        policies=tuple(policies),
         priorities=known,
         runs=runs,
     )
@@ -319,32 +328,19 @@ def _queue(document: Fields) -> Queue:
     spec = document.inner("spec")
     for name in _QUEUE_UNSUPPORTED:
         spec.unsupported(name, "remove it and bound the queue with spec.resources[].limit")
-    guaranteed, limit, weight = 0, None, 1
-    for item in spec.items("resources"):
-        item.choice("name", ("gpu",), "")
-        for name in ("lendLimit", "borrowLimit"):
-            item.unsupported(name, "remove it; an idle guarantee is lent and taken back by reclaim")
-        guaranteed = item.integer("guaranteed", 0, low=0, high=10_000_000)
-        if item.has("limit"):
-            limit = item.integer("limit", low=0, high=10_000_000)
-            if limit < guaranteed:
-                item.fail("limit", f"{limit} is below guaranteed {guaranteed}; raise limit or lower guaranteed")
-        weight = item.integer("weight", 1, low=1, high=1_000_000)
-        item.done()
     namespaces = spec.inner("namespaces")
     namespaces.unsupported("selector", "the embedded shell knows no Namespace objects; list names instead")
     classes = spec.texts("serviceClasses")
     queue = Queue(
         name=document.inner("metadata").text("name", pattern=DNS_LABEL),
         parent=spec.text("parent", ""),
-        guaranteed_gpus=guaranteed,
-        limit_gpus=limit,
-        weight=weight,
         namespaces=namespaces.texts("names") or (),
         priority_classes=spec.texts("priorityClasses"),
         service_classes=None if classes is None else service_classes(spec, classes),
         kind=tenant_kind(spec),
         caps=queue_caps(spec),
+        **quota_fields(quotas(spec)),
+        **sharing_fields(spec),
     )
     namespaces.done()
     spec.done()

@@ -20,22 +20,25 @@ from fairlead.model.events import (
     GangSeen,
     NodeSeen,
     NodeUsed,
+    PolicySeen,
     PoolSeen,
     QueueSeen,
     Recovered,
 )
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.queue_tree import tree_problems
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue
+from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue, quota_fields
 from fairlead.placement.sharing import pool_problem
 from fairlead.simulation.fields import Fields
 from fairlead.simulation.policy_yaml import scenario_exception
 from fairlead.simulation.pool_words import kept_words
 from fairlead.simulation.pool_yaml import budgets, checkpoint_bandwidth, service_classes, sharing_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
+from fairlead.simulation.quota_yaml import gpu_words, policies_of, sharing_fields
 from fairlead.simulation.scenario_jobs import (
     NAME,
     Devices,
@@ -85,6 +88,7 @@ class Scenario:
     pools: tuple[Pool, ...] = ()
     queues: tuple[Queue, ...] = ()
     exceptions: tuple[QuotaException, ...] = ()
+    policies: tuple[FairnessPolicy, ...] = ()
     running: tuple[RunningJob, ...] = ()
     waiting: tuple[Gang, ...] = ()
     rules: Rules = field(default_factory=Rules)
@@ -99,6 +103,8 @@ class Scenario:
             yield NodeUsed(name=name, taken=taken, at_ms=START_MS)
         for name, devices in self.foreign.items():
             yield ForeignDevices(name=name, devices=devices, at_ms=START_MS)
+        for policy in self.policies:
+            yield PolicySeen(policy=policy, at_ms=START_MS)
         for queue in self.queues:
             yield QueueSeen(queue=queue, at_ms=START_MS)
         for exception in self.exceptions:
@@ -167,6 +173,7 @@ def read_document(value: object) -> Scenario:
     for exception in exceptions:
         if exception.queue not in {queue.name for queue in queues}:
             document.fail("exceptions", f"{exception.name}.queue: there is no queue {exception.queue!r}")
+    policies = policies_of(document, queues)
     fleet.done()
     levels = Levels({*declared, *(level for node in nodes for level, _ in node.levels)})
     held = Devices({str(node.name): node for node in nodes}, foreign)
@@ -186,6 +193,7 @@ def read_document(value: object) -> Scenario:
         pools=tuple(pools.values()),
         queues=queues,
         exceptions=exceptions,
+        policies=policies,
         running=tuple(running),
         waiting=waiting,
         rules=rules,
@@ -324,24 +332,19 @@ def _levels(item: Fields) -> dict[str, str]:
 
 def _queue(item: Fields) -> Queue:
     name = item.text("name", pattern=NAME)
-    guaranteed = item.integer("guaranteed", 0, low=0, high=10_000_000)
-    limit = item.integer("limit", low=0, high=10_000_000) if item.has("limit") else None
-    if limit is not None and limit < guaranteed:
-        item.fail("limit", f"{limit} is below guaranteed {guaranteed}; raise limit or lower guaranteed")
+    quotas = gpu_words(item)
     namespaces = item.texts("namespaces")
     queue = Queue(
         name=name,
         parent=item.text("parent", ""),
-        guaranteed_gpus=guaranteed,
-        limit_gpus=limit,
-        weight=item.integer("weight", 1, low=1, high=1_000_000),
         namespaces=(name,) if namespaces is None else namespaces,
         priority_classes=item.texts("priorityClasses"),
         service_classes=_service_classes(item),
         kind=tenant_kind(item),
         caps=queue_caps(item),
+        **quota_fields(quotas),
+        **sharing_fields(item),
     )
-    item.ignore("limit")
     item.done()
     return queue
 
