@@ -145,7 +145,10 @@ class _Cycle:
 
     def run(self) -> tuple[bool, bool, int]:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
-        self._over_limit()
+        if self.world.rules.preemption_on:
+            stops = over_limit(self.world, self.standing, self.spared, self.stops_left)
+            self.effects += stops
+            self.stops_left -= len(stops)
         self._nominated()
         self._promised()
         budget = self.world.rules.gangs_per_slice
@@ -181,14 +184,6 @@ class _Cycle:
         if self.kept is not None:
             self.promises.lower()
             self.fence.around(self.kept.closed_to(waiting))
-
-    def _over_limit(self) -> None:
-        """Queues that ask for it are brought back within limits that were lowered below what they hold."""
-        if self.standing.tree.requeuing and self.world.rules.preemption_on:
-            stops = over_limit(self.world, self.standing, self.spared, self.stops_left)
-            self.stops_left -= len(stops)
-            self.spared.update(stop.gang for stop in stops)
-            self.effects += stops
 
     # --- room that was being made ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fairlead.model.effects import Phase, Stop
+from fairlead.model.effects import Effect, Phase, Stop
 from fairlead.model.gang import GangId
 from fairlead.model.quota import GPU, amount_text, words_of
 from fairlead.model.reasons import Reason, Refusal, refuse
@@ -13,18 +13,19 @@ from fairlead.placement.victims import lost_work
 from fairlead.world.snapshot import Running, World
 
 
-def over_limit(world: World, standing: Standing, spared: Collection[GangId], at_most: int) -> list[Stop]:
+def over_limit(world: World, standing: Standing, spared: set[GangId], at_most: int) -> list[Effect]:
     """Return the stops that bring every queue with `on_over_limit` requeue back within its limits, at most so many.
 
     Lowest priority first, then least lost work; nobody who turns out not to be needed, and never a gang that may not be
-    preempted. `standing` counts what is stopped as leaving. Costs nothing where no queue asks for it.
+    preempted. `standing` counts what is stopped as leaving, `spared` names it. Costs nothing where no queue asks.
     """
-    stops: list[Stop] = []
+    stops: list[Effect] = []
     for name in standing.tree.requeuing:
         for hit in standing.over(name):
-            for attempt in _enough(world, standing, name, hit, {*spared, *(stop.gang for stop in stops)}):
+            for attempt in _enough(world, standing, name, hit, spared):
                 if len(stops) >= at_most:
                     return stops
+                spared.add(attempt.gang)
                 standing.leave(attempt.queue, attempt.gpu_milli, attempt.also)
                 stops.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=_cause(hit), requeue=True))
     return stops
