@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
-from peer_cases.kai_world import Kai, convert
+from peer_cases.kai_world import Kai, convert, queue_terms
 from peer_cases.verdicts import (
     MOST_GPUS,
     OTHER_VICTIMS,
@@ -50,7 +50,7 @@ def judge(case: Case) -> Verdict:
     rule = _not_modelled(case, world)
     if rule:
         return Verdict(name, "not_modelled", rule)
-    outcome = decide(convert(world))
+    outcome = decide(convert(world), queue_terms(world))
     comparison = Comparison()
     _compare(case, world, outcome, comparison)
     return comparison.verdict(name, outcome)

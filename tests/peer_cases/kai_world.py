@@ -239,6 +239,11 @@ def _node(name: str, world: Kai) -> dict[str, object]:
     }
 
 
+def queue_terms(world: Kai) -> dict[str, dict[str, Any]]:
+    """Say of every queue what a scenario file has no words for: KAI places what it may not stop in the quota only."""
+    return {name: {"non_preemptible": "in-quota"} for name in world.queues}
+
+
 def _queue(queue: Mapping[str, Any], world: Kai) -> dict[str, object]:
     """A queue or department. Below 0 is no bound; a limit of 0 is none in KAI's fixture."""
     deserved, most = queue["DeservedGPUs"], queue.get("MaxAllowedGPUs") or -1

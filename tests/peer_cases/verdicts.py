@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -139,9 +139,12 @@ def _promise(name: str, queues: Mapping[str, Mapping[str, Any]], below: Mapping[
     return queues[name]["guaranteed"] or sum(_promise(child, queues, below) for child in below.get(name, ()))
 
 
-def decide(document: Mapping[str, object]) -> Outcome:
-    """Run a scenario document through the engine."""
-    return run(read_document(document), 200)
+def decide(document: Mapping[str, object], queues: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:
+    """Run a scenario document through the engine; `queues` says of some what a scenario file has no words for."""
+    scenario = read_document(document)
+    more = queues or {}
+    changed = tuple(replace(queue, **more.get(queue.name, {})) for queue in scenario.queues)
+    return run(replace(scenario, queues=changed), 200)
 
 
 def amounts(listed: Mapping[str, Any]) -> Counter[str]:
