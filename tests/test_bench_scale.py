@@ -73,8 +73,11 @@ def test_the_peers_worlds_give_their_answers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(scale_peers, "SEARCHED_NODES", 60)
     monkeypatch.setattr(scale_peers, "BLOCK_NODES", 16)
     monkeypatch.setattr(scale_peers, "SEARCHES", 2)
+    monkeypatch.setattr(scale_peers, "ALLOCATIONS", 150)
+    monkeypatch.setattr(scale_peers, "ALLOCATED_ON", (20, 40))
     figures = scale_peers.run()
-    assert set(figures) == {"full_cycle_s", "refusal_s", "topology_search_ms", "topology_cycle_ms"}
+    allocated = {"allocations_per_s", "allocations_per_s_small", "allocations_flat"}
+    assert set(figures) == {"full_cycle_s", "refusal_s", "topology_search_ms", "topology_cycle_ms"} | allocated
     assert all(figure > 0 for figure in figures.values())
     assert figures["topology_search_ms"] <= figures["topology_cycle_ms"]
 

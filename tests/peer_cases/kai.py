@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from fairlead.simulation.scenario_run import Outcome
-from peer_cases.kai_world import Kai, convert, queue_terms
+from peer_cases.kai_world import Kai, convert, pod_sets, queue_terms
 from peer_cases.verdicts import (
     MOST_GPUS,
     OTHER_VICTIMS,
@@ -83,6 +83,8 @@ def _not_modelled(case: Case, world: Kai) -> str:
                 return "the mark of a MIG pod from before it was managed is not in the dump"
     if (world.competing or _evicts(case)) and len({queue["Priority"] or 0 for queue in case["queues"]}) > 1:
         return "a queue's own priority decides"
+    if _runs_in_part(case):
+        return "a job that runs without a subgroup that it must have"
     if _moves(case):
         return "a running job is moved to make room (consolidation)"
     if _quota_decides(case, world):
@@ -98,10 +100,25 @@ def evicts(case: Case) -> bool:
 def _evicts(case: Case) -> bool:
     """Whether KAI stops anybody."""
     return any(
-        task["state"] == "Running" and case["expectedJobs"].get(job["name"], {}).get("status") == "Pending"
+        task["state"] == "Running"
+        and "Pending"
+        in (
+            case["expectedJobs"].get(job["name"], {}).get("status"),
+            case["expectedTasks"].get(f"{job['name']}-{at}", {}).get("status"),
+        )
         for job in case["jobs"]
-        for task in job["tasks"]
+        for at, task in enumerate(job["tasks"])
     )
+
+
+def _runs_in_part(case: Case) -> bool:
+    """Whether a job runs of which a subgroup with a minimum does not: a gang of ours is whole or not there."""
+    for job in case["jobs"]:
+        held = {task.get("subGroup") for task in job["tasks"] if task["state"] == "Running"}
+        needed = {name for name, one in pod_sets(job).items() if int(one.get("minMember") or 0) > 0}
+        if held and needed - held and _evicts(case):
+            return True
+    return False
 
 
 def _moves(case: Case) -> bool:

@@ -82,14 +82,16 @@ class Kai:
 
     def devices_held(self, node: str) -> int:
         """GPUs of a node that running tasks hold: whole ones, and one for every group of shares."""
-        whole, groups = 0, set[str]()
+        whole, groups, parts = 0, set[str](), list[int]()
         for job in self.case["jobs"]:
             for task in job["tasks"]:
                 if task.get("node") == node:
                     groups.update(task.get("gpuGroups") or ())
                     whole += 0 if task.get("gpuGroups") else int(job["gpusPerTask"])
+                    part = self.milli_asked({**job, "tasks": [{"state": task["state"]}]}) % 1_000
+                    parts += [part] if part and not task.get("gpuGroups") else []
                     whole += int((task.get("mig") or {}).get(self.stand_in, 0))
-        return whole + len(groups)
+        return whole + len(groups) + _devices_for(parts)
 
     @property
     def competing(self) -> bool:
@@ -166,6 +168,18 @@ class Kai:
                     if by_role[member.role]:
                         found[f"{job['name']}-{by_role[member.role].pop(0)}"] = (member.node, member.devices)
         return found
+
+
+def _devices_for(parts: Sequence[int]) -> int:
+    """Devices that parts, in thousandths, fill when each goes to the first that has room."""
+    filled: list[int] = []
+    for part in parts:
+        at = next((at for at, milli in enumerate(filled) if milli + part <= 1_000), None)
+        if at is None:
+            filled.append(part)
+        else:
+            filled[at] += part
+    return len(filled)
 
 
 def _is_nested(job: Mapping[str, Any]) -> bool:
@@ -312,7 +326,7 @@ def _running(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
             members.append(member)
     described = [_role(job, role, tasks, world) for role, tasks in roles.items()]
     for role, tasks in zip(described, roles.values(), strict=True):
-        own = _pod_sets(job).get(job["tasks"][tasks[0]].get("subGroup") or "")
+        own = pod_sets(job).get(job["tasks"][tasks[0]].get("subGroup") or "")
         if own is not None:
             role["minReplicas"] = min(len(tasks), int(own.get("minMember") or 0))
     return {
@@ -323,7 +337,7 @@ def _running(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
     }
 
 
-def _pod_sets(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def pod_sets(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Subgroups by name, each with the topology of the group that it is in where it has none of its own."""
     groups = job.get("subGroups") or {}
     sets = {one["name"]: one for one in groups.get("podSets") or ()}
@@ -336,7 +350,7 @@ def _pod_sets(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _rest(job: Mapping[str, Any], world: Kai) -> dict[str, object]:
     """The tasks that wait: in the required domain of those that run, if any do."""
     topology = (job.get("subGroups") or {}).get("topology") or {}
-    sets = _pod_sets(job)
+    sets = pod_sets(job)
     roles: list[dict[str, object]] = []
     held = (
         {world.domain(topology["required"], job["tasks"][at]["node"]) for at in _held(job)}

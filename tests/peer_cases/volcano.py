@@ -78,6 +78,8 @@ def _not_modelled(case: Case, world: Volcano) -> str:
         affinity = pod["affinity"] or {}
         if affinity.get("podAffinity") or affinity.get("podAntiAffinity"):
             return "affinity between pods"
+    if world.whole_gpus and any(free.get(GPU, 0) < 0 for free in world.free.values()):
+        return "more runs on a node than it has"
     if _taste(case):
         return ""
     if world.decides and len({q["spec"].get("priority") or 0 for q in case["queues"]}) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,17 +11,20 @@ from fairlead.bench import scale_world
 from fairlead.bench.scale import quantile, stopwatch
 from fairlead.bench.scale_world import GPUS_PER_NODE, QUEUES, T0
 from fairlead.model import events as ev
+from fairlead.model.effects import Place
 from fairlead.model.gang import Gang, GangId, Member, Placement, PodShape, Role, Tier, TopologyRequest
 from fairlead.model.hardware import Node, Resources
 from fairlead.service.engine import Engine
 
 FULL_NODES = 500
 SEARCHED_NODES, BLOCK_NODES, SEARCHES = 2_500, 288, 5
+ALLOCATIONS, ALLOCATED_ON = 10_000, (2_000, 5_000)
+"""Pods of one GPU, and fleets that have room for all of them."""
 
 
 def run() -> dict[str, float]:
-    """Return seconds of a full cycle and of a refusal, and ms of a topology search."""
-    return {**full_cycle(), **refusal(), **topology_search()}
+    """Return seconds of a full cycle and of a refusal, ms of a topology search, and allocations per second."""
+    return {**full_cycle(), **refusal(), **topology_search(), **allocations()}
 
 
 def full_cycle() -> dict[str, float]:
@@ -83,6 +87,47 @@ def topology_search() -> dict[str, float]:
         _settle(engine)
         engine.take(ev.MemberReleased(gang=gang.id, attempt=1, rank=rank, at_ms=T0) for rank in sorted(held.holding))
     return {"topology_search_ms": quantile(searches, 50), "topology_cycle_ms": quantile(cycles, 50)}
+
+
+def allocations() -> dict[str, float]:
+    """10,000 pods of one GPU, each a gang of its own, on fleets that are empty: placed, written down and running.
+
+    As YuniKorn counts its in-process figure: pods that have got a node, per second.
+    """
+    small, large = (_allocations_per_s(nodes) for nodes in ALLOCATED_ON)
+    return {
+        "allocations_per_s": round(large, 1),
+        "allocations_per_s_small": round(small, 1),
+        "allocations_flat": round(large / small, 3),
+    }
+
+
+def _allocations_per_s(nodes: int) -> float:
+    engine = Engine()
+    engine.take(scale_world.tenants())
+    engine.take(ev.NodeSeen(node=node, at_ms=T0) for node in scale_world.nodes(nodes))
+    engine.world(T0)
+    queues = len(QUEUES)
+    engine.take(
+        ev.GangSeen(gang=_single(f"p{at:05}", QUEUES[at % queues], preemptible=True), at_ms=T0)
+        for at in range(ALLOCATIONS)
+    )
+    placed, more = 0, True
+    gc.collect()
+    gc.freeze()
+    began = time.perf_counter()
+    while more or placed < ALLOCATIONS:
+        cycle = engine.cycle(T0)
+        places = [effect for effect in cycle.effects if isinstance(effect, Place)]
+        assert places or cycle.more, "there is room for all of them"
+        placed, more = placed + len(places), cycle.more
+        for effect in places:
+            name, attempt = effect.gang, effect.attempt
+            engine.take([ev.Bound(gang=name, attempt=attempt, at_ms=T0)])
+            engine.take([ev.MemberRunning(gang=name, attempt=attempt, rank=0, at_ms=T0)])
+    took = time.perf_counter() - began
+    gc.unfreeze()
+    return ALLOCATIONS / took
 
 
 def _full(*, preemptible: bool) -> Engine:
