@@ -24,7 +24,7 @@ from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.service.engine import Engine
-from fairlead.simulation.behaviour import Behaviour
+from fairlead.simulation.behaviour import AT_ONCE
 from fairlead.simulation.driver import Driver, PromiseBroken
 from fairlead.simulation.fleet import Fleet
 from fairlead.world.gangs import GangRecord
@@ -32,7 +32,6 @@ from fairlead.world.gangs import GangRecord
 POLICIES = ("srtf", "srsf", "default")
 START_MS = 1_800_000_000_000
 POOL, QUEUE, NAMESPACE = "trace", "trace", "trace"
-AT_ONCE = Behaviour(bind_ms=(0, 0), start_ms=(0, 0), end_ms=(0, 0), grace_ms=(0, 0), release_ms=(0, 0), watch_ms=(0, 0))
 _GIB = 1 << 30
 
 

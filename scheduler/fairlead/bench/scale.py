@@ -26,6 +26,7 @@ from fairlead.model.rules import Rules
 from fairlead.ordering.backlog import Walk
 from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
+from fairlead.planning import quota_places
 from fairlead.service import engine as engines
 from fairlead.service.engine import Cycle, Engine
 from fairlead.service.memory import calm_collector
@@ -230,7 +231,7 @@ def stopwatch(spent: dict[str, float]) -> Generator[None]:
     stages: list[tuple[str, object, str]] = [
         ("snapshot", Photographer, "take"),
         ("care", deciding, "care"),
-        ("order", deciding, "Standing"),
+        ("order", quota_places, "Standing"),
         ("order", Walk, "step"),
         ("follow", deciding.Memo, "placer_for"),
         ("place", Placer, "place"),

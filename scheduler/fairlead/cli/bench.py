@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "Replay a published trace of jobs by a published rule, or by the product's own.",
     ),
     "scale": ("fairlead.cli.bench_scale", "scale", "Decide about a fixed backlog on fleets of several sizes."),
+    "year": ("fairlead.cli.bench_year", "year", "Run a year of jobs on virtual time and say how long it took."),
 }
 
 app = typer.Typer(

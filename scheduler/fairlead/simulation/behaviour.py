@@ -54,6 +54,10 @@ class Saves:
         return not self.lies and not self.silent
 
 
+AT_ONCE = Behaviour(bind_ms=(0, 0), start_ms=(0, 0), end_ms=(0, 0), grace_ms=(0, 0), release_ms=(0, 0), watch_ms=(0, 0))
+"""Nothing takes any time: for benchmarks in which a policy is looked at and not a container's start."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What the program inside a gang will do: run `run_ms` once all members run (None: for ever) and succeed.
