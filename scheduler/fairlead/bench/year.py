@@ -1,8 +1,8 @@
 """`bench year`: a year of jobs through the production engine on virtual time, and how long that takes.
 
 Engine, state, second opinion and simulated fleet are those of the product; the fleet answers at once, nothing fails,
-and nobody keeps books. Jobs come evenly over 365 days, in the mix and with the run times of `simulation.workload`, of 20
-queues of equal weight. The clock runs over all decisions and over the fleet; drawing the jobs is outside.
+and nobody keeps books. Jobs come evenly over 365 days, in the mix and with the run times of `simulation.workload`, of
+20 queues of equal weight. The clock runs over all decisions and over the fleet; drawing the jobs is outside.
 """
 
 from __future__ import annotations
