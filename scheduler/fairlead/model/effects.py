@@ -82,11 +82,15 @@ class EndNomination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """Say why the gang does not start now, and with it all that ask for the same in its queue, unless `alone`."""
+    """Say why the gang does not start now, and with it all that ask for the same in its queue, unless `alone`.
+
+    One that is `turned_away` is refused: it is not asked again before it is submitted anew.
+    """
 
     gang: GangId
     refusal: Refusal
     alone: bool = False
+    turned_away: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ class TenancyFact:
     """About who may have how much: queues, exceptions, pools, policies."""
 
     __slots__ = ()
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fairlead.model.gang import Gang
+from collections.abc import Iterator
+
+from fairlead.model.effects import Effect, Refuse
+from fairlead.model.gang import Gang, ServiceClass
+from fairlead.model.queue_caps import Overflow
 from fairlead.model.reasons import RETRY, Reason, Refusal, refuse
 from fairlead.model.windows import current_or_next
 from fairlead.planning.deadlines import deadline_refusal
@@ -39,6 +43,17 @@ def admission(gang: Gang, world: World) -> Refusal | None:
         )
     refusal = deadline_refusal(gang, world.now_ms)
     return refusal or (_peak(gang, world) if world.force.peaked else None)
+
+
+def at_the_door(world: World) -> Iterator[Effect]:
+    """Yield what those are told who may not stand in line: to wait outside or, where the queue says so, to go."""
+    for waiting, (name, of_class) in world.waiting.outside:
+        caps = world.queues[name].caps
+        limit = dict(caps.max_pending_of)[ServiceClass(of_class)] if of_class else caps.max_pending or 0
+        what = f"{of_class} jobs" if of_class else "jobs"
+        refusal = refuse(Reason.QUEUE_FULL, what=what, queue=name, limit=limit)
+        goes = caps.overflow is Overflow.REJECT and waiting.attempts == 0
+        yield Refuse(gang=waiting.gang.id, refusal=refusal, alone=True, turned_away=goes)
 
 
 def _peak(gang: Gang, world: World) -> Refusal | None:

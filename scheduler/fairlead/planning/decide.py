@@ -28,7 +28,7 @@ from fairlead.placement.preempt import RoomMemo, find_room
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
-from fairlead.planning.admission import admission
+from fairlead.planning.admission import admission, at_the_door
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
@@ -102,6 +102,7 @@ class Memo:
 def decide(world: World, memo: Memo | None = None) -> Plan:
     """Return what to do about this world. Touches nothing; the same world gives the same plan."""
     effects, due = care(world)
+    effects += at_the_door(world)
     cycle = _Cycle(world, memo or Memo(), effects)
     more, cut, looked = cycle.run()
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]

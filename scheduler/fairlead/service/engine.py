@@ -15,6 +15,7 @@ from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice,
 from fairlead.model.events import (
     Decided,
     Event,
+    GangRefused,
     Intended,
     NodeLost,
     Nominated,
@@ -105,6 +106,8 @@ class Engine:
             if position in refused:
                 continue
             match effect:
+                case Refuse(gang=gang, turned_away=True):
+                    facts.append(self._turned_away(effect, now_ms))
                 case Refuse(gang=gang, refusal=refusal, alone=alone):
                     self.state.refused(gang, refusal, alone=alone)
                 case DeclareLost(node=node):
@@ -120,6 +123,8 @@ class Engine:
         # What these intentions freed by themselves (room no longer kept, an attempt with nothing left to release) is
         # seen by the next slice; no fact from outside will come to ask for one. So are the gangs on a node that has
         # just been declared lost.
+        # Whoever was placed may have left a place in line to somebody who waits outside.
+        again = again or (bool(facts) and self._photographer.somebody_outside)
         again = again or self.state.epoch != epoch or any(isinstance(fact, NodeLost) for fact in facts)
         return Cycle(
             effects=tuple(effects),
@@ -129,6 +134,17 @@ class Engine:
             wake_at_ms=plan.wake_at_ms,
             violations=tuple(violation.text for violation in bad),
             plan=plan,
+        )
+
+    def _turned_away(self, effect: Refuse, now_ms: int) -> Event:
+        record = self.state.gangs[effect.gang]
+        return GangRefused(
+            gang=effect.gang,
+            namespace=record.namespace,
+            name=record.name,
+            queue=record.queue,
+            refusal=effect.refusal,
+            at_ms=now_ms,
         )
 
     def touched(self, now_ms: int, at_most: int | None = None) -> tuple[GangView, ...]:

@@ -16,8 +16,10 @@ from heapq import heappop, heappush
 
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.quota import Amounts, added, times
+from fairlead.model.reasons import Reason
 from fairlead.world.charges import wanted
 from fairlead.world.checkpoints import held_to_checkpoint
+from fairlead.world.doors import Cap, Doors
 from fairlead.world.gangs import GangRecord, is_hopeless, is_waiting
 from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lines import Entry, Line, Request, by_age, request_of, retry_ms
@@ -51,6 +53,7 @@ class Backlog:
     refused     per queue, in order: lines whose refusal still holds
     nominated   gangs for which room is being made, by uid
     asked       what is wanted, by what a queue's rules look at
+    outside     who may not stand in line, with the cap that keeps them out, and has not been told so
     retry_at_ms when the next backoff ends, or time alone may change an answer, None where neither comes
     """
 
@@ -61,6 +64,7 @@ class Backlog:
     nominated: tuple[Waiting, ...]
     asked: Mapping[AskKey, Ask]
     retry_at_ms: int | None
+    outside: tuple[tuple[Waiting, Cap], ...] = ()
 
     def __iter__(self) -> Iterator[Waiting]:
         """Yield every waiting gang by age, then uid."""
@@ -82,11 +86,13 @@ class Lines:
     priority: a stream of urgent work keeps nobody waiting for longer than that.
     """
 
-    def __init__(self, aging_of: Callable[[str], int] | None = None) -> None:
-        """Nobody waits. Without `aging_of` nobody grows old."""
+    def __init__(self, aging_of: Callable[[str], int] | None = None, doors: Doors | None = None) -> None:
+        """Nobody waits. Without `aging_of` nobody grows old; `doors` know who may stand in line."""
         self._aging_of = aging_of
         self._growing: list[tuple[int, int, Line]] = []
         self._serial = 0
+        self._doors = doors or Doors()
+        self._outside: dict[GangId, tuple[GangRecord, Waiting, Cap]] = {}
         self._now_ms = 0
         self._everyone: Layers[GangId, Waiting] = Layers()
         self._lines: dict[Request, Line] = {}
@@ -121,6 +127,11 @@ class Lines:
         while self._growing and self._growing[0][0] <= self._now_ms:
             self._grow_old(heappop(self._growing)[2])
 
+    @property
+    def somebody_outside(self) -> bool:
+        """Whether anybody waits who may not stand in line."""
+        return bool(self._outside)
+
     def file(self, record: GangRecord) -> None:
         """Put a gang where it belongs now, or take it out."""
         gang, before = record.gang, self._everyone.live.get(record.id)
@@ -140,6 +151,11 @@ class Lines:
             displaced=record.displaced,
         )
         self._everyone.put(record.id, picture)
+        cap = self._doors.full(record.id) if record.nomination is None else None
+        if cap is not None:
+            record.leave_line()
+            self._outside[record.id] = record, picture, cap
+            return
         if record.nomination is None and record.retry_at_ms <= self._now_ms:
             self._join(record, picture)
             return
@@ -199,6 +215,7 @@ class Lines:
             self._dirty[id(line)] = line
             return
         self._nominated.pop(gang, None)
+        self._outside.pop(gang, None)
         if self._backing_off.pop(gang, None) is not None:
             del self._backoffs[bisect_left(self._backoffs, (before.retry_at_ms, gang))]
         key, gpu_milli, also = self._apart.pop(gang, (None, 0, ()))
@@ -252,8 +269,17 @@ class Lines:
             refused=self._refused.picture(),
             nominated=tuple(self._nominated[gang] for gang in sorted(self._nominated)),
             asked=dict(self._asked),
+            outside=tuple(self._news_outside()),
             retry_at_ms=min((queue[0][0] for queue in (self._backoffs, self._retries) if queue), default=None),
         )
+
+    def _news_outside(self) -> Iterator[tuple[Waiting, Cap]]:
+        """Yield who has to wait outside and has not been told so."""
+        for gang in sorted(self._outside):
+            record, picture, cap = self._outside[gang]
+            told = record.refusal
+            if told is None or told.reason is not Reason.QUEUE_FULL:
+                yield picture, cap
 
     def _put(self, line: Line) -> None:
         """Give a changed line its place, and what it wants its weight."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from fairlead.model.events import QueueSpent
 from fairlead.model.fairness import FairnessPolicy
+from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.promises import Promised
 from fairlead.model.rules import Rules
@@ -20,6 +21,7 @@ from fairlead.world.attempts import AttemptIndex, Attempts
 from fairlead.world.backlog import Backlog, Lines
 from fairlead.world.capacity import above_nodes, free_of
 from fairlead.world.demand import Mix
+from fairlead.world.doors import Doors
 from fairlead.world.fleet import WHOLE, Columns, IntColumn, Inventory
 from fairlead.world.gangs import Hold, HoldKey
 from fairlead.world.in_force import ForceKeeper, InForce
@@ -123,7 +125,8 @@ class Photographer:
         """Look at `state`; nothing is read yet."""
         self._state = state
         self._cache = TableCache()
-        self._lines = Lines(state.tenants.aging_of)
+        self._doors = Doors()
+        self._lines = Lines(state.tenants.aging_of, self._doors)
         self._attempts = AttemptIndex()
         self._picture = 0
         self._now_ms = 0
@@ -136,15 +139,20 @@ class Photographer:
         self._force = ForceKeeper()
         self._jobs = JobCounts()
 
+    @property
+    def somebody_outside(self) -> bool:
+        """Whether anybody waits who may not stand in line."""
+        return self._lines.somebody_outside
+
     def take(self, now_ms: int) -> World:
         """Return the picture at `now_ms`, or at the latest moment so far. O(changes), and copies of columns."""
         state, now_ms = self._state, max(now_ms, self._now_ms)
         self._now_ms, self._picture = now_ms, self._picture + 1
         inventory, rows = self._count_rows()
         shown = rows.frozen()
-        self._file(now_ms)
-        running = self._attempts.picture(now_ms)
         force = self._force.at(state.tenants, now_ms)
+        self._file(now_ms, force)
+        running = self._attempts.picture(now_ms)
         self._calendar.turn(state.tenants, now_ms)
         moments = (running.ripened_ms, force.since_ms, self._calendar.turned_ms)
         waiting = self._lines.picture(state.epoch, moments, cut=state.cut_version is not None)
@@ -183,7 +191,7 @@ class Photographer:
             next_turn_ms=self._calendar.next_turn_ms,
         )
 
-    def _file(self, now_ms: int) -> None:
+    def _file(self, now_ms: int, force: InForce) -> None:
         """Take up every record that has changed, and what lines were told."""
         state, lines = self._state, self._lines
         counts = (state.tenants.counted, self._built if state.tenants.counted else -1)
@@ -192,6 +200,9 @@ class Photographer:
             self._attempts.count(counts[0], state.nodes.get)
             lines.count(counts[0])
             state.changed |= {gang: None for gang, record in state.gangs.items() if record.current is not None}
+        if self._doors.follow(force.queues):
+            state.changed |= dict.fromkeys(state.gangs)
+        self._move(state.changed)
         for gang in state.changed:
             record = state.gangs.get(gang)
             if record is None:
@@ -204,8 +215,25 @@ class Photographer:
                 self._jobs.file(record)
         for line in state.answered:
             lines.refused(line)
+        self._move({waiting.gang.id: None for line in state.answered for waiting in line.ready}, lines)
         state.changed, state.answered = {}, []
         lines.tick(now_ms)
+
+    def _move(self, gangs: dict[GangId, None], lines: Lines | None = None) -> None:
+        """Find out where gangs stand, by the caps on who waits; whom they move is added to them, or filed anew."""
+        if not self._doors.on:
+            return
+        moved: set[GangId] = set()
+        for gang in gangs:
+            record = self._state.gangs.get(gang)
+            moved |= self._doors.forget(gang) if record is None else self._doors.file(record)
+        if lines is None:
+            gangs |= dict.fromkeys(sorted(moved - gangs.keys()))
+            return
+        moved |= {gang for gang in gangs if self._doors.full(gang) is not None}
+        for gang in sorted(moved):
+            if gang in self._state.gangs:
+                lines.file(self._state.gangs[gang])
 
     def _count_rows(self) -> tuple[Inventory, _Rows]:
         """Count the rows anew on which something has changed."""

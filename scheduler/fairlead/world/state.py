@@ -150,7 +150,8 @@ class ClusterState:
                 if record.gang == gang and record.phase is not Phase.REFUSED:
                     return
                 self._touch(record)
-                if record.gang is None:
+                new = record.gang is None
+                if new:
                     for kind in kinds_of(gang):
                         self.arrivals.count(kind)
                     for profile, pods in instances_of(gang):
@@ -168,6 +169,8 @@ class ClusterState:
                     record.step(Step.SUSPEND)
                 elif not gang.suspended and record.phase is Phase.SUSPENDED:
                     record.step(Step.RESUME)
+                if new and record.phase is Phase.PENDING:
+                    self.tenants.rates.knock(record, gang, fact.at_ms, self.queues)
             case ev.GangRefused():
                 record = self.gangs.setdefault(
                     fact.gang, GangRecord(id=fact.gang, namespace=fact.namespace, name=fact.name, queue=fact.queue)

@@ -10,6 +10,7 @@ from fairlead.model.quota import FIXED, GPU
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.switches import ALL_ON
 from fairlead.model.tenancy import Pool, Queue, ancestors
+from fairlead.world.doors import Rates
 
 
 class Tenants:
@@ -28,10 +29,13 @@ class Tenants:
         self.counted: tuple[str, ...] = ()
         self._speak_of: dict[str, int] = {}
         self.switches = ALL_ON
+        self.rates = Rates()
         self.spent: Mapping[str, ev.QueueSpent] = {}
 
     def apply(self, fact: ev.TenancyFact) -> bool:
         """Take up one fact; returns whether it changed anything."""
+        if self.rates.since_ms is None:
+            self.rates.since_ms = fact.at_ms
         match fact:
             case ev.QueueSeen(queue=queue):
                 before = self.queues.get(queue.name)
