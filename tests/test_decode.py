@@ -116,7 +116,8 @@ def one_role(**more: Any) -> list[dict[str, Any]]:
         ({"heartbeat": {"timeout": "3650d"}}, Reason.INVALID_SPEC, "spec.heartbeat.timeout"),
         ({"retryPolicy": {"hung": 1}}, Reason.INVALID_SPEC, "spec.retryPolicy.hung"),
         ({"retryPolicy": {"backoff": "1h", "backoffMax": "1m"}}, Reason.INVALID_SPEC, "spec.retryPolicy.backoffMax"),
-        ({"deadline": "x"}, Reason.UNSUPPORTED_FIELD, "spec.deadline"),
+        ({"deadline": "x"}, Reason.INVALID_SPEC, "spec.deadline"),
+        ({"deadline": "2030-01-01T00:00:00"}, Reason.INVALID_SPEC, "spec.deadline"),
         ({"ttl": "3650d"}, Reason.INVALID_SPEC, "spec.ttl"),
         ({"ttl": "soon"}, Reason.INVALID_SPEC, "spec.ttl"),
         (

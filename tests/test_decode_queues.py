@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import NO_CAPS, NamedCap, Overflow, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.queue_caps import NO_CAPS, Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
 from fairlead.model.tenancy import Queue
+from fairlead.model.windows import Window
+from fairlead.reports.queue_usage import QueueUsage, month_start_ms
 from fairlead.simulation import gangjob_yaml
+from fairlead.timezones import zone_of
+from fairlead_operator.budget_facts import budget_facts
 from fairlead_operator.custom_objects import QueueObject
 from fairlead_operator.decode import decode_queue
 
@@ -22,6 +28,8 @@ SPEC = {
     "onOverflow": "Reject",
     "users": [{"name": "bob", "maxGpus": 8}, {"name": "*", "maxJobs": 1}],
     "groups": [{"name": "interns", "maxJobs": 2, "maxGpus": 4}],
+    "budget": {"gpuHours": 100},
+    "peaks": [{"serviceClasses": ["batch"], "gpusAtLeast": 8, "windows": [{"from": "08:00", "to": "18:00"}]}],
 }
 CAPS = QueueCaps(
     max_jobs=5,
@@ -31,6 +39,14 @@ CAPS = QueueCaps(
     overflow=Overflow.REJECT,
     users=(NamedCap(name="*", max_jobs=1), NamedCap(name="bob", max_gpus=8)),
     groups=(NamedCap(name="interns", max_jobs=2, max_gpus=4),),
+    budget=Budget(gpu_ms=360_000_000, soft_percent=80),
+    peaks=(
+        Peak(
+            service_classes=(ServiceClass.BATCH,),
+            windows=(Window(from_minute=480, to_minute=1080, zone=zone_of("UTC", field="")),),
+            gpus_at_least=8,
+        ),
+    ),
 )
 
 
@@ -65,6 +81,15 @@ def test_both_doors_read_the_same_words(door) -> None:
         ({"maxPendingByClass": [{"serviceClass": "batch", "maxPending": -1}]}, "maxPendingByClass"),
         ({"users": [{"name": "", "maxJobs": 1}]}, "users"),
         ({"users": [{"name": "ann", "maxGpus": -1}]}, "users"),
+        ({"budget": {"gpuHours": 0}}, "budget"),
+        ({"budget": {"gpuHours": 1, "softPercent": 101}}, "budget"),
+        ({"peaks": [{"serviceClasses": ["batch"], "windows": []}]}, "peaks"),
+        ({"peaks": [{"serviceClasses": ["bulk"], "windows": [{"from": "08:00", "to": "09:00"}]}]}, "peaks"),
+        ({"peaks": [{"serviceClasses": ["batch"], "windows": [{"from": "8", "to": "09:00"}]}]}, "peaks"),
+        (
+            {"peaks": [{"serviceClasses": ["batch"], "windows": [{"from": "08:00", "to": "9:00", "timeZone": "X"}]}]},
+            "peaks",
+        ),
         ({"groups": [{"name": "*", "maxJobs": 1}]}, "groups"),
     ],
 )
@@ -84,3 +109,17 @@ def test_the_user_and_groups_of_a_job_come_from_its_annotations() -> None:
     }
     gang = gangjob_yaml.read(msgspec.json.encode(document).decode(), now_ms=0, new_id=lambda _, name: name).gangs[0]
     assert (gang.user, gang.groups) == ("ann", ("interns", "staff"))
+
+
+def test_what_a_queue_has_spent_is_of_all_below_it_and_of_this_month() -> None:
+    budget = replace(NO_CAPS, budget=Budget(gpu_ms=1))
+    queues = {
+        "org": Queue(name="org", caps=budget),
+        "kid": Queue(name="kid", parent="org"),
+        "lone": Queue(name="lone", caps=budget),
+    }
+    start = month_start_ms(1_798_000_000_000)  # in December
+    usage = QueueUsage(as_of_ms=start + 5, period_start_ms=start, total={}, period={"org": 1, "kid": 2, "gone": 4})
+    spent = {fact.queue: (fact.gpu_ms, fact.period_end_ms) for fact in budget_facts(usage, queues)}
+    january = month_start_ms(start + 32 * 86_400_000)
+    assert spent == {"org": (3, january), "lone": (0, january)}

@@ -205,8 +205,8 @@ def test_queues_and_pools():
     queue["spec"]["resources"][0]["limit"] = 4
     with pytest.raises(UnreadableInput, match=r"resources\[0\].limit: 4 is below guaranteed 8"):
         read(queue)
-    queue["spec"] = {"resources": [], "namespaces": {"selector": {}}, "budget": {"amount": 1}}
-    with pytest.raises(UnreadableInput, match=r"spec\.budget: is not supported yet"):
+    queue["spec"] = {"resources": [], "namespaces": {"selector": {}}, "promise": {"wait": "1h"}}
+    with pytest.raises(UnreadableInput, match=r"is not supported yet"):
         read(queue)
     pool = {**queue, "kind": "Pool", "spec": {"nodeSelector": {"a": "b"}, "mode": "count"}}
     with pytest.raises(UnreadableInput, match=r"spec\.mode"):

@@ -114,6 +114,7 @@ EVERYTHING = {
             "suspend": True,
             "user": "ann",
             "groups": ["staff"],
+            "deadlineIn": "2h",
             "waited": "1m",
             "roles": [
                 {

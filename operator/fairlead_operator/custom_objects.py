@@ -28,6 +28,7 @@ from fairlead_operator.objects import (
     Resource,
 )
 from fairlead_operator.pool_objects import PoolSpec as PoolSpec
+from fairlead_operator.pool_objects import WindowSpec
 from fairlead_operator.saving_spec import CheckpointSpec, HeartbeatSpec, RetryPolicy
 from fairlead_operator.topology_objects import NodeTopology as NodeTopology
 
@@ -127,7 +128,7 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     retry_policy: RetryPolicy = RetryPolicy()
     heartbeat: HeartbeatSpec | None = None
     depends_on: Any = None
-    deadline: Any = None
+    deadline: str = ""
     isolation: str = "shared"
     mixed_models: bool = False
     ttl: str = ""
@@ -182,6 +183,21 @@ class NamedCapSpec(Record, frozen=True, kw_only=True):
     max_gpus: int | None = None
 
 
+class BudgetSpec(Record, frozen=True, kw_only=True):
+    """GPU-hours of a calendar month (UTC), and the share from which on starts are slowed."""
+
+    gpu_hours: int = 0
+    soft_percent: int = 80
+
+
+class PeakSpec(Record, frozen=True, kw_only=True):
+    """When which expensive jobs are not started."""
+
+    service_classes: list[str] = []
+    gpus_at_least: int = 0
+    windows: list[WindowSpec] = []
+
+
 class QueueSpec(Record, frozen=True, kw_only=True):
     """What the platform team grants."""
 
@@ -203,6 +219,8 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
     shares: str = "own"
+    budget: BudgetSpec | None = None
+    peaks: list[PeakSpec] = []
 
 
 class Conditions(Record, frozen=True, kw_only=True):

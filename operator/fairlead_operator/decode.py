@@ -31,7 +31,7 @@ from fairlead.model.hardware import Resources
 from fairlead.model.needs import needs_of
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Queue
-from fairlead.units import duration_ms, quantity, thousandths
+from fairlead.units import duration_ms, moment_ms, quantity, thousandths
 from fairlead_operator.custom_objects import (
     GangJob,
     GangJobSpec,
@@ -108,6 +108,7 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         **saving_of(spec),
         user=job.metadata.annotations.get(USER_ANNOTATION, ""),
         groups=groups_of(job.metadata.annotations.get(GROUPS_ANNOTATION, "")),
+        deadline_ms=moment_ms(spec.deadline) if spec.deadline else None,
     )
 
 
@@ -158,7 +159,6 @@ def _unsupported_fields(spec: GangJobSpec) -> Iterator[Problem]:
     """Fields that later versions fill, and what mode dra, the only one there is, cannot carry."""
     for name, value, mend in (
         ("dependsOn", spec.depends_on, "remove it and submit the next GangJob when this one has succeeded"),
-        ("deadline", spec.deadline, "remove it, or bound the run with spec.duration"),
     ):
         if value is not None:
             yield f"spec.{name}", mend
@@ -196,6 +196,11 @@ def _bad_values(spec: GangJobSpec) -> Iterator[tuple[str, str, str]]:
         ("isolation", spec.isolation, tuple(Isolation)),
     ):
         yield from _unknown(f"spec.{name}", value, allowed)
+    if spec.deadline:
+        try:
+            moment_ms(spec.deadline)
+        except UnreadableInput:
+            yield "spec.deadline", f"{spec.deadline!r} is not a time", "write for example 2026-01-31T12:00:00Z"
     for name, text in (("duration", spec.duration), ("startDeadline", spec.start_deadline)):
         yield from _bad_duration(f"spec.{name}", text, optional=name == "duration")
     yield from bad_saving(spec)

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import NamedCap, Overflow, QueueCaps, SubmitRate, TenantKind
-from fairlead_operator.custom_objects import NamedCapSpec, QueueSpec
+from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
+from fairlead.timezones import window_of
+from fairlead_operator.custom_objects import BudgetSpec, NamedCapSpec, PeakSpec, QueueSpec
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -56,6 +57,34 @@ def queue_caps(name: str, spec: QueueSpec) -> QueueCaps:
         overflow=_word(f"{at}.onOverflow", spec.on_overflow, Overflow),
         users=tuple(_cap(f"{at}.users", one) for one in sorted(spec.users, key=_name)),
         groups=tuple(_cap(f"{at}.groups", one) for one in sorted(spec.groups, key=_name)),
+        budget=None if spec.budget is None else _budget(f"{at}.budget", spec.budget),
+        peaks=tuple(_peak(f"{at}.peaks[{number}]", one) for number, one in enumerate(spec.peaks)),
+    )
+
+
+def _budget(at: str, spec: BudgetSpec) -> Budget:
+    if spec.gpu_hours < 1 or not 0 <= spec.soft_percent <= 100:
+        raise UnreadableInput(f"{at}: gpuHours must be at least 1 and softPercent 0 to 100")
+    return Budget(gpu_ms=spec.gpu_hours * 3_600_000, soft_percent=spec.soft_percent)
+
+
+def _peak(at: str, spec: PeakSpec) -> Peak:
+    if not spec.windows or not spec.service_classes:
+        raise UnreadableInput(f"{at}: names no windows or no serviceClasses; name at least one of each")
+    _not_negative(f"{at}.gpusAtLeast", spec.gpus_at_least)
+    return Peak(
+        service_classes=tuple(_word(f"{at}.serviceClasses", one, ServiceClass) for one in spec.service_classes),
+        windows=tuple(
+            window_of(
+                None if window.days is None else tuple(window.days),
+                window.begins,
+                window.ends,
+                window.time_zone,
+                field=f"{at}.windows[{number}]",
+            )
+            for number, window in enumerate(spec.windows)
+        ),
+        gpus_at_least=spec.gpus_at_least,
     )
 
 

@@ -21,6 +21,7 @@ from fairlead.service.engine import Engine
 from fairlead.service.loop import Loop
 from fairlead.service.metrics import Metrics
 from fairlead.service.ports import Hold
+from fairlead_operator.budget_facts import budget_facts
 from fairlead_operator.chain_head import ChainHead
 from fairlead_operator.custom_objects import PoolObject, QueueObject
 from fairlead_operator.drift import DriftWatch, allocated_members, differences
@@ -123,6 +124,8 @@ class Upkeep:
 
     async def _read_usage(self) -> None:
         self._usage = await asyncio.to_thread(self._books.queue_usage, self._now_ms())
+        if self._usage is not None:
+            self._loop.put(*budget_facts(self._usage, self._engine.state.queues))
 
     async def _publish_head(self) -> None:
         head = await asyncio.to_thread(lambda: self._books.head)

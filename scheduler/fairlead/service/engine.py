@@ -123,9 +123,9 @@ class Engine:
         # What these intentions freed by themselves (room no longer kept, an attempt with nothing left to release) is
         # seen by the next slice; no fact from outside will come to ask for one. So are the gangs on a node that has
         # just been declared lost.
+        again = again or self.state.epoch != epoch or any(isinstance(fact, NodeLost) for fact in facts)
         # Whoever was placed may have left a place in line to somebody who waits outside.
         again = again or (bool(facts) and self._photographer.somebody_outside)
-        again = again or self.state.epoch != epoch or any(isinstance(fact, NodeLost) for fact in facts)
         return Cycle(
             effects=tuple(effects),
             facts=tuple(facts),

@@ -45,7 +45,7 @@ from fairlead.simulation.pool_yaml import pool_of, service_classes
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.quota_yaml import policy_document, quotas, sharing_fields
 from fairlead.simulation.saving_yaml import saving_words, with_saves
-from fairlead.units import thousandths
+from fairlead.units import moment_ms, thousandths
 
 API_VERSION = "fairlead.dev/v1alpha1"
 RUN_ANNOTATION = "simulation.fairlead.dev/run"
@@ -56,9 +56,8 @@ _CLASSES = tuple(member.value for member in ServiceClass)
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # whether a number makes sense is for the gang's own rules to say
 _UNSUPPORTED = {
     "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
-    "deadline": "remove it, or bound the run with spec.duration",
 }
-_QUEUE_UNSUPPORTED = ("budget", "promise")
+_QUEUE_UNSUPPORTED = ("promise",)
 
 KINDS = ("GangJob", "Queue", "Pool", "FairnessPolicy", "QuotaException", "Switchboard", "PriorityClass")
 
@@ -223,6 +222,7 @@ def _gang(
         **saving_words(spec),
         user=notes.text(USER_ANNOTATION, ""),
         groups=groups_of(notes.text(GROUPS_ANNOTATION, "")),
+        deadline_ms=moment_ms(spec.text("deadline"), field="spec.deadline") if spec.has("deadline") else None,
     )
     for part in (spec, success, failure, policy, document):
         part.done()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import NamedCap, Overflow, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
 from fairlead.simulation.fields import Fields
+from fairlead.simulation.pool_words import window_words
 
 _CLASSES = tuple(member.value for member in ServiceClass)
 _MOST_JOBS = 1_000_000
@@ -41,7 +42,33 @@ def queue_caps(item: Fields) -> QueueCaps:
         overflow=Overflow(item.choice("onOverflow", tuple(o.value for o in Overflow), Overflow.DEFER.value)),
         users=_named(item, "users"),
         groups=_named(item, "groups"),
+        budget=_budget(item),
+        peaks=tuple(_peak(one) for one in item.items("peaks")),
     )
+
+
+def _budget(item: Fields) -> Budget | None:
+    if not item.has("budget"):
+        item.ignore("budget")
+        return None
+    inner = item.inner("budget")
+    hours = inner.integer("gpuHours", low=1, high=1_000_000_000)
+    budget = Budget(gpu_ms=hours * 3_600_000, soft_percent=inner.integer("softPercent", 80, low=0, high=100))
+    inner.done()
+    return budget
+
+
+def _peak(item: Fields) -> Peak:
+    names = item.texts("serviceClasses") or ()
+    for name in names:
+        if name not in _CLASSES:
+            item.fail("serviceClasses", f"{name!r} is not one of: {', '.join(_CLASSES)}")
+    windows = tuple(window_words(window) for window in item.items("windows"))
+    if not windows or not names:
+        item.fail("windows", "and serviceClasses must both name something; name a window and a class")
+    gpus = item.integer("gpusAtLeast", 0, low=0, high=_MOST_GPUS)
+    item.done()
+    return Peak(service_classes=tuple(ServiceClass(name) for name in names), windows=windows, gpus_at_least=gpus)
 
 
 def _count(item: Fields, name: str, high: int) -> int | None:

@@ -210,7 +210,7 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         item.fail("roles", "two roles have the same name; rename one")
     if sum(role.replicas for role in roles) > MAX_REPLICAS:
         item.fail("roles", f"replicas add up to more than {MAX_REPLICAS}; split the job")
-    duration_ms = item.duration_ms("duration")
+    duration_ms, deadline_in = item.duration_ms("duration"), item.duration_ms("deadlineIn")
     checkpoint, grace_ms = checkpoint_words(item.inner("checkpoint")) if item.has("checkpoint") else (None, 0)
     item.ignore("checkpoint")
     return Gang(
@@ -234,6 +234,7 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         grace_ms=grace_ms,
         user=item.text("user", ""),
         groups=tuple(sorted(set(item.texts("groups") or ()))),
+        deadline_ms=None if deadline_in is None else submitted_ms + deadline_in,
     )
 
 
