@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ledger": ("fairlead.cli.ledger", "app", "Verify the books and show their entries."),
     "report": ("fairlead.cli.report", "app", "Answer questions from the books."),
     "replay": ("fairlead.cli.replay", "replay", "Decide again what the journal says was decided, and compare."),
+    "dry-run": ("fairlead.cli.dry_run", "dry_run", "Say what a change of policy would stop, start and refuse."),
     "run": ("fairlead.cli.run_file", "run", "Run a scenario file through the engine until it is stable."),
     "bench": ("fairlead.cli.bench", "app", "Measure: packing, scale, and what else has a figure to keep."),
     "db": ("fairlead.cli.db", "app", "Create, upgrade and check the database."),

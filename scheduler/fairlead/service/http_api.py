@@ -6,6 +6,7 @@ API server is the door for jobs, and its RBAC decides who sees what.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
@@ -70,6 +71,10 @@ class Submissions(Protocol):
 
     def delete(self, namespace: str, name: str) -> None:
         """Ask for a gang's end. Raises NotFound."""
+        ...
+
+    def dry_run(self, text: str, deleted: Sequence[str]) -> Callable[[], dict[str, object]]:
+        """Return the work that finds out what a change of policy would do, for a thread. Raises UnreadableInput."""
         ...
 
 
@@ -185,23 +190,39 @@ def _add_views(app: FastAPI, views: Views, now_ms: Callable[[], int]) -> None:
 def _add_submissions(app: FastAPI, submissions: Submissions) -> None:
     @app.post("/v1/gangs")
     async def submit(request: Request, namespace: Annotated[str, Query()] = "default") -> Response:
-        """Take in YAML or JSON documents of kind GangJob, Queue, Pool, PriorityClass; all of them or none."""
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                return _json({"error": f"the body is larger than {MAX_BODY_BYTES} bytes: split it"}, 413)
-        try:
-            text = body.decode("utf-8")
-        except UnicodeDecodeError as problem:
-            return _json({"error": f"the body is not UTF-8: {problem.reason} at byte {problem.start}"}, 400)
+        """Take in YAML or JSON documents of kind GangJob, Queue, Pool and so on; all of them or none."""
+        text = await _body(request)
+        if isinstance(text, Response):
+            return text
         return _json({"accepted": list(submissions.submit(text, namespace))}, 201)
+
+    @app.post("/v1/dry-run")
+    async def dry_run(request: Request, delete: Annotated[str, Query()] = "") -> Response:
+        """Say what a change of policy would stop, start and refuse; `delete` is ``Queue/a,Pool/b``. Changes nothing."""
+        text = await _body(request)
+        if isinstance(text, Response):
+            return text
+        work = submissions.dry_run(text, [name for name in delete.split(",") if name])
+        return _json(await asyncio.to_thread(work))
 
     @app.delete("/v1/gangs/{namespace}/{name}")
     async def delete(namespace: str, name: str) -> Response:
         """Ask for a gang's end; 404 where there is none."""
         submissions.delete(namespace, name)
         return _json({"deleted": f"{namespace}/{name}"}, 202)
+
+
+async def _body(request: Request) -> str | Response:
+    """Return the body as text, or the answer to one that cannot be."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return _json({"error": f"the body is larger than {MAX_BODY_BYTES} bytes: split it"}, 413)
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        return _json({"error": f"the body is not UTF-8: {problem.reason} at byte {problem.start}"}, 400)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fairlead.errors import NotFound, Unreachable, UnreadableInput
@@ -19,9 +19,11 @@ from fairlead.service.engine import Cycle, Engine
 from fairlead.service.loop import Loop
 from fairlead.service.ports import Books
 from fairlead.simulation import gangjob_yaml
+from fairlead.simulation.dry_run import changes_of, dry_run
 from fairlead.simulation.fleet import Fleet
 from fairlead.simulation.fleet_cluster import FleetCluster
 from fairlead.topology.fleets import FLEETS, build
+from fairlead.world.retell import facts_of
 
 HOST = "127.0.0.1"
 POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),), sharing=SHARING_MODES)
@@ -77,6 +79,19 @@ class Embedded:
         names += [f"QuotaException/{one.name}" for one in found.exceptions]
         names += ["Switchboard/cluster"] if found.switches is not None else []
         return [*names, *(f"GangJob/{gang.full_name}" for gang in gangs)]
+
+    def dry_run(self, text: str, deleted: Sequence[str]) -> Callable[[], dict[str, object]]:
+        """Return the work that finds out what a change of policy would do; it may be done in a thread.
+
+        Raises
+        ------
+        UnreadableInput
+            The change cannot be read, or is none of policy.
+        """
+        now_ms, state = self.cluster.now_ms(), self.engine.state
+        found = gangjob_yaml.read(text, now_ms=now_ms, new_id=lambda _, name: GangId(name), priorities=self._priorities)
+        changes, world = changes_of(found, deleted, state, now_ms), list(facts_of(state, now_ms))
+        return lambda: dry_run(world, changes, state.plain_rules, now_ms)
 
     def delete(self, namespace: str, name: str) -> None:
         """Ask for a gang's end. Raises NotFound."""

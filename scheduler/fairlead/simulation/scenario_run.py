@@ -67,7 +67,9 @@ class Outcome:
 
 def run(scenario: Scenario, rounds: int = MOST_ROUNDS) -> Outcome:
     """Run until nothing is left to do, at most `rounds` rounds, and `AFTER` more to see that it stays so."""
-    stage = _Stage(scenario)
+    engine = Engine(scenario.rules)
+    engine.take(scenario.facts())
+    stage = Stage(engine, START_MS)
     quiet = False
     while not quiet and stage.round < rounds:
         quiet = stage.step()
@@ -78,14 +80,14 @@ def run(scenario: Scenario, rounds: int = MOST_ROUNDS) -> Outcome:
     return stage.outcome(stable, used)
 
 
-class _Stage:
-    """The engine, its clock, and the cluster that obeys."""
+class Stage:
+    """An engine, its clock, and the cluster that obeys."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.engine = Engine(scenario.rules)
-        self.engine.take(scenario.facts())
+    def __init__(self, engine: Engine, now_ms: int) -> None:
+        """Begin at a moment, UTC ms; the engine has taken the world's facts."""
+        self.engine = engine
         self.round = 0
-        self.now_ms = START_MS
+        self.now_ms = now_ms
         self.victims: list[Victim] = []
         self.violations: list[str] = []
         self.since: dict[tuple[GangId, int], int] = {}
@@ -129,6 +131,7 @@ class _Stage:
                 return ()
 
     def outcome(self, stable: bool, rounds: int) -> Outcome:
+        """Return what came of it so far."""
         placed: list[Placed] = []
         waiting: list[StillWaiting] = []
         for name, record in sorted(self.engine.state.gangs.items()):

@@ -41,7 +41,7 @@ class ClusterState:
 
     def __init__(self, rules: Rules) -> None:
         """Start empty."""
-        self.rules = self._plain_rules = rules
+        self.rules = self.plain_rules = rules
         self.version = 0
         self.epoch = 0
         self.inventory_version = 0
@@ -78,7 +78,7 @@ class ClusterState:
                 self._apply_node(fact)
             case ev.TenancyFact():
                 self.epoch += self.tenants.apply(fact)
-                self.rules = switched(self._plain_rules, self.tenants.switches)
+                self.rules = switched(self.plain_rules, self.tenants.switches)
             case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
                 self._apply_gang(fact)
             case ev.Started() | ev.Decided():  # marks for a replay
