@@ -123,6 +123,8 @@ def queue(name: str, text: str = "") -> Queue:
     words of `queue_words` and `quota_words`."""
     plain, named = words(text)
     return Queue(
+        promised_jobs=int(named.get("promised", "0")),
+        promise_notice_ms=duration_ms(named.get("notice", "1h")),
         name=name,
         parent=named.get("parent", ""),
         guaranteed_gpus=int(named.get("guaranteed", "0")),
@@ -140,11 +142,10 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     """``4x8`` or ``ps:1x0 worker:2x4``; queue= (team), ns= (the queue), priority=, prioclass=, class=, within= (must),
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
-    restarts=, success=any, counts=role, user=, groups=a,b, deadline= (after T0);
-    fixed (not preemptible), mixed (models), strict (isolation),
-    suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself), pause=30s, size=100
-    (GiB), every=, restart=, grace= (1m unless said), reshards; retry=member:1,start:0,hung:2,node:3, backoff=,
-    backoffmax=, heartbeat=. Parts of GPUs: mig=1g.10gb, or share=300 (thousandths)
+    restarts=, success=any, template=, counts=role, user=, groups=a,b, deadline= (after T0); fixed (not preemptible),
+    mixed (models), promise (wanted), strict (isolation), suspended, norestart. saves=file (when told by a file; signal,
+    command; never: only by itself), pause=30s, size=100 (GiB), every=, restart=, grace= (1m unless said), reshards;
+    heartbeat=, retry=member:1,start:0,hung:2,node:3, backoff=, backoffmax=. Parts: mig=1g.10gb, or share=300 (milli)
     with mode= and sharemem=; then 3x0 is three of them.
 
     What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
@@ -175,6 +176,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         success_roles=(named["counts"],) if "counts" in named else (),
         mixed_models="mixed" in plain,
         isolation=Isolation.STRICT if "strict" in plain else Isolation.SHARED,
+        wants_promise="promise" in plain,
+        template=named.get("template", ""),
         user=named.get("user", ""),
         groups=tuple(g for g in named.get("groups", "").split(",") if g),
         deadline_ms=T0 + duration_ms(named["deadline"]) if "deadline" in named else None,

@@ -86,6 +86,7 @@ EVERYTHING = {
             "onOverLimit": "requeue",
             "nonPreemptible": "in-quota",
             "shares": "parent",
+            "promise": {"jobs": 2, "notice": "30m"},
         },
     ],
     "policies": [{"name": "even", "kind": "equal"}],
@@ -96,6 +97,8 @@ EVERYTHING = {
             "namespace": "x",
             "priority": 7,
             "priorityClass": "high",
+            "promise": True,
+            "template": "t",
             "serviceClass": "batch",
             "preemptible": False,
             "topology": {"within": "block", "mode": "preferred", "slices": [{"within": "rack", "size": 2}]},
@@ -329,3 +332,30 @@ def test_a_device_is_held_once() -> None:
 def test_a_file_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UnreadableInput):
         read(text)
+
+
+def test_reservations_are_read_and_one_that_cannot_hold_is_refused_with_its_field() -> None:
+    good = {"name": "exam", "queue": "team", "nodes": ["n"], "in": "1h", "for": "2h", "lendable": False}
+    (found,) = read_document(world(reservations=[good])).reservations
+    assert (found.end_ms - found.start_ms, found.lendable, found.pre_drain) == (7_200_000, False, True)
+    weekly = {
+        "name": "night",
+        "nodes": ["n"],
+        "recurring": [{"from": "22:00", "to": "06:00", "timeZone": "Europe/Berlin"}],
+    }
+    assert read_document(world(reservations=[weekly])).reservations[0].is_maintenance
+    for changes, says in (
+        ({"queue": "nobody"}, "reservations[0].queue: there is no queue 'nobody'"),
+        ({"nodes": ["n9"]}, "reservations: exam: spec.nodes: there is no node n9"),
+        ({"count": 1}, "reservations[0].nodes: name nodes, or a domain"),
+        ({"nodes": [], "domain": "r1"}, "reservations[0].level: say which level"),
+        ({"nodes": [], "count": 9}, "reservations: exam: spec.count: 9 nodes are asked for"),
+        ({"for": None}, "reservations[0].for: say how long"),
+        ({"colour": "red"}, "reservations[0].colour: unknown field"),
+    ):
+        with pytest.raises(UnreadableInput, match=re.escape(says)):
+            read_document(world(reservations=[{**good, **changes}]))
+    with pytest.raises(UnreadableInput, match="reservation exam has some of these nodes"):
+        read_document(world(reservations=[good, {**good, "name": "other"}]))
+    with pytest.raises(UnreadableInput, match="two reservations 'exam'"):
+        read_document(world(reservations=[good, good]))

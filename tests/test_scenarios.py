@@ -9,6 +9,7 @@ Steps are facts or expectations:
     foreign: n1 0 gpu-1-mig-…    used: n1 cpu=100 port=80                    what others take on a node
     queue / queue-gone / pool                                      a queue, a pool
     policy / policy-gone                                           a fairness policy
+    reserve / reservation-gone: name nodes=n1 in=1h for=2h          nodes that are somebody's for a time
     bind / run / conflict / ends / fails / releases                what the cluster answers
     commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
     beats: a           its heartbeat moves
@@ -20,7 +21,9 @@ Steps are facts or expectations:
     turns: {a: 0s, b: 30s}       how long after the notice each may begin to save
     says: {gang: token or part of the sentence}, phase: {gang: phase}, used-gpus: {queue: n}
     promised: {gang: n1 n2 in 1h 1m}                                    exactly: the nodes, and when at the latest
+    start-range: {gang: 10m to 20m, other: unknown}                      p50 to p90, from now
     broken: {token: n}, kept: n                                         promises that were not kept, and that were
+    tier: {gang: reserved}, not-reserved: {name: part of the sentence}   what devices are; reservations refused
     used-milli: {queue: thousandths}, capacity-milli: what queues hold or could hold
     held: {cpu: {queue: amount}}                                   of what is counted beside GPUs, in what people write
 """
@@ -37,12 +40,14 @@ import queue_words
 import quota_words
 import yaml
 from builders import Stage, tell
+from reservation_words import reservation
 
 from fairlead.model import events as ev
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName, Resources
 from fairlead.model.quota import amount_text
 from fairlead.model.reasons import Reason, refuse
+from fairlead.model.reservation import ReservationGone, ReservationSeen
 from fairlead.model.rules import Rules
 from fairlead.units import duration_ms, duration_text
 
@@ -199,7 +204,32 @@ def turns(stage: Stage, wanted: dict[str, str]) -> None:
     assert found == {name: duration_ms(text) for name, text in wanted.items()}
 
 
+def tier(stage: Stage, wanted: dict[str, str]) -> None:
+    assert {name: stage.attempt(name).tier.value for name in wanted} == wanted
+
+
+def not_reserved(stage: Stage, wanted: dict[str, str]) -> None:
+    stage.engine.world(stage.now_ms)
+    refused = stage.state.reservations.refused
+    assert refused.keys() == wanted.keys()
+    for name, text in wanted.items():
+        assert text in refused[name].message, refused[name].message
+
+
+def start_range(stage: Stage, wanted: dict[str, str]) -> None:
+    told = {}
+    for name in wanted:
+        start = stage.view(name).start
+        ends = [at_ms for at_ms in (start.p50_ms, start.p90_ms) if at_ms is not None]
+        rounded = [max(0, at_ms - stage.now_ms + 500) // 1000 * 1000 for at_ms in ends]
+        told[name] = " to ".join(duration_text(ms) for ms in rounded) or "unknown"
+    assert told == wanted
+
+
 EXPECT = {
+    "start-range": start_range,
+    "tier": tier,
+    "not-reserved": not_reserved,
     "promised": promised,
     "broken": broken,
     "kept": kept,
@@ -281,7 +311,14 @@ def wait(stage: Stage, name: str, more: str) -> None:
     stage.now_ms += duration_ms(name)
 
 
+def reserve(stage: Stage, name: str, more: str) -> None:
+    stage.now_ms += 1
+    stage.take(ReservationSeen(reservation=reservation(name, more, stage.now_ms), at_ms=stage.now_ms))
+
+
 DO = {
+    "reserve": reserve,
+    "reservation-gone": lambda stage, name, more: stage.take(ReservationGone(name=name, at_ms=stage.now_ms)),
     "submit": lambda stage, name, more: stage.submit(name, more),
     "change": change,
     "suspend": lambda stage, name, more: stage.change(name, suspended=True),

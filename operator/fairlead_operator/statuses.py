@@ -9,8 +9,9 @@ from typing import Any
 
 from fairlead.model.effects import Nominate, Phase
 from fairlead.model.gang import GangId
+from fairlead.model.promises import Promised
 from fairlead.model.reasons import Kind
-from fairlead.world.views import GangView
+from fairlead.world.views import GangView, StartRange
 from fairlead_operator.allocations import placement_status
 from fairlead_operator.pods import JobSheet
 from fairlead_operator.saving_status import checkpoint_status, saving_conditions
@@ -90,7 +91,8 @@ def gang_status(
         "reason": why.reason.token if why else None,
         "message": why.message[:MESSAGE_MAX] if why else None,
         "position": view.position if waits else None,
-        "startEstimate": {"p50": None, "p90": None, "basis": "unknown"} if view.phase is Phase.PENDING else None,
+        "startEstimate": _start(view.start) if view.phase is Phase.PENDING else None,
+        "promise": None if view.promise is None else promise_status(view.promise),
         "conditions": [condition.as_json(generation) for condition in made.values()],
         "usage": {"gpuMs": view.gpu_ms, "asOf": rfc3339(now_ms)},
         "lostGpuMs": view.lost_gpu_ms,
@@ -109,6 +111,21 @@ def gang_status(
     if view.nomination is None and view.phase is not Phase.PENDING:
         status["nomination"] = None
     return status
+
+
+def _start(start: StartRange) -> dict[str, Any]:
+    p50, p90 = (None if at_ms is None else rfc3339(at_ms) for at_ms in (start.p50_ms, start.p90_ms))
+    return {"p50": p50, "p90": p90, "basis": start.basis}
+
+
+def promise_status(promise: Promised) -> dict[str, Any]:
+    """Return status.promise, exact enough to be kept through a restart."""
+    return {
+        **placement_status(promise.placement),
+        "stops": [f"{gang}#{attempt}" for gang, attempt in promise.stops],
+        "asked": promise.hero,
+        "latestStart": rfc3339_micro(promise.latest_start_ms),
+    }
 
 
 def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]) -> dict[str, Any]:

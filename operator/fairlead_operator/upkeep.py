@@ -158,6 +158,7 @@ class Upkeep:
         pools, queues = self._engine.pool_views(), self._engine.queue_views()
         self._metrics.observe_gangs(gangs)
         self._metrics.observe_pools(pools)
+        self._metrics.promises.observe(state.promises)
         self._metrics.effects_in_flight.set(self._loop.stats.in_flight)
         self._metrics.undo_backlog.set(self._cluster.teardown.backlog)
         for reflector in self._watches.all:

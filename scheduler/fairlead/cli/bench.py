@@ -23,6 +23,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "Replay a published trace of jobs by a published rule, or by the product's own.",
     ),
     "scale": ("fairlead.cli.bench_scale", "scale", "Decide about a fixed backlog on fleets of several sizes."),
+    "starvation": (
+        "fairlead.cli.bench_starvation",
+        "starvation",
+        "Put a large gang into a stream of small jobs that never ends.",
+    ),
     "year": ("fairlead.cli.bench_year", "year", "Run a year of jobs on virtual time and say how long it took."),
 }
 

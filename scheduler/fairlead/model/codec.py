@@ -18,6 +18,7 @@ from fairlead.errors import UnreadableInput
 from fairlead.model import events
 from fairlead.model.events import Event
 from fairlead.model.reasons import BY_TOKEN, Refusal
+from fairlead.model.reservation import DurationsLearned, ReservationGone, ReservationSeen
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,12 @@ def subject(record: Record) -> str:
             return record.name
         case events.GangSeen():
             return record.gang.id
+        case ReservationSeen():
+            return record.reservation.name
+        case ReservationGone():
+            return record.name
+        case DurationsLearned():
+            return record.queue
         case Cut() | Again() | events.Started() | events.Decided() | events.SwitchesSet():
             return ""
         case _:

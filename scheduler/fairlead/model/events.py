@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fairlead.model.checkpoints import Saved
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
-from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
 from fairlead.model.reasons import Refusal
+from fairlead.model.reservation import TimeFact
 from fairlead.model.retries import Failures
 from fairlead.model.rules import Rules
 from fairlead.model.saving_events import CheckpointCommitted as CheckpointCommitted
@@ -298,9 +298,7 @@ Event = (
     | Intended
     | Nominated
     | NominationEnded
-    | Promised
-    | PromiseKept
-    | PromiseBroken
+    | TimeFact
     | StopIntended
     | NoticeIntended
     | StopRefused

@@ -86,6 +86,13 @@ class Reason(Enum):
         "role {role}: MIG instances have no NVLink, so they are in no island together",
         "remove island from the topology, or ask for whole GPUs",
     )
+    RESERVATION_OVERLAPS = (
+        "ReservationOverlaps",
+        Kind.INVALID,
+        "{field}: reservation {other} has some of these nodes at the same time",
+        "move one of them, or name other nodes",
+    )
+    RESERVATION_TOO_BIG = ("ReservationTooBig", Kind.INVALID, "{field}: {problem}", "name other nodes, or fewer")
     PROMISE_NOT_ALLOWED = (
         "PromiseNotAllowed",
         Kind.INVALID,
@@ -261,13 +268,15 @@ class Reason(Enum):
         "what would fit is promised to others from {at} on; a job goes first only if it is gone by then",
         "declare a spec.duration that ends before, allow preemption, or wait",
     )
-    # why an attempt or a promise ended
-    HOLE_ENDED = (
-        "HoleEnded",
-        Kind.ENDED,
-        "its devices were free only until the start that others were promised",
-        "the job is back in its queue; a shorter spec.duration is over before",
+    RESERVED = (
+        "Reserved",
+        Kind.NOT_NOW,
+        "what would fit is reserved from {at} on; a job goes there first only if it is gone by then",
+        "declare a spec.duration that ends before, allow preemption, or wait",
     )
+    # why an attempt or a promise ended
+    RESERVATION_BEGINS = ("ReservationBegins", Kind.ENDED, "its node is reserved and wanted", "it is queued again")
+    HOLE_ENDED = ("HoleEnded", Kind.ENDED, "its devices were promised to others from now on", "it is queued again")
     PROMISED_NODE_LOST = (
         "PromisedNodeLost",
         Kind.ENDED,

@@ -19,7 +19,9 @@ class Rules:
     `promises` is how many gangs that wait are promised a latest start, beside those that ask for it; a promise whose
     start is within `horizon_ms` comes first in every order. `stop_ms` is what a stop takes at most, notice and grace
     included; `hole_start_ms` what a start inside a hole may take before the duration counts all the same;
-    `hole_least_ms` how long a hole must last for a gang of unknown length that may be stopped at its end.
+    `hole_least_ms` how long a hole must last for a gang of unknown length that may be stopped at its end. Who has
+    waited for `patience_ms` is also promised what preemptible work of its own queue holds without an end, after
+    `notice_ms`.
     `stagger_max_ms` is how long a stop may wait for its turn to write its checkpoint into its pool's storage.
     """
 
@@ -40,6 +42,8 @@ class Rules:
     stop_ms: int = 60_000
     hole_start_ms: int = 120_000
     hole_least_ms: int = 600_000
+    patience_ms: int = 21_600_000
+    notice_ms: int = 86_400_000
     placement_on: bool = True
     preemption_on: bool = True
     reclaim_on: bool = True

@@ -8,24 +8,19 @@ could change it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from itertools import count
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Refuse, Stop
-from fairlead.model.fairness import FairnessPolicy
+from fairlead.model.effects import Effect, EndNomination, Notice, Place, Refuse, Stop
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.gang_rules import why_invalid
 from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.model.tenancy import Pool, Queue
 from fairlead.ordering.backlog import Walk, inside_queue
-from fairlead.ordering.queue_tree import QueueTree
-from fairlead.placement.feasible import Feasibility, row_is_free
+from fairlead.placement.feasible import row_is_free
 from fairlead.placement.fence import NOTHING, Fence
-from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import RoomMemo, find_room
-from fairlead.placement.refusals import unknown_level, why_never, why_not_now
+from fairlead.placement.preempt import find_room
+from fairlead.placement.refusals import unknown_level, why_not_now
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
 from fairlead.planning.admission import admission, at_the_door
@@ -33,11 +28,12 @@ from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
 from fairlead.planning.holes import promise_refusal
+from fairlead.planning.memo import Memo as Memo
 from fairlead.planning.notices import in_steps
 from fairlead.planning.over_limit import over_limit
 from fairlead.planning.plan import Plan
-from fairlead.planning.pool_rules import PoolMemo, pool_rules
-from fairlead.planning.promising import PromiseMemo, Promises
+from fairlead.planning.pool_rules import pool_rules
+from fairlead.planning.promising import Promises
 from fairlead.planning.quota_places import (
     charge_of,
     limit_refusal,
@@ -46,57 +42,10 @@ from fairlead.planning.quota_places import (
     place_within,
     standing_of,
 )
-from fairlead.units import gpus_of
+from fairlead.planning.room_effects import room_effects
 from fairlead.world.charges import least
-from fairlead.world.overlay import Overlay
-from fairlead.world.snapshot import Waiting, World
+from fairlead.world.snapshot import Running, Waiting, World
 from fairlead.world.use import use_of
-
-SHAPES_REMEMBERED = 4_096
-"""Shapes of gangs for which it is remembered whether they could ever fit."""
-
-
-@dataclass(slots=True)
-class Memo:
-    """What one cycle may keep for the next; only values that the same World would yield again."""
-
-    pools: tuple[Pool, ...] = ()
-    placer: Placer | None = None
-    queues: Mapping[str, Queue] | None = None
-    policies: Mapping[str, FairnessPolicy] | None = None
-    tree: QueueTree | None = None
-    never: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict[tuple[object, ...], Refusal | None])
-    never_of: int = -1
-    room: RoomMemo = field(default_factory=RoomMemo)
-    promises: PromiseMemo = field(default_factory=PromiseMemo)
-    kept: PoolMemo = field(default_factory=PoolMemo)
-
-    def placer_for(self, world: World) -> Placer:
-        """Return a placer over this world; what it computed about rows that are as before is kept."""
-        pools = tuple(world.pools[name] for name in sorted(world.pools))
-        placer = self.placer
-        if placer is None or self.pools != pools or not placer.follow(world):
-            placer = Placer(Overlay(world), Feasibility(world.inventory, world.pools))
-            self.placer, self.pools, self.never = placer, pools, {}
-        placer.learn(world.mix)
-        return placer
-
-    def why_never(self, gang: Gang, world: World) -> Refusal | None:
-        """Return why the gang would not fit with nothing else there; worked out once a shape until a node changes."""
-        assert self.placer is not None, "a placer comes first"
-        if self.never_of != world.inventory.version or len(self.never) >= SHAPES_REMEMBERED:
-            self.never_of, self.never = world.inventory.version, {}
-        shape = (gang.roles, gang.topology, gang.service_class, gang.mixed_models)
-        if shape not in self.never:
-            self.never[shape] = why_never(gang, world.offered, world.inventory, self.placer.feasibility)
-        return self.never[shape]
-
-    def tree_for(self, world: World) -> QueueTree:
-        """Return the queue tree; a World shares its queues with those before it until one changes."""
-        if self.tree is None or self.queues is not world.queues or self.policies is not world.policies:
-            self.queues, self.policies = world.queues, world.policies
-            self.tree = QueueTree(world.queues, world.policies)
-        return self.tree
 
 
 def decide(world: World, memo: Memo | None = None) -> Plan:
@@ -140,7 +89,7 @@ class _Cycle:
         self.standing = standing_of(world, tree, self.caps, ended, idle_milli)
         self.stops_left = world.rules.stops_per_cycle
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
-        self.promises = Promises(world, self.placer, self.standing, memo.promises, effects)
+        self.promises = Promises(world, self.placer, self.standing, memo.promises, effects, tree.chains)
         self.taken: set[GangId] = set()
         self._give_back()
 
@@ -213,13 +162,15 @@ class _Cycle:
             self.spared.update(victim for victim, _ in waiting.nomination.victims)
 
     def _promised(self) -> None:
-        """Gangs whose promise comes true, or is about to be due, come before all others."""
+        """Gangs whose promise comes true, or is about to be due, come first; who is in the way is stopped."""
+        at_most = self.stops_left if self.world.rules.preemption_on else 0
         if self.world.promises:
-            at_most = self.stops_left if self.world.rules.preemption_on else 0
             stopped = self.promises.review(self._fits_inside, self._place_inside, self._take, self._may, at_most)
             self.fence.around(NOTHING)
             self.stops_left -= len(stopped)
             self.spared.update(stopped)
+        if self.promises.reserving:
+            self.effects += self.promises.reserving.clear(at_most, self.spared)
 
     def _fits_inside(self, gang: Gang, placement: Placement) -> bool:
         waiting = self.world.waiting.get(gang.id)
@@ -269,14 +220,16 @@ class _Cycle:
             if answer.placement is not None:
                 self._take(waiting, answer.placement)
                 return True
-            if self._make_room(waiting):
+            if self._make_room(waiting) or self._own_room(waiting):
                 return True
             refusal = self._why_kept(waiting) or self._why_not(gang, answer)
             if self.kept is not None:  # what is lent for a while is promised to nobody
                 self.fence.around(self.kept.closed_to(waiting, lent=False))
-            self.promises.promise(waiting, refusal)
+            if self.promises.promise(waiting, refusal):  # the next in line may be promised something, too
+                self.effects.append(Refuse(gang=gang.id, refusal=refusal, alone=True))
+                return True
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
-        return self.promises.has(gang.id) and self.promises.may_promise_more()
+        return False
 
     def _place(self, gang: Gang) -> Answer:
         """Find devices for as many replicas as the limits of its queues leave room for."""
@@ -343,7 +296,7 @@ class _Cycle:
                 gang=gang.id,
                 attempt=waiting.attempts + 1,
                 placement=placement,
-                tier=self.standing.tier(gang.queue, *charge),
+                tier=self.promises.reserving.tier(gang, placement, self.standing.tier(gang.queue, *charge)),
                 deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
             )
         )
@@ -370,31 +323,31 @@ class _Cycle:
         )
         if room is None:
             return False
-        self.stops_left -= len(room.victims)
-        self.effects.append(
-            Nominate(
-                gang=gang.id,
-                placement=room.placement,
-                victims=tuple((victim.gang, victim.attempt) for victim in room.victims),
-                until_ms=self.world.now_ms + self.world.rules.nomination_ms,
-            )
-        )
-        for victim in room.victims:
-            own = victim.queue == gang.queue
-            cause = refuse(Reason.PREEMPTED) if own else refuse(Reason.RECLAIMED, gpus=gpus_of(victim.gpu_milli))
-            self.effects.append(Stop(gang=victim.gang, attempt=victim.attempt, cause=cause, requeue=True, by=gang.id))
+        self._open_room(gang, room.placement, room.victims)
+        return True
+
+    def _own_room(self, waiting: Waiting) -> bool:
+        """Send guests away from nodes that are reserved for the gang's queue."""
+        gang, reserving = waiting.gang, self.promises.reserving
+        if not reserving or not self.world.rules.preemption_on:
+            return False
+        room = reserving.room_for(gang, self.spared) if self._may(gang, self.placer.feasibility.charge(gang)) else None
+        if room is None or len(room[1]) > self.stops_left:
+            return False
+        self._open_room(gang, *room, reserved=True)
+        return True
+
+    def _open_room(
+        self, gang: Gang, placement: Placement, victims: Sequence[Running], *, reserved: bool = False
+    ) -> None:
+        """Keep a place for the gang, and stop those who are on it."""
+        until_ms = self.world.now_ms + self.world.rules.nomination_ms
+        self.effects += room_effects(gang, placement, victims, until_ms, reserved=reserved)
+        self.stops_left -= len(victims)
+        for victim in victims:
             self.spared.add(victim.gang)
             self.standing.leave(victim.queue, victim.gpu_milli, victim.also)
-        self.standing.hope(gang.queue, room.placement.gpu_milli, charge_of(gang, room.placement, self.world))
-        self.caps.charge(gang, room.placement.gpu_milli)
-        self.overlay.take_placement(gang, room.placement)
-        self.promises.nominated(gang, room.placement)
-        domain = room.placement.domain or "the cluster"
-        self.effects.append(
-            Refuse(
-                gang=gang.id,
-                refusal=refuse(Reason.WAITING_FOR_VICTIMS, count=len(room.victims), domain=domain),
-                alone=True,
-            )
-        )
-        return True
+        self.standing.hope(gang.queue, placement.gpu_milli, charge_of(gang, placement, self.world))
+        self.caps.charge(gang, placement.gpu_milli)
+        self.overlay.take_placement(gang, placement)
+        self.promises.nominated(gang, placement)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.model.gang import GangId
+from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.placement.amounts import FIXED, amounts_asked
 from fairlead.world.attempts import AttemptLog
-from fairlead.world.ends import latest_end
+from fairlead.world.ends import latest_end, lead_ms
 from fairlead.world.fleet import IntColumn, Inventory
 from fairlead.world.overlay import Lot, Overlay, Taking, taking_of, uses_of
 from fairlead.world.snapshot import Running, World
+from fairlead.world.use import use_of
 
 NEVER = 1 << 62
 """An end that nobody can promise."""
@@ -49,6 +50,13 @@ def entry_of(
     plain = all(taking.share is None and taking.part is None and not taking.pod.host_ports for taking in held)
     milli = 0 if attempt is None else attempt.gpu_milli
     return Entry(owner, queue, NEVER if end_ms is None else end_ms, milli, held, plain, attempt)
+
+
+def placed_entry(gang: Gang, placement: Placement, end_ms: int | None, inventory: Inventory) -> Entry:
+    """Return what a placement would hold until `end_ms`, None for never."""
+    rows = [(inventory.row.get(member.node), member) for member in placement.members]
+    takings = [taking_of(inventory, row, use_of(gang, member)) for row, member in rows if row is not None]
+    return entry_of(gang.id, gang.queue, end_ms, takings)
 
 
 class Stock:
@@ -96,7 +104,10 @@ class Stock:
 
 
 class Calendar:
-    """Everything that is held, by gang and by row. A cache: the same World gives the same answers."""
+    """Everything that is held, by gang and by row. A cache: the same World gives the same answers.
+
+    `savers` are gangs that must be told some time before they are stopped.
+    """
 
     def __init__(self) -> None:
         """Nothing is known yet."""
@@ -107,6 +118,7 @@ class Calendar:
         self._revision = -1
         self._world: World | None = None
         self._soon: set[GangId] = set()
+        self.savers: set[GangId] = set()
         self._bounded: list[Entry] | None = None
 
     def follow(self, world: World) -> None:
@@ -115,7 +127,7 @@ class Calendar:
             return
         changed = world.running.changed_since(self._log, self._revision)
         if changed is None or self._inventory is not world.inventory:
-            self.entries, self.on_row, self._soon = {}, {}, set()
+            self.entries, self.on_row, self._soon, self.savers = {}, {}, set(), set()
             changed = {attempt.gang for attempt in world.running}
         self._world, self._inventory = world, world.inventory
         self._log, self._revision = world.running.log, world.running.revision
@@ -146,12 +158,15 @@ class Calendar:
         self.entries[attempt.gang] = entry
         for row in entry.rows:
             self.on_row.setdefault(row, set()).add(attempt.gang)
+        if attempt.spec is not None and lead_ms(attempt.spec, world.rules) > world.rules.stop_ms:
+            self.savers.add(attempt.gang)
         if end_ms is not None and end_ms <= world.now_ms + world.rules.stop_ms:
             self._soon.add(attempt.gang)  # its end moves with the clock: it is late, or being stopped
 
     def _drop(self, gang: GangId) -> None:
         entry = self.entries.pop(gang, None)
         self._soon.discard(gang)
+        self.savers.discard(gang)
         for row in () if entry is None else entry.rows:
             self.on_row[row].discard(gang)
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fairlead.model.effects import Phase
 from fairlead.model.gang import Gang, ServiceClass
 from fairlead.model.promises import Promised
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Queue
 from fairlead.placement.feasible import Feasibility
-from fairlead.world.ends import end_in_hole
-from fairlead.world.snapshot import World
+from fairlead.world.ends import end_in_hole, lead_ms
+from fairlead.world.snapshot import Running, World
 
 FOREVER = 1 << 61
 
@@ -33,7 +34,7 @@ def gone_by(gang: Gang, now_ms: int, rules: Rules, expected_ms: int | None = Non
         wanted = rules.hole_least_ms
     elif gang.service_class is ServiceClass.OPPORTUNISTIC:
         wanted = min(wanted, rules.hole_least_ms)
-    asked = now_ms + rules.hole_start_ms + wanted + rules.stop_ms
+    asked = now_ms + rules.hole_start_ms + wanted + lead_ms(gang, rules)
     return asked if declared is None else min(asked, declared)
 
 
@@ -48,6 +49,13 @@ def promise_refusal(gang: Gang, queues: Mapping[str, Queue]) -> Refusal | None:
 def can_be_promised(gang: Gang) -> bool:
     """Whether all that the gang asks for can be kept: parts of devices can't, and neither can host ports."""
     return not any(role.share is not None or role.mig or role.pod.host_ports for role in gang.roles)
+
+
+def may_be_stopped_for(attempt: Running | None, asker: Gang) -> bool:
+    """Whether an attempt may be stopped for a promise: preemptible, of the same queue, of no higher priority."""
+    if attempt is None or attempt.spec is None or attempt.queue != asker.queue or attempt.phase is Phase.STOPPING:
+        return False
+    return attempt.spec.preemptible and attempt.spec.priority <= asker.priority
 
 
 def why_lost(promise: Promised, gang: Gang, world: World, feasibility: Feasibility) -> Refusal | None:

@@ -8,8 +8,8 @@ because it may be stopped then. Who is still there is stopped in time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,39 +19,34 @@ from fairlead.model.promises import EndPromise, Promise, Promised
 from fairlead.model.reasons import Kind, Reason, Refusal, refuse
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
-from fairlead.planning.end_calendar import NEVER, Calendar, Entry, entry_of
-from fairlead.planning.holes import FOREVER, can_be_promised, gone_by, why_lost
+from fairlead.planning.end_calendar import NEVER, Entry, placed_entry
+from fairlead.planning.holes import FOREVER, can_be_promised, gone_by, may_be_stopped_for, why_lost
+from fairlead.planning.promise_memo import PromiseMemo
 from fairlead.planning.promise_search import PromiseSearch
+from fairlead.planning.reserving import Reserving
 from fairlead.planning.shield import Kept, Shield, kept_for
 from fairlead.units import utc_text
-from fairlead.world.ends import end_if_placed
-from fairlead.world.fleet import IntColumn, Inventory
-from fairlead.world.overlay import taking_of
+from fairlead.world.durations import HALF
+from fairlead.world.ends import end_if_placed, lead_ms
 from fairlead.world.snapshot import Waiting, World
-from fairlead.world.use import use_of
 
 SEARCHES = 2
 """Searches for a promise in one cycle, a promise that may be given: some find nothing."""
-
-
-@dataclass(slots=True)
-class PromiseMemo:
-    """What one cycle may keep for the next; only values that the same World would yield again."""
-
-    placer: Placer | None = None
-    calendar: Calendar = field(default_factory=Calendar)
-    kept: dict[GangId, tuple[Promised, Inventory, Kept, IntColumn, IntColumn]] = field(
-        default_factory=dict[GangId, tuple[Promised, Inventory, Kept, IntColumn, IntColumn]]
-    )
 
 
 class Promises:
     """The promises of one cycle. Where nothing is promised and nothing has a declared end, all of it is idle."""
 
     def __init__(
-        self, world: World, placer: Placer, standing: Standing, memo: PromiseMemo, effects: list[Effect]
+        self,
+        world: World,
+        placer: Placer,
+        standing: Standing,
+        memo: PromiseMemo,
+        effects: list[Effect],
+        chains: Mapping[str, tuple[str, ...]],
     ) -> None:
-        """Look at what stands; nothing is decided yet."""
+        """Look at what stands."""
         self._world = world
         self._placer = placer
         self._standing = standing
@@ -59,6 +54,9 @@ class Promises:
         self._effects = effects
         self._now_ms = world.now_ms
         self._shield: Shield | None = None
+        self.reserving = Reserving(world, placer, chains, memo.calendar)
+        if self.reserving:
+            self._shield = Shield(placer.overlay, memo.calendar)
         self._search: PromiseSearch | None = None
         self._protected: frozenset[GangId] | None = None
         self._new: list[Entry] = []
@@ -67,8 +65,7 @@ class Promises:
         self._specs: dict[GangId, Gang] = {}
         self._searches_left = SEARCHES * world.rules.promises
         self._bounded = world.running.bounded > 0
-        if memo.placer is not placer:
-            memo.placer, memo.kept = placer, {}
+        memo.follow(placer)
         if world.promises:
             memo.calendar.follow(world)
             memo.kept = {gang: kept for gang, kept in memo.kept.items() if gang in self._given}
@@ -129,7 +126,7 @@ class Promises:
                 return []
         if self._now_ms >= promise.latest_start_ms:
             self._end(promise, refuse(Reason.PROMISE_LATE, at=utc_text(promise.latest_start_ms)))
-        elif self._now_ms >= promise.latest_start_ms - rules.stop_ms:
+        elif self._now_ms >= promise.latest_start_ms - self._lead_ms(promise):
             return self._clear(promise, at_most)
         return []
 
@@ -181,12 +178,15 @@ class Promises:
         return bool(((self._placer.overlay.columns.free_mask[rows] & masks) == masks).all())
 
     def _clear(self, promise: Promised, at_most: int) -> list[GangId]:
-        """Stop whoever still holds something of a hole that ends."""
+        """Stop whoever still holds something of a hole that ends, as long before as that takes."""
         found: list[GangId] = []
+        left_ms = promise.latest_start_ms - self._now_ms
         stopped = {effect.gang for effect in self._effects if isinstance(effect, Stop)}
         for entry in self._holders(self._memo.kept[promise.gang][2]):
             attempt = entry.attempt
             if attempt is None or attempt.spec is None or attempt.phase is Phase.STOPPING or entry.owner in stopped:
+                continue
+            if attempt.notice is not None or left_ms > lead_ms(attempt.spec, self._world.rules):
                 continue
             if (attempt.spec.preemptible or attempt.spec.duration_ms is not None) and len(found) < at_most:
                 cause = refuse(Reason.HOLE_ENDED)
@@ -211,11 +211,23 @@ class Promises:
             kept = kept_for(gang, promise.placement, promise.latest_start_ms, self._placer.overlay)
         self._shield.keep(kept)
 
+    def _lead_ms(self, promise: Promised | Promise) -> int:
+        """Return how long before a promised start the first who holds something of it must be told."""
+        rules, calendar = self._world.rules, self._memo.calendar
+        kept = self._known(promise)
+        if not calendar.savers or kept is None:
+            return rules.stop_ms
+        held = [entry.attempt for entry in self._holders(kept) if entry.owner in calendar.savers]
+        leads = [lead_ms(one.spec, rules) for one in held if one is not None and one.spec is not None]
+        return max(leads, default=rules.stop_ms)
+
     def wakes(self) -> list[int]:
         """Return the next moments at which a standing promise wants something done, in no order."""
         stop_ms, now = self._world.rules.stop_ms, self._now_ms
-        moments = [m for p in self._given.values() for m in (p.latest_start_ms - stop_ms, p.latest_start_ms)]
-        return [moment for moment in moments if moment > now]
+        starts = {promise.latest_start_ms for promise in self._given.values()}
+        moments = {moment for start in starts for moment in (start - stop_ms, start)}
+        moments |= {one.latest_start_ms - self._lead_ms(one) for one in self._given.values()}
+        return [*self.reserving.wakes(), *(moment for moment in moments if moment > now)]
 
     def lower(self) -> None:
         """Let everything that is promised be seen, until somebody is to be looked at next."""
@@ -226,9 +238,14 @@ class Promises:
 
     def make_way(self, gang: Gang, *, entering: bool = True) -> None:
         """Keep out of the gang's sight the holes that it may not enter; all but its own where it is not `entering`."""
-        if self._shield:
-            moment = gone_by(gang, self._now_ms, self._world.rules) if entering else FOREVER
-            self._shield.stand_before(self._shield.kept_until(moment, (gang.id,)))
+        if self._shield is None:
+            return
+        gone = gone_by(gang, self._now_ms, self._world.rules, self._world.durations.quantile(gang, HALF))
+        holes = self._shield.kept_until(gone if entering else FOREVER, gang.id)
+        if self.reserving:
+            later = gone if entering else gone + self._world.rules.nomination_ms
+            holes = (*holes, *self.reserving.kept_from(gang, later))
+        self._shield.stand_before(holes)
 
     def protected(self) -> frozenset[GangId]:
         """Return who holds something that is promised to somebody: it ends in time, and nobody may come instead."""
@@ -241,7 +258,7 @@ class Promises:
 
     def limits_kept(self, gang: Gang, milli: int) -> bool:
         """Whether the limits that a gang shares with those whose holes it may not enter leave room for them in time."""
-        if not self._shield or not self._shield.before or self._standing.room_within_limits(gang.queue) is None:
+        if self._shield is None or not self._shield.before or self._standing.room_within_limits(gang.queue) is None:
             return True
         return all(self._within_limits(gang.queue, milli, one.start_ms, but=gang.id) for one in self._shield.before)
 
@@ -271,7 +288,7 @@ class Promises:
 
         `place` must leave the overlay as it was.
         """
-        if not self._shield or not self._shield.before:
+        if self._shield is None or not self._shield.hides:
             return None
         holes = self._shield.before
         self._shield.lower()
@@ -279,11 +296,10 @@ class Promises:
         if placement is None:
             return None
         wanted = {(row, mask) for row, mask, _ in kept_for(gang, placement, 0, self._placer.overlay).rows}
-        at = min(
-            (h.start_ms for h in holes if any(r == row and m & mask for r, m, _ in h.rows for row, mask in wanted)),
-            default=holes[0].start_ms,
-        )
-        return refuse(Reason.KEPT_FOR_PROMISE, at=utc_text(at))
+        met = [h for h in holes if any(r == row and m & mask for r, m, _ in h.rows for row, mask in wanted)]
+        first = min(met or holes, key=lambda hole: hole.start_ms)
+        reason = Reason.RESERVED if first.reserved else Reason.KEPT_FOR_PROMISE
+        return refuse(reason, at=utc_text(first.start_ms))
 
     # --- new promises -----------------------------------------------------------------------------------------------
 
@@ -292,7 +308,7 @@ class Promises:
         self._specs[gang.id] = gang
         end_ms = end_if_placed(gang, self._now_ms, self._world.rules)
         if end_ms is not None:
-            self._new.append(self._entry(gang, placement, end_ms))
+            self._new.append(placed_entry(gang, placement, end_ms, self._placer.inventory))
             self._search, self._bounded = None, True
 
     def nominated(self, gang: Gang, placement: Placement) -> None:
@@ -300,37 +316,37 @@ class Promises:
         self._rooms.append((gang, placement))
         self._search = None
 
-    def has(self, gang: GangId) -> bool:
-        """Whether the gang stands promised."""
-        return gang in self._given
+    def promise(self, waiting: Waiting, refusal: Refusal) -> bool:
+        """Promise a gang that finds no room now its devices, if there is a moment by which they must be free.
 
-    def may_promise_more(self) -> bool:
-        """Whether another gang in line might be promised something."""
-        return self._bounded and self._searches_left > 0 and self._slots() > 0
-
-    def promise(self, waiting: Waiting, refusal: Refusal) -> None:
-        """Promise a gang that finds no room now its devices, if there is a moment by which they must be free."""
+        Returns whether it was promised anything.
+        """
         gang = waiting.gang
         hero = gang.wants_promise and self._hero_slots(gang) > 0
         if gang.id in self._given or refusal.reason.kind is not Kind.NOT_NOW or waiting.nomination is not None:
-            return
-        if not (hero or (self._bounded and self._slots() > 0)) or not can_be_promised(gang) or self._searches_left <= 0:
-            return
+            return False
+        patient = gang.submitted_ms + self._world.rules.patience_ms <= self._now_ms
+        if not (hero or ((self._bounded or patient) and self._slots() > 0)):
+            return False
+        if not can_be_promised(gang) or self._searches_left <= 0:
+            return False
         self._searches_left -= 1
         self._memo.calendar.follow(self._world)
         if self._shield is not None:
             self._shield.lower()
-        search = self._heros_search(gang) if hero else self._plain_search()
+        notice_ms = self._notice_ms(gang, hero=hero, patient=patient)
+        search = self._plain_search() if notice_ms is None else self._search_with_notice(gang, notice_ms)
         milli = self._placer.feasibility.charge(gang)
         found = search.earliest(gang, lambda by_ms: self._within_limits(gang.queue, milli, by_ms, gang.id))
         if found is None:
-            return
-        stops = self._stops(gang, found.placement, found.at_ms) if hero else ()
+            return False
+        stops = self._stops(gang, found.placement, found.at_ms)
         made = Promise(gang=gang.id, placement=found.placement, latest_start_ms=found.at_ms, stops=stops, hero=hero)
         self._effects.append(made)
         self._given[gang.id], self._specs[gang.id] = made, gang
         self._search = self._protected = None
         self._keep(gang, made)
+        return True
 
     def _slots(self) -> int:
         return self._world.rules.promises - sum(not one.hero for one in self._given.values())
@@ -347,28 +363,23 @@ class Promises:
             self._search = PromiseSearch(self._placer, held, self._promised(), self._now_ms)
         return self._search
 
-    def _heros_search(self, gang: Gang) -> PromiseSearch:
+    def _notice_ms(self, gang: Gang, *, hero: bool, patient: bool) -> int | None:
+        """Return after how long work of its own queue may be stopped for a promise, None where it may not."""
+        if hero:
+            return self._world.queues[gang.queue].promise_notice_ms
+        return self._world.rules.notice_ms if patient else None
+
+    def _search_with_notice(self, gang: Gang, notice_ms: int) -> PromiseSearch:
         """Like any other, but preemptible work of the gang's own queue ends when the notice is over."""
-        over_ms = self._notice_over(gang)
+        over_ms = self._now_ms + notice_ms + self._world.rules.stop_ms
         held: list[Entry] = [*self._new]
         for entry in self._memo.calendar.entries.values():
-            if self._may_stop(entry, gang):
+            if may_be_stopped_for(entry.attempt, gang):
                 entry = replace(entry, end_ms=min(entry.end_ms, over_ms))
             if entry.end_ms < NEVER:
                 held.append(entry)
         held.sort(key=lambda entry: (entry.end_ms, entry.owner))
         return PromiseSearch(self._placer, held, self._promised(), self._now_ms)
-
-    def _notice_over(self, gang: Gang) -> int:
-        queue = self._world.queues[gang.queue]
-        return self._now_ms + queue.promise_notice_ms + self._world.rules.stop_ms
-
-    def _may_stop(self, entry: Entry, hero: Gang) -> bool:
-        """Whether an attempt may be stopped for a promise that its queue allows: preemptible, of no higher priority."""
-        attempt = entry.attempt
-        if attempt is None or attempt.spec is None or entry.queue != hero.queue or attempt.phase is Phase.STOPPING:
-            return False
-        return attempt.spec.preemptible and attempt.spec.priority <= hero.priority
 
     def _stops(self, gang: Gang, placement: Placement, at_ms: int) -> tuple[tuple[GangId, int], ...]:
         kept = kept_for(gang, placement, at_ms, self._placer.overlay)
@@ -377,16 +388,11 @@ class Promises:
 
     def _promised(self) -> list[Entry]:
         """Return what is promised, each until it would be over."""
-        found = [self._entry(gang, placement, None) for gang, placement in self._rooms]
+        found = [placed_entry(gang, placement, None, self._placer.inventory) for gang, placement in self._rooms]
+        found += self.reserving.entries()
         for one in self._given.values():
             gang = self._specs.get(one.gang)
             if gang is not None:
                 end_ms = end_if_placed(gang, one.latest_start_ms, self._world.rules)
-                found.append(self._entry(gang, one.placement, end_ms))
+                found.append(placed_entry(gang, one.placement, end_ms, self._placer.inventory))
         return found
-
-    def _entry(self, gang: Gang, placement: Placement, end_ms: int | None) -> Entry:
-        inventory = self._placer.inventory
-        rows = [(inventory.row.get(member.node), member) for member in placement.members]
-        takings = [taking_of(inventory, row, use_of(gang, member)) for row, member in rows if row is not None]
-        return entry_of(gang.id, gang.queue, end_ms, takings)

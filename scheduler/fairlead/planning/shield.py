@@ -8,7 +8,7 @@ what the promised will need and nobody who ends before will give back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from fairlead.world.use import use_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """Devices that `holder` will have from `start_ms` on.
+    """Devices that `holder` will have from `start_ms` on; `reserved` where that is nobody's promise.
 
     `rows` are (row, devices as bits, amounts of `FIXED` and extended resources).
     """
@@ -31,6 +31,7 @@ class Kept:
     holder: GangId
     start_ms: int
     rows: tuple[tuple[int, int, tuple[int, ...]], ...]
+    reserved: bool = False
 
 
 def kept_for(gang: Gang, placement: Placement, start_ms: int, overlay: Overlay) -> Kept:
@@ -59,6 +60,7 @@ class Shield:
         self._kept: list[Kept] = []
         self._before: tuple[Kept, ...] = ()
         self._lot: Lot | None = None
+        self._hidden: dict[int, int] = {}
 
     def keep(self, kept: Kept) -> None:
         """Keep devices for somebody from now on; the shield stands before them from the next `stand_before` on."""
@@ -78,9 +80,25 @@ class Shield:
         """What it stands before now."""
         return self._before
 
-    def kept_until(self, moment_ms: int, but: Collection[GangId] = ()) -> tuple[Kept, ...]:
-        """Return what is kept from before `moment_ms` on, the earliest first."""
-        return tuple(one for one in self._kept if one.start_ms < moment_ms and one.holder not in but)
+    def kept_until(self, moment_ms: int, but: GangId | None = None) -> tuple[Kept, ...]:
+        """Return what is kept from before `moment_ms` on, the earliest first.
+
+        What is kept for `but` is left out if any of it is free: else the same holes do for everybody.
+        """
+        holes = tuple(one for one in self._kept if one.start_ms < moment_ms)
+        if but is None or not any(one.holder == but and self._is_open(one) for one in holes):
+            return holes
+        return tuple(one for one in holes if one.holder != but)
+
+    def _is_open(self, kept: Kept) -> bool:
+        """Whether any device that is kept is free, also where the shield itself keeps it."""
+        free = self._overlay.columns.free_mask
+        return any((int(free[row]) | self._hidden.get(row, 0)) & mask for row, mask, _ in kept.rows)
+
+    @property
+    def hides(self) -> bool:
+        """Whether any free device is out of sight now."""
+        return bool(self._hidden)
 
     def stand_before(self, holes: tuple[Kept, ...]) -> None:
         """Let what is free of these holes be taken in the overlay, and nothing else of all that is kept."""
@@ -92,12 +110,14 @@ class Shield:
             self._lot = self._lot_of(holes)
             if self._lot is not None:
                 self._overlay.take_lot(self._lot)
+                hidden = zip(self._lot.rows.tolist(), self._lot.masks.tolist(), strict=True)
+                self._hidden = {row: mask for row, mask in hidden if mask}
 
     def lower(self) -> None:
         """Stand before nothing."""
         if self._lot is not None:
             self._overlay.give_lot(self._lot)
-        self._before, self._lot = (), None
+        self._before, self._lot, self._hidden = (), None, {}
 
     def _lot_of(self, holes: Sequence[Kept]) -> Lot | None:
         masks: dict[int, int] = {}
@@ -107,7 +127,7 @@ class Shield:
             for row, mask, amounts in hole.rows:
                 masks[row] = masks.get(row, 0) | mask
                 wanted[row] = wanted.get(row, 0) + np.array(amounts, dtype=np.int64)
-                short = wanted[row] - self._ended(row, hole.start_ms)
+                short = wanted[row] - (0 if hole.reserved else self._ended(row, hole.start_ms))
                 most[row] = np.maximum(most.get(row, 0), short)
         rows = np.array(sorted(masks), dtype=np.int64)
         if not len(rows):

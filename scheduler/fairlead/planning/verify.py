@@ -19,6 +19,7 @@ from fairlead.planning.verify_notices import check_patience
 from fairlead.planning.verify_places import Places, check_member, check_wishes
 from fairlead.planning.verify_pools import PoolTally, check_pools, check_return
 from fairlead.planning.verify_quotas import Quotas
+from fairlead.planning.verify_reserved import check_reserved
 from fairlead.planning.verify_switches import check_switches
 from fairlead.planning.verify_time import TimeTally, check_time
 from fairlead.world.snapshot import World
@@ -61,7 +62,7 @@ def violations(plan: Plan, world: World) -> list[Violation]:
     found = [Violation(position, text) for position, text in check_switches(plan.effects, world.rules)]
     for position, effect in enumerate(plan.effects):
         found += [Violation(position, text) for text in _check(effect, world, tally)]
-        found += [Violation(position, text) for text in check_time(effect, times)]
+        found += [Violation(position, text) for text in (*check_time(effect, times), *check_reserved(effect, world))]
     return found
 
 
@@ -209,6 +210,8 @@ def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[
         return
     if not spec.preemptible:
         yield f"{spec.full_name}: taken although it may not be"
+    if effect.cause.reason is Reason.RESERVATION_BEGINS:  # whose its nodes are now: see `check_reserved`
+        return
     if taker.gang.queue == attempt.queue:
         tally.quotas.subtract(attempt)
         if effect.cause.reason is not Reason.PREEMPTED:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, Nominate, Phase, Place, Stop
+from fairlead.model.effects import Effect, Nominate, Notice, Phase, Place, Stop
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.promises import EndPromise, Promise, Promised
 from fairlead.model.reasons import Reason
@@ -77,7 +77,7 @@ def check_time(effect: Effect, tally: TimeTally) -> Iterator[str]:
             others = [gang for slot in _slots(effect.placement) for gang in tally.by_slot.get(slot, [])]
             if any(gang != effect.gang for gang in others):
                 yield f"{effect.gang}: room is made on devices that are promised to others"
-        case Stop(cause=cause) if cause.reason is Reason.HOLE_ENDED:
+        case Stop(cause=cause) | Notice(cause=cause) if cause.reason is Reason.HOLE_ENDED:
             yield from _check_stop(effect, tally)
         case _:
             return
@@ -109,7 +109,7 @@ def _check_promise(effect: Promise, tally: TimeTally) -> Iterator[str]:
         for attempt in tally.held((node, device)):
             end_ms = _end_of(attempt, world)
             late = end_ms is None or end_ms > effect.latest_start_ms
-            if late and not _may_be_stopped(effect, gang, attempt):
+            if late and not _may_be_stopped(effect, gang, attempt, world):
                 yield f"{gang.full_name}: promised {node}/{device}, whose holder need not be gone by then"
         for other in tally.by_slot.get((node, device), []):
             if not _apart(effect, gang, tally.given[other], tally):
@@ -137,6 +137,8 @@ def _end_of(attempt: Running, world: World) -> int | None:
     """Return when an attempt is over at the latest: never before now, never without a declared duration."""
     if attempt.phase is Phase.STOPPING:
         return world.now_ms
+    if attempt.notice is not None:
+        return attempt.notice.until_ms
     if attempt.spec is None or attempt.spec.duration_ms is None:
         return None
     if attempt.all_running_ms is not None:
@@ -145,9 +147,21 @@ def _end_of(attempt: Running, world: World) -> int | None:
     return begun + attempt.spec.start_deadline_ms + attempt.spec.duration_ms
 
 
-def _may_be_stopped(effect: Promise, gang: Gang, attempt: Running) -> bool:
-    """Whether a holder without an end in time is named, of the asker's queue, preemptible and not of more priority."""
-    if not effect.hero or (attempt.gang, attempt.attempt) not in effect.stops or attempt.spec is None:
+def _may_be_stopped(effect: Promise, gang: Gang, attempt: Running, world: World) -> bool:
+    """Whether a holder without an end in time is named, of the asker's queue, preemptible and not of more priority.
+
+    It has the notice that the queue gives for those who ask, or the rules for those who have waited long.
+    """
+    if (attempt.gang, attempt.attempt) not in effect.stops or attempt.spec is None:
+        return False
+    queue = world.queues.get(gang.queue)
+    if effect.hero:
+        notice_ms = 0 if queue is None else queue.promise_notice_ms
+    elif gang.submitted_ms + world.rules.patience_ms <= world.now_ms:
+        notice_ms = world.rules.notice_ms
+    else:
+        return False
+    if effect.latest_start_ms < world.now_ms + notice_ms:
         return False
     return attempt.spec.preemptible and attempt.queue == gang.queue and attempt.spec.priority <= gang.priority
 
@@ -175,15 +189,16 @@ def _check_holes(gang: Gang, placement: Placement, tally: TimeTally) -> Iterator
                 return
 
 
-def _check_stop(effect: Stop, tally: TimeTally) -> Iterator[str]:
+def _check_stop(effect: Stop | Notice, tally: TimeTally) -> Iterator[str]:
     """Stopped for a hole's end: it holds a device of a promise that is due, and comes back to its queue."""
     world = tally.world
     attempt = world.running.get(effect.gang, effect.attempt)
-    if attempt is None:
+    if attempt is None or attempt.notice is not None:  # that it was due was settled when it was asked to save
         return
     members = [attempt.placement.members[rank] for rank in attempt.holding]
     slots = {(member.node, device) for member in members for device in member.devices}
-    due = world.now_ms + world.rules.stop_ms
+    grace_ms = 0 if attempt.spec is None or attempt.spec.checkpoint is None else attempt.spec.grace_ms
+    due = world.now_ms + world.rules.stop_ms + (grace_ms + world.rules.stagger_max_ms if grace_ms else 0)
     promises = [tally.given[gang] for slot in slots for gang in tally.by_slot.get(slot, []) if gang in tally.given]
     if not any(one.latest_start_ms <= due for one in promises) or not effect.requeue:
         yield f"{effect.gang}: stopped for a promise that is not due"

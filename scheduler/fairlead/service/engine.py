@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice, Place, Refuse, Stop
+from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice, Phase, Place, Refuse, Stop
 from fairlead.model.events import (
     Decided,
     Event,
@@ -37,6 +37,8 @@ from fairlead.planning.verify import violations
 from fairlead.service import standing_views
 from fairlead.service.fragmentation import FragmentationMeter
 from fairlead.service.ports import Performable
+from fairlead.service.starts import Starts
+from fairlead.world.gangs import GangRecord
 from fairlead.world.snapshot import Photographer, World
 from fairlead.world.state import ClusterState
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
@@ -76,6 +78,7 @@ class Engine:
         self._photographer = Photographer(self.state)
         self._memo = Memo()
         self._meter = FragmentationMeter()
+        self._starts = Starts(self.world)
 
     def started(self, now_ms: int) -> Event:
         """Return the mark that a journal needs before the first fact of this engine."""
@@ -156,16 +159,39 @@ class Engine:
         names = list(islice(touched, at_most))
         for name in names:
             del touched[name]
-        return tuple(standing_views.gang_view(gangs[name], now_ms, None) for name in names if name in gangs)
+        return tuple(self._view(gangs[name], now_ms) for name in names if name in gangs)
+
+    def _view(self, record: GangRecord, now_ms: int) -> GangView:
+        view = standing_views.gang_view(record, now_ms, None)
+        if view.phase is not Phase.PENDING:
+            return view
+        return replace(view, start=self._starts.of(record.id), promise=self.state.promises.standing.get(record.id))
+
+    def estimate(self, now_ms: int) -> None:
+        """Estimate starts anew; who gets another range is in the views of the next cycle.
+
+        The shell calls it from time to time: nothing that is decided depends on it.
+        """
+        self.state.touched |= dict.fromkeys(self._starts.renew(now_ms))
 
     def gang_views(self, now_ms: int) -> Sequence[GangView]:
-        """Return all gangs with their positions, by namespace and name."""
-        return standing_views.gang_views(self.state, now_ms, self.world(now_ms))
+        """Return all gangs with their positions and what `estimate` last found, by namespace and name."""
+        views = standing_views.gang_views(self.state, now_ms, self.world(now_ms))
+        promised = self.state.promises.standing
+        return [
+            replace(view, start=self._starts.of(view.id), promise=promised.get(view.id))
+            if view.phase is Phase.PENDING
+            else view
+            for view in views
+        ]
 
     def gang_view(self, gang: GangId, now_ms: int) -> GangView | None:
-        """Return one gang without its position."""
+        """Return one gang without its position, with its start as it is estimated now."""
         record = self.state.gangs.get(gang)
-        return None if record is None else standing_views.gang_view(record, now_ms, None)
+        if record is None:
+            return None
+        view = self._view(record, now_ms)
+        return view if view.phase is not Phase.PENDING else replace(view, start=self._starts.fresh(gang, now_ms))
 
     def queue_views(self) -> Sequence[QueueView]:
         """Return all queues by name."""

@@ -24,6 +24,8 @@ from fairlead.service.engine import Cycle, Engine
 from fairlead.service.ports import Books, Cluster, Performable
 
 log = logging.getLogger("fairlead.loop")
+ESTIMATE_EVERY_MS = 30_000
+"""How often starts are estimated anew, at most: it looks at everything that runs."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Loop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_cycle = on_cycle
         self._ending = False
+        self._estimate_at_ms = 0
 
     def put(self, *facts: Event) -> None:
         """Hand in facts; they are applied in this order."""
@@ -111,6 +114,9 @@ class Loop:
         facts = self._collect()
         self.engine.take(facts)
         began = self._now_ms()
+        if began >= self._estimate_at_ms:
+            self._estimate_at_ms = began + ESTIMATE_EVERY_MS
+            self.engine.estimate(began)
         cycle = self.engine.cycle(began)
         took = self._now_ms() - began
         self._count(cycle, took)

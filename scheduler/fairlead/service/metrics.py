@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from fairlead.errors import MissingExtra
 from fairlead.model.quota_exception import QuotaException
+from fairlead.world.promises import PromiseBook
 from fairlead.world.views import Fragmentation, GangView, PoolView
 
 try:
@@ -82,6 +83,28 @@ class PolicyGauges:
             self.exceptions.labels(state=state).set(states[state])
 
 
+class PromiseGauges:
+    """The series about promised starts."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.standing = Gauge("fairlead_promises", "Gangs that wait and are promised a latest start.", registry=r)
+        self.kept = Gauge("fairlead_promises_kept", "Promised starts that were kept, since the start.", registry=r)
+        self.broken = Gauge(
+            "fairlead_promises_broken",
+            "Promised starts that were broken, by token of the cause, since the start.",
+            ["cause"],
+            registry=r,
+        )
+
+    def observe(self, book: PromiseBook) -> None:
+        """Set them."""
+        self.standing.set(len(book.standing))
+        self.kept.set(book.kept)
+        for cause, count in book.breaches().items():
+            self.broken.labels(cause=cause).set(count)
+
+
 class Metrics:
     """The series of one process. A registry of its own, so that two may live in one test."""
 
@@ -98,7 +121,7 @@ class Metrics:
         self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
         self.room = RoomGauges(r)
-        self.policy = PolicyGauges(r)
+        self.policy, self.promises = PolicyGauges(r), PromiseGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
             "Time from the start of writing a placement to its last binding, or to its failure.",

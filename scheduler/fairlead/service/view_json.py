@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from fairlead.model.gang import Placement
 from fairlead.model.ranges import fold
-from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView, StartRange
 
 if TYPE_CHECKING:  # the plugin prints these documents and must not load numpy
     from fairlead.placement.mig_plan import RecutPlan
@@ -211,7 +211,7 @@ def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocati
         position=view.position,
         reason=None if refusal is None else refusal.reason.token,
         message=None if refusal is None else refusal.message,
-        start=None if view.position is None else StartDoc(p50_ms=None, p90_ms=None, basis="unknown"),
+        start=None if view.position is None else start_doc(view.start),
         pace_bytes_per_s=None if placement is None else placement.pace_bytes_per_s,
         span=None if placement is None else dict(placement.span),
         allocation=None if placement is None or not allocation else allocation_doc(placement, view.placed_ms),
@@ -223,6 +223,11 @@ def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocati
         gpu_ms=view.gpu_ms,
         lost_gpu_ms=view.lost_gpu_ms,
     )
+
+
+def start_doc(start: StartRange) -> StartDoc:
+    """Return when a gang will start; both ends None where that is unknown."""
+    return StartDoc(p50_ms=start.p50_ms, p90_ms=start.p90_ms, basis=start.basis)
 
 
 def allocation_doc(placement: Placement, placed_ms: int | None) -> AllocationDoc:

@@ -30,6 +30,7 @@ from fairlead.model.gang import Gang, Placement, ServiceClass, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources, Taint
 from fairlead.model.queue_tree import tree_problems
 from fairlead.model.quota_exception import QuotaException
+from fairlead.model.reservation import Reservation, ReservationSeen
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import SHARING_BY_DEFAULT, SHARING_MODES, Pool, Queue, quota_fields
 from fairlead.placement.sharing import pool_problem
@@ -49,6 +50,7 @@ from fairlead.simulation.scenario_jobs import (
     saved_since,
     whole,
 )
+from fairlead.simulation.time_words import promise_words, reservations, time_rules
 from fairlead.topology import fleet_machines, fleets
 
 MAX_BYTES = 64 << 20
@@ -80,7 +82,7 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A world before its first decision. `used` and `foreign` are what others hold on nodes."""
+    """A world before its first decision. `used` and `foreign` are what others hold on nodes; rounds take `round_ms`."""
 
     nodes: tuple[Node, ...] = ()
     used: Mapping[NodeName, Resources] = field(default_factory=dict[NodeName, Resources])
@@ -92,6 +94,8 @@ class Scenario:
     running: tuple[RunningJob, ...] = ()
     waiting: tuple[Gang, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    reservations: tuple[Reservation, ...] = ()
+    round_ms: int = 1_000
 
     def facts(self) -> Iterator[Event]:
         """Yield what a watch would have shown of this world by `START_MS`, in the order of dependence."""
@@ -109,6 +113,8 @@ class Scenario:
             yield QueueSeen(queue=queue, at_ms=START_MS)
         for exception in self.exceptions:
             yield ExceptionSeen(exception=exception, at_ms=START_MS)
+        for reservation in self.reservations:
+            yield ReservationSeen(reservation=reservation, at_ms=START_MS)
         for job in self.running:
             ranks = tuple(range(len(job.placement.members)))
             yield GangSeen(gang=job.gang, at_ms=job.gang.submitted_ms)
@@ -184,7 +190,8 @@ def read_document(value: object) -> Scenario:
         running.append(RunningJob(gang=gang, placement=placement, tier=tier, deleted=deleted, saved_ms=saved_ms))
     waiting = tuple(read_waiting(item, levels, START_MS, at) for at, item in enumerate(document.items("waiting")))
     _names_differ(document, [*(job.gang for job in running), *waiting])
-    rules = _rules(document.inner("rules"))
+    reserved = reservations(document, nodes, [queue.name for queue in queues], START_MS)
+    rules, round_ms = _rules(document.inner("rules"))
     document.done()
     return Scenario(
         nodes=tuple(nodes),
@@ -197,6 +204,8 @@ def read_document(value: object) -> Scenario:
         running=tuple(running),
         waiting=waiting,
         rules=rules,
+        reservations=tuple(reserved),
+        round_ms=round_ms,
     )
 
 
@@ -334,6 +343,7 @@ def _queue(item: Fields) -> Queue:
     name = item.text("name", pattern=NAME)
     quotas = gpu_words(item)
     namespaces = item.texts("namespaces")
+    promised, notice_ms = promise_words(item)
     queue = Queue(
         name=name,
         parent=item.text("parent", ""),
@@ -344,6 +354,8 @@ def _queue(item: Fields) -> Queue:
         caps=queue_caps(item),
         **quota_fields(quotas),
         **sharing_fields(item),
+        promised_jobs=promised,
+        promise_notice_ms=notice_ms,
     )
     item.done()
     return queue
@@ -371,7 +383,8 @@ def _names_differ(document: Fields, gangs: list[Gang]) -> None:
         seen.add(gang.id)
 
 
-def _rules(item: Fields) -> Rules:
+def _rules(item: Fields) -> tuple[Rules, int]:
+    """Read the rules, and how long a round takes, ms."""
     plain = Rules()
     rules = Rules(
         placement_on=item.boolean("placement", True),
@@ -383,6 +396,8 @@ def _rules(item: Fields) -> Rules:
         min_run_ms=item.duration_ms("minRun", plain.min_run_ms) or 0,
         nomination_ms=item.duration_ms("nomination", plain.nomination_ms) or plain.nomination_ms,
         node_lost_after_ms=item.duration_ms("nodeLostAfter", plain.node_lost_after_ms) or plain.node_lost_after_ms,
+        **time_rules(item),
     )
+    round_ms = item.duration_ms("round", 1_000) or 1_000
     item.done()
-    return rules
+    return rules, round_ms

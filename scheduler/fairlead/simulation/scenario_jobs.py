@@ -226,6 +226,8 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         submitted_ms=submitted_ms,
         suspended=item.boolean("suspend", False),
         duration_ms=duration_ms,
+        wants_promise=item.boolean("promise", False),
+        template=item.text("template", ""),
         overrun=Overrun(item.choice("overrun", tuple(o.value for o in Overrun), Overrun.STOP.value)),
         preemptible=item.boolean("preemptible", True),
         mixed_models=item.boolean("mixedModels", False),

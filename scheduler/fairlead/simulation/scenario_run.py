@@ -1,7 +1,8 @@
 """Run a scenario through the production engine on a cluster that does at once and without fault what it is told.
 
-A round is one slice of a cycle and a second of the clock. A world is stable when a round has nothing to do and no
-slice is left; then `AFTER` more rounds must have nothing to do either, or the engine is undoing what it did.
+A round is one slice of a cycle and a second of the clock, or what `rules.round` says. A world is stable when a round
+has nothing to do and no slice is left; then `AFTER` more rounds must have nothing to do either, or the engine is
+undoing what it did.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from fairlead.simulation.scenario_file import START_MS, Scenario
 
 MOST_ROUNDS = 1_000
 AFTER = 5
-ROUND_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +83,11 @@ def run(scenario: Scenario, rounds: int = MOST_ROUNDS) -> Outcome:
 class Stage:
     """An engine, its clock, and the cluster that obeys."""
 
-    def __init__(self, engine: Engine, now_ms: int) -> None:
+    def __init__(self, engine: Engine, now_ms: int, round_ms: int = ROUND_MS) -> None:
         """Begin at a moment, UTC ms; the engine has taken the world's facts."""
         self.engine = engine
         self.round = 0
-        self.now_ms = now_ms
+        self.now_ms, self.round_ms = now_ms, round_ms
         self.victims: list[Victim] = []
         self.violations: list[str] = []
         self.since: dict[tuple[GangId, int], int] = {}
@@ -95,7 +95,7 @@ class Stage:
     def step(self) -> bool:
         """Decide once and do it all; return whether there was nothing to do."""
         self.round += 1
-        self.now_ms += ROUND_MS
+        self.now_ms += self.round_ms
         cycle = self.engine.cycle(self.now_ms)
         self.violations += cycle.violations
         for effect in cycle.effects:

@@ -98,6 +98,7 @@ class Lines:
         self._lines: dict[Request, Line] = {}
         self._line_of: dict[GangId, Line] = {}
         self._nominated: dict[GangId, Waiting] = {}
+        self._promised: set[GangId] = set()
         self._backoffs: list[tuple[int, GangId]] = []
         self._backing_off: dict[GangId, GangRecord] = {}
         self._apart: dict[GangId, tuple[AskKey, int, Amounts]] = {}
@@ -132,8 +133,13 @@ class Lines:
         """Whether anybody waits who may not stand in line."""
         return bool(self._outside)
 
-    def file(self, record: GangRecord) -> None:
-        """Put a gang where it belongs now, or take it out."""
+    def file(self, record: GangRecord, *, promised: bool | None = None) -> None:
+        """Put a gang where it belongs now, or take it out.
+
+        Who is `promised` something has a line of its own; None: as when it was filed last.
+        """
+        if promised is not None:
+            (self._promised.add if promised else self._promised.discard)(record.id)
         gang, before = record.gang, self._everyone.live.get(record.id)
         if before is not None:
             self._take_out(record.id, before)
@@ -157,7 +163,8 @@ class Lines:
             self._outside[record.id] = record, picture, cap
             return
         if record.nomination is None and record.retry_at_ms <= self._now_ms:
-            self._join(record, picture)
+            request = request_of(gang, displaced=picture.displaced)
+            self._join(record, picture, (*request, gang.id) if gang.id in self._promised else request)
             return
         record.leave_line()
         if not is_hopeless(record):
@@ -173,6 +180,7 @@ class Lines:
     def forget(self, gang: GangId) -> None:
         """Take out a gang that is no more."""
         before = self._everyone.live.get(gang)
+        self._promised.discard(gang)
         if before is not None:
             self._take_out(gang, before)
             self._everyone.drop(gang)
@@ -186,8 +194,7 @@ class Lines:
             self._told += 1
             heappush(self._retries, (retry_at_ms, self._told, line))
 
-    def _join(self, record: GangRecord, picture: Waiting) -> None:
-        request = request_of(picture.gang, displaced=picture.displaced)
+    def _join(self, record: GangRecord, picture: Waiting, request: Request) -> None:
         line = self._lines.get(request)
         if line is None:
             gang = picture.gang

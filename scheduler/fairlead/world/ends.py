@@ -17,6 +17,8 @@ def latest_end(attempt: Running, rules: Rules, now_ms: int) -> int | None:
     spec = attempt.spec
     if attempt.phase is Phase.STOPPING:
         return now_ms + rules.stop_ms
+    if attempt.notice is not None:
+        return max(now_ms, attempt.notice.until_ms) + rules.stop_ms
     if spec is None or spec.duration_ms is None:
         return None
     if attempt.all_running_ms is not None:
@@ -25,6 +27,12 @@ def latest_end(attempt: Running, rules: Rules, now_ms: int) -> int | None:
     if bound is None:
         bound = max(now_ms, attempt.deadline_ms + rules.place_deadline_ms)
     return max(now_ms, bound + spec.start_deadline_ms) + spec.duration_ms + rules.stop_ms
+
+
+def lead_ms(gang: Gang, rules: Rules) -> int:
+    """Return how long before a moment a gang must be told to stop, to be gone by then: notice and grace included."""
+    saves = gang.checkpoint is not None and gang.checkpoint.on_notice and gang.grace_ms > 0
+    return rules.stop_ms + (gang.grace_ms + rules.stagger_max_ms if saves else 0)
 
 
 def end_if_placed(gang: Gang, at_ms: int, rules: Rules) -> int | None:

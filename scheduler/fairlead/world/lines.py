@@ -46,12 +46,19 @@ def request_of(gang: Gang, *, displaced: bool = False) -> Request:
         gang.user,
         gang.groups,
         gang.deadline_ms,
-        gang.duration_ms if gang.deadline_ms is not None else None,
-        gang.duration_ms,
+        gang.duration_ms if gang.deadline_ms is not None else _about(gang.duration_ms),
         gang.preemptible,
         gang.wants_promise,
         displaced,
     )
+
+
+def _about(duration_ms: int | None) -> int | None:
+    """Return a duration to two binary digits: who may enter a hole goes by it, and lines must not become too many."""
+    if duration_ms is None:
+        return None
+    dropped = max(0, duration_ms.bit_length() - 2)
+    return duration_ms >> dropped << dropped
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

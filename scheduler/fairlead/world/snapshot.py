@@ -22,6 +22,7 @@ from fairlead.world.backlog import Backlog, Lines
 from fairlead.world.capacity import above_nodes, free_of
 from fairlead.world.demand import Mix
 from fairlead.world.doors import Doors
+from fairlead.world.durations import Durations
 from fairlead.world.fleet import WHOLE, Columns, IntColumn, Inventory
 from fairlead.world.gangs import Hold, HoldKey
 from fairlead.world.in_force import ForceKeeper, InForce
@@ -29,6 +30,7 @@ from fairlead.world.inventory import build_inventory, free_columns, patch_invent
 from fairlead.world.job_counts import JobCounts, JobsHeld
 from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
+from fairlead.world.reservations import Reserved
 from fairlead.world.reserves import Calendar
 from fairlead.world.state import ClusterState
 from fairlead.world.use import TENANT
@@ -56,6 +58,8 @@ class World:
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
     turned_ms   the last moment at which a calendar changed what pools keep free; `next_turn_ms` the next, None for none
+    reserved    reservations that hold, now or from later on, by start
+    durations   how long runs took; not to be changed
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
 
@@ -86,6 +90,8 @@ class World:
     jobs: JobsHeld
     spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
     promises: tuple[Promised, ...] = ()
+    durations: Durations
+    reserved: tuple[Reserved, ...] = ()
     turned_ms: int = 0
     next_turn_ms: int | None = None
 
@@ -154,7 +160,9 @@ class Photographer:
         self._file(now_ms, force)
         running = self._attempts.picture(now_ms)
         self._calendar.turn(state.tenants, now_ms)
-        moments = (running.ripened_ms, force.since_ms, self._calendar.turned_ms)
+        reserved = state.reservations.standing(inventory, now_ms)
+        turned_ms = max(self._calendar.turned_ms, state.reservations.turned_ms)
+        moments = (running.ripened_ms, force.since_ms, turned_ms)
         waiting = self._lines.picture(state.epoch, moments, cut=state.cut_version is not None)
         if self._policies[0] != state.tenants.version:
             self._policies = state.tenants.version, dict(state.tenants.policies)
@@ -189,6 +197,8 @@ class Photographer:
             promises=state.promises.picture(),
             turned_ms=self._calendar.turned_ms,
             next_turn_ms=self._calendar.next_turn_ms,
+            reserved=reserved,
+            durations=state.durations,
         )
 
     def _file(self, now_ms: int, force: InForce) -> None:
@@ -210,7 +220,7 @@ class Photographer:
                 self._attempts.forget(gang)
                 self._jobs.forget(gang)
             else:
-                lines.file(record)
+                lines.file(record, promised=gang in state.promises.standing)
                 self._attempts.file(record, state.lost, state.rules)
                 self._jobs.file(record)
         for line in state.answered:

@@ -14,9 +14,11 @@ from fairlead.model.gang import GangId
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.promises import PromiseBroken, Promised, PromiseKept
 from fairlead.model.reasons import Reason, Refusal
+from fairlead.model.reservation import DurationsLearned, ReservationGone, ReservationSeen
 from fairlead.model.rules import Rules
 from fairlead.model.switches import switched
 from fairlead.world.demand import Arrivals, instances_of, kinds_of
+from fairlead.world.durations import Durations
 from fairlead.world.gangs import Attempt, GangRecord, Hold
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
@@ -24,6 +26,7 @@ from fairlead.world.lines import Line
 from fairlead.world.past_usage import PastUsage
 from fairlead.world.progress import note_all_running, note_failure, note_notice, note_progress
 from fairlead.world.promises import PromiseBook
+from fairlead.world.reservations import ReservationBook
 from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
 
@@ -42,9 +45,7 @@ class ClusterState:
     def __init__(self, rules: Rules) -> None:
         """Start empty."""
         self.rules = self.plain_rules = rules
-        self.version = 0
-        self.epoch = 0
-        self.inventory_version = 0
+        self.version = self.epoch = self.inventory_version = 0
         self.cut_version: int | None = None
         self.nodes: dict[NodeName, Node] = {}
         self.lost: set[NodeName] = set()
@@ -55,15 +56,14 @@ class ClusterState:
         self.queues, self.pools = self.tenants.queues, self.tenants.pools
         self.gangs: dict[GangId, GangRecord] = {}
         self.arrivals = Arrivals()
-        self.promises = PromiseBook()
+        self.promises, self.reservations, self.durations = PromiseBook(), ReservationBook(), Durations()
         self.past = PastUsage(self.tenants.half_life_of)
         self._holdings = Holdings(self._free_up, self.past)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
         self.queue_gpu_milli = self._holdings.queue_gpu_milli
         self.dirty_nodes, self.changed_nodes = set[NodeName](), set[NodeName]()
-        self.changed: dict[GangId, None] = {}
+        self.changed, self.touched = dict[GangId, None](), dict[GangId, None]()
         self.answered: list[Line] = []
-        self.touched: dict[GangId, None] = {}
 
     def apply_all(self, facts: Iterable[ev.Event]) -> None:
         """Apply facts in order."""
@@ -81,6 +81,10 @@ class ClusterState:
                 self.rules = switched(self.plain_rules, self.tenants.switches)
             case ev.GangSeen() | ev.GangRefused() | ev.GangGone():
                 self._apply_gang(fact)
+            case ReservationSeen() | ReservationGone():
+                self.epoch += self.reservations.apply(fact)
+            case DurationsLearned():
+                self.durations.learn(fact)
             case ev.Started() | ev.Decided():  # marks for a replay
                 pass
             case _:
@@ -358,6 +362,7 @@ class ClusterState:
         self._abandon(attempt, record, at_ms)
         record.ran_ms += 0 if attempt.all_running_ms is None else max(0, at_ms - attempt.all_running_ms)
         record.current, record.concluded = None, attempt.number
+        self.durations.conclude(record, attempt)
         self.epoch += 1
         if record.gone:
             del self.gangs[record.id]

@@ -11,6 +11,7 @@ from fairlead.model.checkpoints import Measured, Saved
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
 from fairlead.model.gang import GangId, Placement, Tier
+from fairlead.model.promises import Promised
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Refusal
 from fairlead.model.retries import Failures
@@ -35,6 +36,18 @@ class CheckpointView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartRange:
+    """When a gang will start, UTC ms: by p50 with even chances, by p90 nearly surely; both None where unknown."""
+
+    p50_ms: int | None
+    p90_ms: int | None
+    basis: str
+
+
+UNKNOWN_START = StartRange(p50_ms=None, p90_ms=None, basis="unknown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GangView:
     """One gang as its owner may see it. `position` counts from 1 inside its queue, None unless it waits.
 
@@ -56,6 +69,8 @@ class GangView:
     placement: Placement | None = None
     tier: Tier | None = None
     nomination: Nominated | None = None
+    start: StartRange = UNKNOWN_START
+    promise: Promised | None = None
     submitted_ms: int = 0
     placed_ms: int | None = None
     started_ms: int | None = None

@@ -1,0 +1,99 @@
+"""Reservations and the rules of time, as people write them in a scenario file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairlead.model.hardware import Node
+from fairlead.model.reservation import NODES_MAX, Reservation
+from fairlead.model.rules import Rules
+from fairlead.simulation.fields import Fields
+from fairlead.simulation.pool_words import window_words
+from fairlead.simulation.scenario_jobs import NAME
+from fairlead.topology.tables import TableCache
+from fairlead.world.inventory import build_inventory
+from fairlead.world.reservations import settle
+
+PROMISES_MAX = 10_000
+
+
+def reservations(document: Fields, nodes: Sequence[Node], queues: Sequence[str], start_ms: int) -> list[Reservation]:
+    """Read `reservations`; `start_ms` is when the scenario begins.
+
+    Raises
+    ------
+    UnreadableInput
+        A field is wrong, a node is not there, or two reservations want one node at one time; the message names it.
+    """
+    found: dict[str, Reservation] = {}
+    for at, item in enumerate(document.items("reservations")):
+        one = _reservation(item, queues, start_ms, at)
+        if one.name in found:
+            item.fail("name", f"there are two reservations {one.name!r}; rename one")
+        found[one.name] = one
+        item.done()
+    inventory = build_inventory({node.name: node for node in nodes}, 0, TableCache())
+    for name, refusal in sorted(settle(found, inventory, start_ms)[1].items()):
+        document.fail("reservations", f"{name}: {refusal.message}")
+    return list(found.values())
+
+
+def _reservation(item: Fields, queues: Sequence[str], start_ms: int, at: int) -> Reservation:
+    queue = item.text("queue", "")
+    if queue and queue not in queues:
+        item.fail("queue", f"there is no queue {queue!r}; leave it out for maintenance")
+    windows = tuple(window_words(window) for window in item.items("recurring"))
+    begins = start_ms + (item.duration_ms("in") or 0)
+    lasts = item.duration_ms("for")
+    if (lasts is None) == (not windows):
+        item.fail("for", "say how long it lasts, or when it recurs, and not both")
+    nodes = item.texts("nodes") or ()
+    count = item.integer("count", 0, low=0, high=NODES_MAX)
+    domain, level = item.text("domain", ""), item.text("level", "")
+    if sum((bool(nodes), bool(count), bool(domain))) != 1:
+        item.fail("nodes", "name nodes, or a domain of a level, or a count, and only one of them")
+    if domain and not level:
+        item.fail("level", "say which level the domain is of")
+    return Reservation(
+        name=item.text("name", pattern=NAME),
+        queue=queue,
+        nodes=nodes,
+        level=level,
+        domain=domain,
+        count=count,
+        model=item.text("model", ""),
+        start_ms=None if windows else begins,
+        end_ms=None if lasts is None else begins + lasts,
+        windows=windows,
+        lendable=item.boolean("lendable", True),
+        pre_drain=item.boolean("preDrain", True),
+        stop_all=item.boolean("stopAll", False),
+        created_ms=start_ms + at,
+    )
+
+
+def promise_words(item: Fields) -> tuple[int, int]:
+    """Read a queue's `promise`: how many of its jobs may ask for one, and the notice that its own work gets, in ms."""
+    inner = item.inner("promise")
+    found = inner.integer("jobs", 0, low=0, high=1_000), inner.duration_ms("notice", 3_600_000) or 0
+    inner.done()
+    return found
+
+
+def time_rules(item: Fields) -> dict[str, int]:
+    """Read the rules about promises and holes."""
+    plain = Rules()
+    return {
+        "promises": item.integer("promises", plain.promises, low=0, high=PROMISES_MAX),
+        **{
+            name: item.duration_ms(word, getattr(plain, name)) or 0
+            for word, name in (
+                ("horizon", "horizon_ms"),
+                ("stopTakes", "stop_ms"),
+                ("holeStart", "hole_start_ms"),
+                ("holeLeast", "hole_least_ms"),
+                ("patience", "patience_ms"),
+                ("notice", "notice_ms"),
+            )
+        },
+    }
