@@ -20,7 +20,16 @@ from fairlead_operator.kube_config import KubeConfig
 Fault = Callable[[str, str, Any], Exception | str | None]
 """(method, path, body) -> an exception to raise, "lost" to do the write and lose the answer, or None."""
 
-STATUS_ONLY = {"gangjobs", "queues", "pools", "queueviews", "quotaexceptions", "switchboards", "resourceclaims"}
+STATUS_ONLY = {
+    "gangjobs",
+    "queues",
+    "pools",
+    "queueviews",
+    "quotaexceptions",
+    "switchboards",
+    "reservations",
+    "resourceclaims",
+}
 
 
 def api_error(status: int, reason: str, message: str = "made up by the test") -> ApiError:

@@ -23,6 +23,7 @@ SHORT_NAMES = {
     "nodetopologies": ["nt"],
     "queueviews": ["qv"],
     "quotaexceptions": ["qx"],
+    "reservations": ["rsv"],
     "switchboards": None,
 }
 NAMESPACED = {"gangjobs", "queueviews"}

@@ -19,6 +19,7 @@ from fairlead.model.ranges import fold, unfold
 
 if TYPE_CHECKING:  # the plugin reads members too and starts sooner without these
     from fairlead_operator.custom_objects import Allocation, NominationStatus
+    from fairlead_operator.gangjob_status import PromiseStatus
 
 _MEND = "leave status to the operator"
 PENALTIES_MAX = 16
@@ -48,7 +49,7 @@ def placement_status(placement: Placement) -> dict[str, Any]:
     }
 
 
-def read_placement(found: Allocation | NominationStatus) -> Placement:
+def read_placement(found: Allocation | NominationStatus | PromiseStatus) -> Placement:
     """Read what `placement_status` wrote.
 
     Raises

@@ -130,6 +130,7 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     depends_on: Any = None
     deadline: str = ""
     isolation: str = "shared"
+    promise: bool = False
     mixed_models: bool = False
     ttl: str = ""
 
@@ -198,6 +199,13 @@ class PeakSpec(Record, frozen=True, kw_only=True):
     windows: list[WindowSpec] = []
 
 
+class PromiseSpec(Record, frozen=True, kw_only=True):
+    """Latest starts that jobs of a queue may ask for."""
+
+    jobs: int = 0
+    notice: str = "1h"
+
+
 class QueueSpec(Record, frozen=True, kw_only=True):
     """What the platform team grants."""
 
@@ -221,6 +229,7 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     shares: str = "own"
     budget: BudgetSpec | None = None
     peaks: list[PeakSpec] = []
+    promise: PromiseSpec = PromiseSpec()
 
 
 class Conditions(Record, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import (
     GROUPS_ANNOTATION,
+    TEMPLATE_LABEL,
     USER_ANNOTATION,
     Gang,
     GangId,
@@ -105,6 +106,8 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         success_roles=tuple(spec.success_policy.roles),
         mixed_models=spec.mixed_models,
         isolation=Isolation(spec.isolation),
+        wants_promise=spec.promise,
+        template=job.metadata.labels.get(TEMPLATE_LABEL, ""),
         **saving_of(spec),
         user=job.metadata.annotations.get(USER_ANNOTATION, ""),
         groups=groups_of(job.metadata.annotations.get(GROUPS_ANNOTATION, "")),
@@ -294,6 +297,8 @@ def decode_queue(found: QueueObject, namespaces: Mapping[str, Mapping[str, str]]
         caps=queue_caps(name, spec),
         **queue_quotas(name, spec.resources),
         **queue_sharing(name, spec),
+        promised_jobs=max(0, spec.promise.jobs),
+        promise_notice_ms=duration_ms(spec.promise.notice, field=f"Queue {name}: spec.promise.notice"),
     )
 
 

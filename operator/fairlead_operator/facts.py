@@ -56,6 +56,7 @@ from fairlead_operator.objects import (
 from fairlead_operator.pod_shape import host_ports, pod_requests
 from fairlead_operator.policy_facts import PolicyFacts
 from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS, QuotaExceptionObject, SwitchboardObject
+from fairlead_operator.reservation_objects import RESERVATIONS, ReservationObject
 from fairlead_operator.watch import Change, Reflector
 
 log = logging.getLogger(__name__)
@@ -293,6 +294,7 @@ class Watches:
     priority_classes: Reflector[PriorityClass]
     exceptions: Reflector[QuotaExceptionObject]
     switchboards: Reflector[SwitchboardObject]
+    reservations: Reflector[ReservationObject]
 
     @property
     def all(self) -> tuple[Reflector[Any], ...]:
@@ -308,6 +310,7 @@ class Watches:
             self.slices,
             self.topologies,
             self.nodes,
+            self.reservations,
             self.claims,
             self.pods,
             self.gangjobs,
@@ -347,6 +350,7 @@ def watch_all(
         priority_classes=Reflector(client, PRIORITY_CLASSES, intake.on_priority_class, rng=rng),
         exceptions=Reflector(client, EXCEPTIONS, intake.policy.on_exception, rng=rng),
         switchboards=Reflector(client, SWITCHBOARDS, intake.policy.on_switchboard, rng=rng),
+        reservations=Reflector(client, RESERVATIONS, intake.policy.on_reservation, rng=rng),
     )
 
 

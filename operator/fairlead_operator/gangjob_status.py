@@ -41,6 +41,21 @@ class NominationStatus(Record, frozen=True, kw_only=True):
     until: str | None = None
 
 
+class PromiseStatus(Record, frozen=True, kw_only=True):
+    """status.promise: where and when a gang starts at the latest, exact enough to be kept through a restart."""
+
+    domain: str = ""
+    level: str = "cluster"
+    pace: int = 0
+    span: dict[str, int] = {}
+    penalties: list[str] = []
+    cpu_sets: list[str] = []
+    members: list[AllocatedNode] = []
+    stops: list[str] = []
+    asked: bool = False
+    latest_start: str | None = None
+
+
 class NoticeStatus(Record, frozen=True, kw_only=True):
     """status.notice: an attempt that was asked to save before it is stopped, exact enough to go on after a restart."""
 
@@ -94,6 +109,7 @@ class GangJobStatus(Record, frozen=True, kw_only=True):
     start_estimate: StartEstimate | None = None
     as_of: str | None = None
     nomination: NominationStatus | None = None
+    promise: PromiseStatus | None = None
     notice: NoticeStatus | None = None
     checkpoint: CheckpointStatus | None = None
     failures: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Facts about QuotaExceptions and the Switchboard, told as their watches see them."""
+"""Facts about QuotaExceptions, Reservations and the Switchboard, told as their watches see them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fairlead.errors import UnreadableInput
 from fairlead.model.events import Event, ExceptionGone, ExceptionSeen, SwitchesSet
 from fairlead.model.quota_exception import QuotaException
+from fairlead.model.reservation import Reservation, ReservationGone, ReservationSeen
 from fairlead.model.switches import ALL_ON, Switches
 from fairlead_operator.policy_objects import (
     SWITCHBOARD,
@@ -16,6 +17,7 @@ from fairlead_operator.policy_objects import (
     decode_exception,
     decode_switches,
 )
+from fairlead_operator.reservation_objects import ReservationObject, decode_reservation
 from fairlead_operator.watch import Change
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class PolicyFacts:
         self._problems = problems
         self._exceptions: dict[str, QuotaException] = {}
         self._switches: Switches = ALL_ON
+        self._reservations: dict[str, Reservation] = {}
 
     def on_exception(self, change: Change, old: QuotaExceptionObject | None, new: QuotaExceptionObject | None) -> None:
         """A QuotaException changed."""
@@ -57,6 +60,26 @@ class PolicyFacts:
         if self._exceptions.get(name) != exception:
             self._exceptions[name] = exception
             self._put(ExceptionSeen(exception=exception, at_ms=self._now_ms()))
+
+    def on_reservation(self, change: Change, old: ReservationObject | None, new: ReservationObject | None) -> None:
+        """A Reservation changed."""
+        seen = new or old
+        assert seen is not None
+        name = seen.metadata.name
+        if change is Change.DELETED:
+            self._problems.pop(("Reservation", name), None)
+            if self._reservations.pop(name, None) is not None:
+                self._put(ReservationGone(name=name, at_ms=self._now_ms()))
+            return
+        try:
+            reservation = decode_reservation(seen)
+        except UnreadableInput as error:
+            self._problem("Reservation", name, error)
+            return
+        self._problems.pop(("Reservation", name), None)
+        if self._reservations.get(name) != reservation:
+            self._reservations[name] = reservation
+            self._put(ReservationSeen(reservation=reservation, at_ms=self._now_ms()))
 
     def on_switchboard(self, change: Change, old: SwitchboardObject | None, new: SwitchboardObject | None) -> None:
         """The Switchboard changed. Without one, everything is on; one of another name counts for nothing."""

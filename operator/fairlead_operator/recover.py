@@ -50,6 +50,7 @@ from fairlead_operator.pods import (
     read_allocation,
     sheet_of,
 )
+from fairlead_operator.recover_promises import restore_promise
 from fairlead_operator.saving_status import failures_of, saved_of
 from fairlead_operator.trips import Trip, trip_of
 
@@ -88,6 +89,7 @@ def recover(jobs: Sequence[GangJob], pods: Iterable[Pod], claims: Iterable[Claim
             current.add(key[0])
     for job in jobs:
         _restore_nomination(recovery, job, by_uid, now_ms)
+        restore_promise(recovery.facts, job, now_ms)
     return recovery
 
 

@@ -34,6 +34,7 @@ from fairlead_operator.overview_writer import Overview, OverviewWriter
 from fairlead_operator.overviews import PoolTroubles, Standing, exception_status, pool_troubles, switchboard_status
 from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS
 from fairlead_operator.pool_taints import settle_taints
+from fairlead_operator.reservation_objects import RESERVATIONS, reservation_status
 from fairlead_operator.status_writer import StatusWriter, read_conditions
 
 log = logging.getLogger(__name__)
@@ -194,6 +195,25 @@ class Upkeep:
         for board in self._watches.switchboards.store:
             meta, problem = board.metadata, self._problems.get(("Switchboard", board.metadata.name), "")
             told.append((SWITCHBOARDS, meta.name, meta.uid, switchboard_status(problem, meta.generation)))
+        told += self._reservations(now_ms)
+        return told
+
+    def _reservations(self, now_ms: int) -> list[tuple[Resource[Any], str, str, dict[str, Any]]]:
+        """Return the status of every Reservation: when it is, what it keeps, and how many jobs are in its way."""
+        standing = {one.reservation.name: one for one in self._engine.world(now_ms).reserved}
+        refused = self._engine.state.reservations.refused
+        told: list[tuple[Resource[Any], str, str, dict[str, Any]]] = []
+        for found in self._watches.reservations.store:
+            meta, one = found.metadata, standing.get(found.metadata.name)
+            problem = self._problems.get(("Reservation", meta.name), "")
+            if meta.name in refused:
+                problem = problem or refused[meta.name].message
+            if found.spec.queue and found.spec.queue not in self._engine.state.queues:
+                problem = problem or f"spec.queue: there is no queue {found.spec.queue!r}; create it, or name another"
+            blockers = 0 if one is None else self._engine.blockers(one)
+            told.append(
+                (RESERVATIONS, meta.name, meta.uid, reservation_status(one, problem, blockers, meta.generation, now_ms))
+            )
         return told
 
     def _standings(self) -> dict[tuple[str, str], Standing]:

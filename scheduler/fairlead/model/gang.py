@@ -14,6 +14,7 @@ GangId = NewType("GangId", str)
 
 
 USER_ANNOTATION = "fairlead.dev/user"
+TEMPLATE_LABEL = "fairlead.dev/template"
 """Who submits a job; the chart's admission policy lets nobody write another's name."""
 GROUPS_ANNOTATION = "fairlead.dev/groups"
 """Groups of that user, with commas between; the policy lets nobody write one that they are not in."""

@@ -13,6 +13,8 @@ from fairlead.model.gang import Gang, Role, ShareMode, Slices, TopologyRequest
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.saving_rules import saving_problems
 
+DURATION_MAX_MS = 366 * 86_400_000
+"""A job that declares more promises nothing that anybody could plan by."""
 MEMBERS_MAX = 4096
 """Members of one gang: its status, with a line for each, then stays below what an API server takes."""
 GPUS_PER_MEMBER_MAX = 32
@@ -69,6 +71,8 @@ def _contradictions(gang: Gang) -> Iterator[_Problem]:
         yield from _slices("spec.topology.slices", gang.topology.slices, gang.members, fewest)
     if unknown := sorted(set(gang.success_roles) - set(names)):
         yield "spec.successPolicy.roles", f"{unknown[0]!r} is no role", f"use names of spec.roles: {', '.join(names)}"
+    if gang.duration_ms is not None and gang.duration_ms > DURATION_MAX_MS:
+        yield "spec.duration", "is more than 366 days", "give a shorter one, or remove it for no limit"
     if gang.duration_ms is not None and gang.duration_ms <= 0:
         yield "spec.duration", "is zero", 'give a time such as "10m", or remove it for no limit'
     if gang.start_deadline_ms <= 0:

@@ -29,6 +29,7 @@ from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised
 from fairlead.model.queue_tree import TreeProblem
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.rules import Rules
+from fairlead.model.tenancy import ancestors
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.planning.decide import Memo, decide
 from fairlead.planning.plan import Plan
@@ -39,6 +40,7 @@ from fairlead.service.fragmentation import FragmentationMeter
 from fairlead.service.ports import Performable
 from fairlead.service.starts import Starts
 from fairlead.world.gangs import GangRecord
+from fairlead.world.reservations import Reserved
 from fairlead.world.snapshot import Photographer, World
 from fairlead.world.state import ClusterState
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
@@ -192,6 +194,14 @@ class Engine:
             return None
         view = self._view(record, now_ms)
         return view if view.phase is not Phase.PENDING else replace(view, start=self._starts.fresh(gang, now_ms))
+
+    def blockers(self, reserved: Reserved) -> int:
+        """Count the jobs that hold something on reserved nodes and do not belong to the owner."""
+        nodes = [self.world(0).inventory.nodes[row].name for row in reserved.rows]
+        gangs = {key[0] for node in nodes for key in self.state.holds_on.get(node, {})}
+        own = reserved.reservation.queue
+        queues = [self.state.gangs[gang].queue for gang in gangs if gang in self.state.gangs]
+        return sum(not own or own not in ancestors(queue, self.state.queues) for queue in queues)
 
     def queue_views(self) -> Sequence[QueueView]:
         """Return all queues by name."""

@@ -17,6 +17,7 @@ from fairlead.model.events import Event, ExceptionSeen, GangSeen, PolicySeen, Po
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import (
     GROUPS_ANNOTATION,
+    TEMPLATE_LABEL,
     USER_ANNOTATION,
     Gang,
     GangId,
@@ -42,6 +43,7 @@ from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
 from fairlead.simulation.policy_yaml import exception_of, switches_of
 from fairlead.simulation.pool_yaml import pool_of, service_classes
+from fairlead.simulation.promise_yaml import promise_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.quota_yaml import policy_document, quotas, sharing_fields
 from fairlead.simulation.saving_yaml import saving_words, with_saves
@@ -57,7 +59,6 @@ _LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # whether a number makes sense is for t
 _UNSUPPORTED = {
     "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
 }
-_QUEUE_UNSUPPORTED = ("promise",)
 
 KINDS = ("GangJob", "Queue", "Pool", "FairnessPolicy", "QuotaException", "Switchboard", "PriorityClass")
 
@@ -221,6 +222,8 @@ def _gang(
         isolation=Isolation(spec.choice("isolation", tuple(Isolation), Isolation.SHARED)),
         **saving_words(spec),
         user=notes.text(USER_ANNOTATION, ""),
+        wants_promise=spec.boolean("promise", False),
+        template=meta.inner("labels").text(TEMPLATE_LABEL, ""),
         groups=groups_of(notes.text(GROUPS_ANNOTATION, "")),
         deadline_ms=moment_ms(spec.text("deadline"), field="spec.deadline") if spec.has("deadline") else None,
     )
@@ -326,12 +329,13 @@ def _queue(document: Fields) -> Queue:
     _of_group(document, API_VERSION)
     document.ignore("status")
     spec = document.inner("spec")
-    for name in _QUEUE_UNSUPPORTED:
-        spec.unsupported(name, "remove it and bound the queue with spec.resources[].limit")
     namespaces = spec.inner("namespaces")
     namespaces.unsupported("selector", "the embedded shell knows no Namespace objects; list names instead")
     classes = spec.texts("serviceClasses")
+    promised_jobs, notice_ms = promise_words(spec)
     queue = Queue(
+        promised_jobs=promised_jobs,
+        promise_notice_ms=notice_ms,
         name=document.inner("metadata").text("name", pattern=DNS_LABEL),
         parent=spec.text("parent", ""),
         namespaces=namespaces.texts("names") or (),

@@ -38,6 +38,7 @@ from fairlead.simulation.fields import Fields
 from fairlead.simulation.policy_yaml import scenario_exception
 from fairlead.simulation.pool_words import kept_words
 from fairlead.simulation.pool_yaml import budgets, checkpoint_bandwidth, service_classes, sharing_words
+from fairlead.simulation.promise_yaml import promise_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.quota_yaml import gpu_words, policies_of, sharing_fields
 from fairlead.simulation.scenario_jobs import (
@@ -50,7 +51,7 @@ from fairlead.simulation.scenario_jobs import (
     saved_since,
     whole,
 )
-from fairlead.simulation.time_words import promise_words, reservations, time_rules
+from fairlead.simulation.time_words import reservations, time_rules
 from fairlead.topology import fleet_machines, fleets
 
 MAX_BYTES = 64 << 20
@@ -190,7 +191,7 @@ def read_document(value: object) -> Scenario:
         running.append(RunningJob(gang=gang, placement=placement, tier=tier, deleted=deleted, saved_ms=saved_ms))
     waiting = tuple(read_waiting(item, levels, START_MS, at) for at, item in enumerate(document.items("waiting")))
     _names_differ(document, [*(job.gang for job in running), *waiting])
-    reserved = reservations(document, nodes, [queue.name for queue in queues], START_MS)
+    reserved = reservations(document, nodes, {q.name for q in queues}, START_MS)
     rules, round_ms = _rules(document.inner("rules"))
     document.done()
     return Scenario(
@@ -203,8 +204,8 @@ def read_document(value: object) -> Scenario:
         policies=policies,
         running=tuple(running),
         waiting=waiting,
-        rules=rules,
         reservations=tuple(reserved),
+        rules=rules,
         round_ms=round_ms,
     )
 
@@ -384,7 +385,6 @@ def _names_differ(document: Fields, gangs: list[Gang]) -> None:
 
 
 def _rules(item: Fields) -> tuple[Rules, int]:
-    """Read the rules, and how long a round takes, ms."""
     plain = Rules()
     rules = Rules(
         placement_on=item.boolean("placement", True),

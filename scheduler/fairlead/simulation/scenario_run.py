@@ -69,7 +69,7 @@ def run(scenario: Scenario, rounds: int = MOST_ROUNDS) -> Outcome:
     """Run until nothing is left to do, at most `rounds` rounds, and `AFTER` more to see that it stays so."""
     engine = Engine(scenario.rules)
     engine.take(scenario.facts())
-    stage = Stage(engine, START_MS)
+    stage = Stage(engine, START_MS, scenario.round_ms)
     quiet = False
     while not quiet and stage.round < rounds:
         quiet = stage.step()
@@ -83,7 +83,7 @@ def run(scenario: Scenario, rounds: int = MOST_ROUNDS) -> Outcome:
 class Stage:
     """An engine, its clock, and the cluster that obeys."""
 
-    def __init__(self, engine: Engine, now_ms: int, round_ms: int = ROUND_MS) -> None:
+    def __init__(self, engine: Engine, now_ms: int, round_ms: int = 1_000) -> None:
         """Begin at a moment, UTC ms; the engine has taken the world's facts."""
         self.engine = engine
         self.round = 0

@@ -72,14 +72,6 @@ def _reservation(item: Fields, queues: Sequence[str], start_ms: int, at: int) ->
     )
 
 
-def promise_words(item: Fields) -> tuple[int, int]:
-    """Read a queue's `promise`: how many of its jobs may ask for one, and the notice that its own work gets, in ms."""
-    inner = item.inner("promise")
-    found = inner.integer("jobs", 0, low=0, high=1_000), inner.duration_ms("notice", 3_600_000) or 0
-    inner.done()
-    return found
-
-
 def time_rules(item: Fields) -> dict[str, int]:
     """Read the rules about promises and holes."""
     plain = Rules()
