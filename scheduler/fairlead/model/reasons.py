@@ -289,12 +289,7 @@ class Reason(Enum):
         "an administrator has cordoned node {node}, or given it other rules",
         "another start is looked for",
     )
-    PROMISE_LATE = (
-        "PromiseLate",
-        Kind.ENDED,
-        "what was promised for {at} was not free then",
-        "another start is looked for",
-    )
+    PROMISE_LATE = ("PromiseLate", Kind.ENDED, "what was promised for {at} was not free then", "another start is found")
     RECLAIMED = (
         "Reclaimed",
         Kind.ENDED,

@@ -51,7 +51,7 @@ from fairlead.simulation.scenario_jobs import (
     saved_since,
     whole,
 )
-from fairlead.simulation.time_words import reservations, time_rules
+from fairlead.simulation.time_words import reservations, scenario_rules
 from fairlead.topology import fleet_machines, fleets
 
 MAX_BYTES = 64 << 20
@@ -192,7 +192,7 @@ def read_document(value: object) -> Scenario:
     waiting = tuple(read_waiting(item, levels, START_MS, at) for at, item in enumerate(document.items("waiting")))
     _names_differ(document, [*(job.gang for job in running), *waiting])
     reserved = reservations(document, nodes, {q.name for q in queues}, START_MS)
-    rules, round_ms = _rules(document.inner("rules"))
+    rules, round_ms = scenario_rules(document.inner("rules"))
     document.done()
     return Scenario(
         nodes=tuple(nodes),
@@ -382,22 +382,3 @@ def _names_differ(document: Fields, gangs: list[Gang]) -> None:
         if gang.id in seen:
             document.fail("waiting", f"there are two jobs {gang.id!r}; rename one")
         seen.add(gang.id)
-
-
-def _rules(item: Fields) -> tuple[Rules, int]:
-    plain = Rules()
-    rules = Rules(
-        placement_on=item.boolean("placement", True),
-        preemption_on=item.boolean("preemption", True),
-        reclaim_on=item.boolean("reclaim", True),
-        stops_per_cycle=item.integer("stopsPerCycle", plain.stops_per_cycle, low=0, high=1_000_000),
-        gangs_per_slice=item.integer("gangsPerSlice", plain.gangs_per_slice, low=1, high=1_000_000),
-        placing_pods=item.integer("placingPods", plain.placing_pods, low=1, high=1_000_000),
-        min_run_ms=item.duration_ms("minRun", plain.min_run_ms) or 0,
-        nomination_ms=item.duration_ms("nomination", plain.nomination_ms) or plain.nomination_ms,
-        node_lost_after_ms=item.duration_ms("nodeLostAfter", plain.node_lost_after_ms) or plain.node_lost_after_ms,
-        **time_rules(item),
-    )
-    round_ms = item.duration_ms("round", 1_000) or 1_000
-    item.done()
-    return rules, round_ms

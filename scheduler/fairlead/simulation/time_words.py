@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fairlead.model.hardware import Node
 from fairlead.model.reservation import NODES_MAX, Reservation
@@ -17,7 +17,7 @@ from fairlead.world.reservations import settle
 PROMISES_MAX = 10_000
 
 
-def reservations(document: Fields, nodes: Sequence[Node], queues: Sequence[str], start_ms: int) -> list[Reservation]:
+def reservations(document: Fields, nodes: Sequence[Node], queues: Collection[str], start_ms: int) -> list[Reservation]:
     """Read `reservations`; `start_ms` is when the scenario begins.
 
     Raises
@@ -38,7 +38,7 @@ def reservations(document: Fields, nodes: Sequence[Node], queues: Sequence[str],
     return list(found.values())
 
 
-def _reservation(item: Fields, queues: Sequence[str], start_ms: int, at: int) -> Reservation:
+def _reservation(item: Fields, queues: Collection[str], start_ms: int, at: int) -> Reservation:
     queue = item.text("queue", "")
     if queue and queue not in queues:
         item.fail("queue", f"there is no queue {queue!r}; leave it out for maintenance")
@@ -72,7 +72,27 @@ def _reservation(item: Fields, queues: Sequence[str], start_ms: int, at: int) ->
     )
 
 
-def time_rules(item: Fields) -> dict[str, int]:
+def scenario_rules(item: Fields) -> tuple[Rules, int]:
+    """Read `rules`, and how long a round takes, ms."""
+    plain = Rules()
+    rules = Rules(
+        placement_on=item.boolean("placement", True),
+        preemption_on=item.boolean("preemption", True),
+        reclaim_on=item.boolean("reclaim", True),
+        stops_per_cycle=item.integer("stopsPerCycle", plain.stops_per_cycle, low=0, high=1_000_000),
+        gangs_per_slice=item.integer("gangsPerSlice", plain.gangs_per_slice, low=1, high=1_000_000),
+        placing_pods=item.integer("placingPods", plain.placing_pods, low=1, high=1_000_000),
+        min_run_ms=item.duration_ms("minRun", plain.min_run_ms) or 0,
+        nomination_ms=item.duration_ms("nomination", plain.nomination_ms) or plain.nomination_ms,
+        node_lost_after_ms=item.duration_ms("nodeLostAfter", plain.node_lost_after_ms) or plain.node_lost_after_ms,
+        **_time_rules(item),
+    )
+    round_ms = item.duration_ms("round", 1_000) or 1_000
+    item.done()
+    return rules, round_ms
+
+
+def _time_rules(item: Fields) -> dict[str, int]:
     """Read the rules about promises and holes."""
     plain = Rules()
     return {
