@@ -31,7 +31,7 @@ from fairlead.world.job_counts import JobCounts, JobsHeld
 from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.reservations import Reserved
-from fairlead.world.reserves import Calendar
+from fairlead.world.reserves import Calendar, Reserve
 from fairlead.world.state import ClusterState
 from fairlead.world.use import TENANT
 
@@ -57,6 +57,7 @@ class World:
     spent       what queues have used of their budgets, as last told
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
+    reserves    what pools keep free now, as their calendars say
     turned_ms   the last moment at which a calendar changed what pools keep free; `next_turn_ms` the next, None for none
     reserved    reservations that hold, now or from later on, by start
     durations   how long runs took; not to be changed
@@ -94,6 +95,7 @@ class World:
     reserved: tuple[Reserved, ...] = ()
     turned_ms: int = 0
     next_turn_ms: int | None = None
+    reserves: tuple[Reserve, ...] = ()
 
     @property
     def ripened_ms(self) -> int:
@@ -199,6 +201,7 @@ class Photographer:
             next_turn_ms=self._calendar.next_turn_ms,
             reserved=reserved,
             durations=state.durations,
+            reserves=self._calendar.reserves,
         )
 
     def _file(self, now_ms: int, force: InForce) -> None:
