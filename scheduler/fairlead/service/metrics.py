@@ -105,6 +105,23 @@ class PromiseGauges:
             self.broken.labels(cause=cause).set(count)
 
 
+class SavingGauges:
+    """The series about checkpoints."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.asked = Gauge("fairlead_gangs_asked_to_save", "Gangs whose stop waits for a checkpoint.", registry=r)
+        self.false_claims = Gauge(
+            "fairlead_false_checkpoint_claims", "Markers of gangs that are there which could not be true.", registry=r
+        )
+
+    def observe(self, views: Iterable[GangView]) -> None:
+        """Set them from all gangs."""
+        found = [view.checkpoint for view in views if view.checkpoint is not None]
+        self.asked.set(sum(view.until_ms is not None for view in found))
+        self.false_claims.set(sum(view.false_claims for view in found))
+
+
 class Metrics:
     """The series of one process. A registry of its own, so that two may live in one test."""
 
@@ -121,7 +138,7 @@ class Metrics:
         self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
         self.room = RoomGauges(r)
-        self.policy, self.promises = PolicyGauges(r), PromiseGauges(r)
+        self.policy, self.promises, self.saving = PolicyGauges(r), PromiseGauges(r), SavingGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
             "Time from the start of writing a placement to its last binding, or to its failure.",
@@ -173,6 +190,8 @@ class Metrics:
         """Set the gauges that count gangs, from all of them."""
         phases: Tally[str] = Tally()
         reasons: Tally[str] = Tally()
+        views = list(views)
+        self.saving.observe(views)
         for view in views:
             phases[view.phase.value] += 1
             if view.phase.value == "Pending" and view.refusal is not None:
