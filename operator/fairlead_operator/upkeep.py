@@ -124,9 +124,8 @@ class Upkeep:
         return holds, self._books.head, self._books.behind_ms(self._now_ms())
 
     async def _read_usage(self) -> None:
-        self._usage = await asyncio.to_thread(self._books.queue_usage, self._now_ms())
-        if self._usage is not None:
-            self._loop.put(*budget_facts(self._usage, self._engine.state.queues))
+        usage = self._usage = await asyncio.to_thread(self._books.queue_usage, self._now_ms())
+        self._loop.put(*budget_facts(usage, self._engine.state.queues))
 
     async def _publish_head(self) -> None:
         head = await asyncio.to_thread(lambda: self._books.head)
