@@ -227,3 +227,9 @@ def test_parts_of_a_gpu_are_divided_finer_than_whole_ones() -> None:
     assert place.within_entitlement("b", 500)
     assert not place.within_entitlement("b", 501)
     assert place.limit_hit("a", 10_000) is None
+
+
+def test_the_worked_example_of_the_page_on_fairness() -> None:
+    queues = {"a": "guaranteed=6", "b": "weight=2", "c": "", "c1": "parent=c", "c2": "parent=c"}
+    found = shares(16, queues, {"a": 8, "b": 8, "c1": 8, "c2": 8})
+    assert found == {"a": 8, "b": 5, "c": 0, "c1": 2, "c2": 1}

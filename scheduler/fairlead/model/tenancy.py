@@ -18,8 +18,6 @@ SHARING_BY_DEFAULT = ("mig",)
 """What a Pool that says nothing allows: hardware partitions, which keep their tenants apart."""
 MIG_MODES = ("static", "dynamic")
 """Whether GPUs stay cut as they are."""
-PRIORITY_SCOPES = ("queue", "subtree")
-"""Whether priority takes from the queue alone, or from all queues below it."""
 ON_OVER_LIMIT = ("keep", "requeue")
 """What becomes of running work when a limit is lowered below what is held."""
 SHARES = ("own", "parent")
@@ -53,7 +51,6 @@ class Queue:
     promise_notice_ms: int = 3_600_000
     quotas: tuple[Quota, ...] = ()
     fairness_policy: str = ""
-    priority_scope: str = "queue"
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
     shares: str = "own"

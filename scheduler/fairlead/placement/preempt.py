@@ -60,16 +60,19 @@ def find_room(
     spared: Collection[GangId],
     memo: RoomMemo | None = None,
     at_most: int | None = None,
+    *,
+    among: frozenset[str] | None = None,
 ) -> Room | None:
     """Return the cheapest room that was found for `gang` by right, of `at_most` victims; None where none was.
 
     The overlay is left as it was. `spared` are gangs that must not be taken (already taken in this cycle); from one
-    call to the next about the same world with the same memo they may only become more.
+    call to the next about the same world with the same memo they may only become more. Other queues than the gang's own
+    are taken from only if they are `among` these; None is any.
     """
     victims, bounds = (memo or RoomMemo()).of(placer)
     victims.follow(world, placer.inventory, spared)
     gpu_milli, also = placer.feasibility.charge(gang), sure(gang, world.counted)
-    rights = rights_of(gang, gpu_milli, victims, standing, world.rules, also)
+    rights = rights_of(gang, gpu_milli, victims, standing, world.rules, also, among)
     if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
         return None
     levels = levels_to_try(gang, placer.inventory)
@@ -95,7 +98,13 @@ def find_room(
 
 
 def rights_of(
-    gang: Gang, gpu_milli: int, victims: Victims, standing: Standing, rules: Rules, also: Amounts = ()
+    gang: Gang,
+    gpu_milli: int,
+    victims: Victims,
+    standing: Standing,
+    rules: Rules,
+    also: Amounts = (),
+    among: frozenset[str] | None = None,
 ) -> Rights | None:
     """Return whom a gang that is charged for `gpu_milli`, and `also`, may take from; None where that is nobody."""
     groups: list[tuple[str, int | None]] = []
@@ -106,6 +115,8 @@ def rights_of(
     if rules.reclaim_on and wants and standing.within_entitlement(gang.queue, gpu_milli, also):
         for lender in standing.lenders():
             if lender == gang.queue or victims.milli_of(lender, None) is None:
+                continue
+            if among is not None and lender not in among:
                 continue
             milli = standing.most_to_lose(lender, gang.queue, wants=wants)
             if milli >= 0:

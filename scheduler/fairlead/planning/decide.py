@@ -23,8 +23,9 @@ from fairlead.ordering.backlog import Walk, inside_queue
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.placement.feasible import Feasibility, row_is_free
 from fairlead.placement.fence import NOTHING, Fence
+from fairlead.placement.lenders_first import find_room_by_excess
 from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import RoomMemo, find_room
+from fairlead.placement.preempt import RoomMemo
 from fairlead.placement.refusals import unknown_level, why_never, why_not_now
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
@@ -364,7 +365,7 @@ class _Cycle:
             return False  # room is made for all replicas, and its user may not have so many
         self.promises.make_way(gang, entering=False)
         self.spared |= self.promises.protected()
-        room = find_room(
+        room = find_room_by_excess(
             gang, self.world, self.placer, self.standing, self.spared, self.memo.room, at_most=self.stops_left
         )
         if room is None:

@@ -1,0 +1,36 @@
+"""Whose borrowed capacity is taken first: that of the queue furthest above its entitlement, then the next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from fairlead.model.gang import Gang, GangId
+from fairlead.ordering.standing import Standing
+from fairlead.placement.placer import Placer
+from fairlead.placement.preempt import RoomMemo, find_room
+from fairlead.placement.room_search import Room
+from fairlead.world.snapshot import World
+
+
+def find_room_by_excess(
+    gang: Gang,
+    world: World,
+    placer: Placer,
+    standing: Standing,
+    spared: Collection[GangId],
+    memo: RoomMemo | None = None,
+    at_most: int | None = None,
+) -> Room | None:
+    """Return the cheapest room of the first few lenders of whom there is any: of one, then two, four and so on.
+
+    Like `find_room`, which takes from whoever is cheapest; the own queue may always be taken from by priority.
+    """
+    lenders = [name for name in standing.lenders() if name != gang.queue]
+    first = 1
+    while first < len(lenders):
+        among = frozenset(lenders[:first])
+        room = find_room(gang, world, placer, standing, spared, memo, at_most, among=among)
+        if room is not None:
+            return room
+        first *= 2
+    return find_room(gang, world, placer, standing, spared, memo, at_most)
