@@ -38,6 +38,10 @@ EVERYTHING = {
                 "servingOnTimeSlices": True,
                 "checkpointBandwidth": "20Gi",
                 "budgets": [{"level": "rack", "resource": "example.com/watts", "amount": "40k"}],
+                "protected": [{"gpus": 1, "windows": [{"from": "08:00", "to": "18:00", "timeZone": "Europe/Berlin"}]}],
+                "ceilingPercent": 80,
+                "spares": {"warmGpus": 1},
+                "classTerms": [{"serviceClass": "batch", "borrows": "never"}],
             }
         ],
         "levels": ["block"],

@@ -59,8 +59,7 @@ class Promises:
             self._shield = Shield(placer.overlay, memo.calendar)
         self._search: PromiseSearch | None = None
         self._protected: frozenset[GangId] | None = None
-        self._new: list[Entry] = []
-        self._rooms: list[tuple[Gang, Placement]] = []
+        self._new, self._rooms = list[Entry](), list[tuple[Gang, Placement]]()
         self._given: dict[GangId, Promised | Promise] = {one.gang: one for one in world.promises}
         self._specs: dict[GangId, Gang] = {}
         self._searches_left = SEARCHES * world.rules.promises
@@ -332,14 +331,12 @@ class Promises:
         if gang.id in self._given or refusal.reason.kind is not Kind.NOT_NOW or waiting.nomination is not None:
             return False
         patient = gang.submitted_ms + self._world.rules.patience_ms <= self._now_ms
-        if not (hero or ((self._bounded or patient) and self._slots() > 0)):
-            return False
-        if not can_be_promised(gang) or self._searches_left <= 0:
+        may = hero or ((self._bounded or patient) and self._slots() > 0)
+        if not may or not can_be_promised(gang) or self._searches_left <= 0:
             return False
         self._searches_left -= 1
         self._memo.calendar.follow(self._world)
-        if self._shield is not None:
-            self._shield.lower()
+        self.lower()
         notice_ms = self._notice_ms(gang, hero=hero, patient=patient)
         search = self._plain_search() if notice_ms is None else self._search_with_notice(gang, notice_ms)
         milli = self._placer.feasibility.charge(gang)
@@ -365,15 +362,14 @@ class Promises:
 
     def _plain_search(self) -> PromiseSearch:
         if self._search is None:
-            held = [*self._memo.calendar.bounded(), *self._new]
+            held = (*self._memo.calendar.bounded(), *self._new)
             self._search = PromiseSearch(self._placer, held, self._promised(), self._now_ms)
         return self._search
 
     def _notice_ms(self, gang: Gang, *, hero: bool, patient: bool) -> int | None:
         """Return after how long work of its own queue may be stopped for a promise, None where it may not."""
-        if hero:
-            return self._world.queues[gang.queue].promise_notice_ms
-        return self._world.rules.notice_ms if patient else None
+        own, late = self._world.queues[gang.queue].promise_notice_ms, self._world.rules.notice_ms
+        return own if hero else late if patient else None
 
     def _search_with_notice(self, gang: Gang, notice_ms: int) -> PromiseSearch:
         """Like any other, but preemptible work of the gang's own queue ends when the notice is over."""
@@ -389,8 +385,8 @@ class Promises:
 
     def _stops(self, gang: Gang, placement: Placement, at_ms: int) -> tuple[tuple[GangId, int], ...]:
         kept = kept_for(gang, placement, at_ms, self._placer.overlay)
-        found = [entry for entry in self._holders(kept) if entry.end_ms > at_ms and entry.attempt is not None]
-        return tuple(sorted((entry.owner, entry.attempt.attempt) for entry in found if entry.attempt is not None))
+        late = ((entry.owner, entry.attempt) for entry in self._holders(kept) if entry.end_ms > at_ms)
+        return tuple(sorted((owner, attempt.attempt) for owner, attempt in late if attempt is not None))
 
     def _promised(self) -> list[Entry]:
         """Return what is promised, each until it would be over."""

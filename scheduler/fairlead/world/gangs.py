@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from fairlead.model.checkpoints import UNMEASURED, Measured, Saved
 from fairlead.model.effects import Phase
-from fairlead.model.events import Nominated, NoticeIntended, Remembered, StopIntended
+from fairlead.model.events import Intended, Nominated, NoticeIntended, Recovered, Remembered, StopIntended
 from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Kind, Refusal
@@ -65,6 +65,34 @@ class Attempt:
     def member(self, rank: int) -> Member:
         """Return the member of that rank."""
         return self.placement.members[rank]
+
+
+def intended(fact: Intended) -> Attempt:
+    """Return an attempt of which nothing is written yet."""
+    return Attempt(
+        number=fact.attempt,
+        placement=fact.placement,
+        tier=fact.tier,
+        since_ms=fact.at_ms,
+        deadline_ms=fact.deadline_ms,
+        holding=set(),
+    )
+
+
+def recovered(fact: Recovered, deadline_ms: int) -> Attempt:
+    """Return an attempt of an earlier process as it was found."""
+    return Attempt(
+        number=fact.attempt,
+        placement=fact.placement,
+        tier=fact.tier,
+        since_ms=fact.since_ms,
+        deadline_ms=deadline_ms,
+        holding=set(),
+        running=set(fact.running),
+        all_running_ms=fact.all_running_ms,
+        saved_ms=fact.saved_ms,
+        beat_ms=fact.at_ms,
+    )
 
 
 @dataclass(slots=True)

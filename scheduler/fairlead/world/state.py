@@ -19,7 +19,7 @@ from fairlead.model.rules import Rules
 from fairlead.model.switches import switched
 from fairlead.world.demand import Arrivals, instances_of, kinds_of
 from fairlead.world.durations import Durations
-from fairlead.world.gangs import Attempt, GangRecord, Hold
+from fairlead.world.gangs import Attempt, GangRecord, Hold, intended, recovered
 from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
@@ -266,14 +266,7 @@ class ClusterState:
     def _intend(self, record: GangRecord, fact: ev.Intended) -> None:
         if fact.attempt <= record.attempts or record.phase is not Phase.PENDING:
             return
-        record.current = Attempt(
-            number=fact.attempt,
-            placement=fact.placement,
-            tier=fact.tier,
-            since_ms=fact.at_ms,
-            deadline_ms=fact.deadline_ms,
-            holding=set(),
-        )
+        record.current = intended(fact)
         record.attempts = fact.attempt
         record.nomination = None
         record.refusal = None
@@ -281,18 +274,7 @@ class ClusterState:
         self._hold_all(record, record.current, range(len(fact.placement.members)))
 
     def _recover(self, record: GangRecord, fact: ev.Recovered) -> None:
-        found = Attempt(
-            number=fact.attempt,
-            placement=fact.placement,
-            tier=fact.tier,
-            since_ms=fact.since_ms,
-            deadline_ms=fact.at_ms + self.rules.place_deadline_ms,
-            holding=set(),
-            running=set(fact.running),
-            all_running_ms=fact.all_running_ms,
-            saved_ms=fact.saved_ms,
-            beat_ms=fact.at_ms,
-        )
+        found = recovered(fact, fact.at_ms + self.rules.place_deadline_ms)
         latest = record.current.number if record.current is not None else record.concluded
         if fact.attempt < max(latest, record.attempts):  # an earlier try that was left on a lost node
             self._hold_all(record, found, fact.holding, charged=False)
