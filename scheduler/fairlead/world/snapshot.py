@@ -28,7 +28,9 @@ from fairlead.world.job_counts import JobCounts, JobsHeld
 from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.reserves import Calendar
+from fairlead.world.ripeness import NO_CAPS, Caps, caps_of
 from fairlead.world.state import ClusterState
+from fairlead.world.takings import Taken
 from fairlead.world.use import TENANT
 
 __all__ = ["HostPorts", "Photographer", "Running", "Waiting", "World"]
@@ -48,6 +50,7 @@ class World:
     counted     what is counted beside GPUs, by name: `running.used` says what queues hold of it
     policies    how queues share, by name; `past` is what each queue has used, decayed
     unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
+    takings     what was taken of whom in the last hour
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
     spent       what queues have used of their budgets, as last told
@@ -82,18 +85,11 @@ class World:
     mix: Mix
     force: InForce
     jobs: JobsHeld
+    takings: Taken
     spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
     promises: tuple[Promised, ...] = ()
     turned_ms: int = 0
     next_turn_ms: int | None = None
-
-    @property
-    def ripened_ms(self) -> int:
-        """The last moment at which time alone allowed more; refusals before it are stale.
-
-        An attempt became one that may be taken from, or an exception began or ended.
-        """
-        return max(self.running.ripened_ms, self.force.since_ms)
 
     @property
     def capacity_milli(self) -> int:
@@ -135,6 +131,8 @@ class Photographer:
         self._calendar = Calendar()
         self._force = ForceKeeper()
         self._jobs = JobCounts()
+        self._caps: Caps = NO_CAPS
+        self._capped = False
 
     def take(self, now_ms: int) -> World:
         """Return the picture at `now_ms`, or at the latest moment so far. O(changes), and copies of columns."""
@@ -142,14 +140,16 @@ class Photographer:
         self._now_ms, self._picture = now_ms, self._picture + 1
         inventory, rows = self._count_rows()
         shown = rows.frozen()
-        self._file(now_ms)
-        running = self._attempts.picture(now_ms)
-        force = self._force.at(state.tenants, now_ms)
-        self._calendar.turn(state.tenants, now_ms)
-        moments = (running.ripened_ms, force.since_ms, self._calendar.turned_ms)
-        waiting = self._lines.picture(state.epoch, moments, cut=state.cut_version is not None)
         if self._policies[0] != state.tenants.version:
             self._policies = state.tenants.version, dict(state.tenants.policies)
+            self._cap(caps_of(state.queues))
+            self._capped = any(queue.taking_caps.is_capped for queue in state.queues.values())
+        self._file(now_ms)
+        running, takings = self._attempts.picture(now_ms), state.takings.picture(now_ms, capped=self._capped)
+        force = self._force.at(state.tenants, now_ms)
+        self._calendar.turn(state.tenants, now_ms)
+        moments = (running.ripened_ms, force.since_ms, self._calendar.turned_ms, takings.ripened_ms)
+        waiting = self._lines.picture(state.epoch, moments, cut=state.cut_version is not None)
         unready = [name for name in state.unready if name in state.holds_on and name not in state.lost]
         return World(
             version=state.version,
@@ -181,7 +181,14 @@ class Photographer:
             promises=state.promises.picture(),
             turned_ms=self._calendar.turned_ms,
             next_turn_ms=self._calendar.next_turn_ms,
+            takings=takings,
         )
+
+    def _cap(self, caps: Caps) -> None:
+        """Take up what queues say of minimum run times and caps of one job: all attempts are looked at anew."""
+        if caps != self._caps:
+            self._caps = caps
+            self._state.changed |= dict.fromkeys(self._state.gangs)
 
     def _file(self, now_ms: int) -> None:
         """Take up every record that has changed, and what lines were told."""
@@ -200,7 +207,7 @@ class Photographer:
                 self._jobs.forget(gang)
             else:
                 lines.file(record)
-                self._attempts.file(record, state.lost, state.rules)
+                self._attempts.file(record, state.lost, state.rules, self._caps)
                 self._jobs.file(record)
         for line in state.answered:
             lines.refused(line)
