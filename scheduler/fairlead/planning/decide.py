@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Notice, Place, Refuse, Stop
-from fairlead.model.events import Nominated
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.gang_rules import why_invalid
@@ -50,7 +49,7 @@ from fairlead.planning.quota_places import (
     place_within,
     standing_of,
 )
-from fairlead.planning.taking import takings, why_no_room
+from fairlead.planning.taking import any_holds, takings, why_no_room
 from fairlead.world.charges import least
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import Waiting, World
@@ -203,7 +202,7 @@ class _Cycle:
             charge = nomination.placement.gpu_milli, charge_of(gang, nomination.placement, self.world)
             if self._may(gang, *charge) and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
-            elif self.world.now_ms >= nomination.until_ms or not self._any_holds(nomination):
+            elif self.world.now_ms >= nomination.until_ms or not any_holds(nomination, self.world.running):
                 self.effects.append(EndNomination(gang=gang.id))
             else:
                 unfinished.append(waiting)
@@ -239,13 +238,6 @@ class _Cycle:
     def _may(self, gang: Gang, gpu_milli: int, also: Amounts = ()) -> bool:
         allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli, also) is None
         return allowed and self.caps.refusal(gang, gpu_milli) is None
-
-    def _any_holds(self, nomination: Nominated) -> bool:
-        """Whether anybody still has what the room is to be made of."""
-        if any(self.world.running.get(gang, attempt) is not None for gang, attempt in nomination.victims):
-            return True
-        shrunk = ((self.world.running.get(gang, attempt), ranks) for gang, attempt, ranks in nomination.shrunk)
-        return any(attempt is not None and not attempt.holding.isdisjoint(ranks) for attempt, ranks in shrunk)
 
     def _still_fits(self, gang: Gang, placement: Placement) -> bool:
         """Take a placement exactly as it was nominated, if every part of it is free now."""

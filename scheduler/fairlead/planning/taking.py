@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fairlead.model.effects import Effect, Nominate, Shrink, Stop
+from fairlead.model.events import Nominated
 from fairlead.model.gang import Gang
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.rules import Rules
 from fairlead.placement.preempt import RoomAnswer
 from fairlead.placement.room_search import Room, Taken
 from fairlead.units import gpus_of
+from fairlead.world.attempts import Attempts
 from fairlead.world.snapshot import World
 
 PREEMPTION, RECLAIM, BOTH = "preemption", "reclaim", "both"
@@ -63,3 +65,11 @@ def why_no_room(answer: RoomAnswer, rules: Rules) -> Refusal | None:
     if answer.ended:
         return refuse(Reason.ROOM_SEARCH_ENDED)
     return refuse(Reason.VICTIMS_PROTECTED) if answer.protected else None
+
+
+def any_holds(nomination: Nominated, running: Attempts) -> bool:
+    """Whether anybody still has what the room is to be made of."""
+    if any(running.get(gang, attempt) is not None for gang, attempt in nomination.victims):
+        return True
+    shrunk = ((running.get(gang, attempt), ranks) for gang, attempt, ranks in nomination.shrunk)
+    return any(attempt is not None and not attempt.holding.isdisjoint(ranks) for attempt, ranks in shrunk)
