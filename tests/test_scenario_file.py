@@ -85,12 +85,14 @@ EVERYTHING = {
             "onOverLimit": "requeue",
             "nonPreemptible": "in-quota",
             "shares": "parent",
+            "preemption": {"minRun": "10m", "perJob": 2, "perQueue": 20, "lostWork": "40h"},
         },
     ],
     "policies": [{"name": "even", "kind": "equal"}],
     "waiting": [
         {
             "name": "g",
+            "resize": "AtStart",
             "queue": "q",
             "namespace": "x",
             "priority": 7,

@@ -130,6 +130,7 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     deadline: Any = None
     isolation: str = "shared"
     mixed_models: bool = False
+    resize: str = "WhileRunning"
     ttl: str = ""
 
 
@@ -182,6 +183,15 @@ class NamedCapSpec(Record, frozen=True, kw_only=True):
     max_gpus: int | None = None
 
 
+class TakingSpec(Record, frozen=True, kw_only=True):
+    """What keeps the jobs of a queue from being stopped for others too soon or too often."""
+
+    min_run: str = ""
+    per_job: int | None = None
+    per_queue: int | None = None
+    lost_work: str = ""
+
+
 class QueueSpec(Record, frozen=True, kw_only=True):
     """What the platform team grants."""
 
@@ -203,6 +213,7 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
     shares: str = "own"
+    preemption: TakingSpec = TakingSpec()
 
 
 class Conditions(Record, frozen=True, kw_only=True):

@@ -49,6 +49,7 @@ from fairlead.simulation.scenario_jobs import (
     saved_since,
     whole,
 )
+from fairlead.simulation.taking_yaml import taking_caps
 from fairlead.topology import fleet_machines, fleets
 
 MAX_BYTES = 64 << 20
@@ -342,6 +343,7 @@ def _queue(item: Fields) -> Queue:
         service_classes=_service_classes(item),
         kind=tenant_kind(item),
         caps=queue_caps(item),
+        taking_caps=taking_caps(item),
         **quota_fields(quotas),
         **sharing_fields(item),
     )
