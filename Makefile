@@ -55,6 +55,9 @@ cluster-test: setup controlplane  ## only the tests against a real API server
 bench-binding: setup controlplane  ## pods bound per second on a real API server, beside the bare rate of the same writes
 	@$(BIN)/python tests/cluster/bench_binding.py $(ARGS)
 
+bench-waste: setup  ## work that preemption throws away, against the newest first (ARGS="--seeds 20 --json")
+	@$(BIN)/fairlead bench waste $(ARGS)
+
 bench-openb: setup  ## pack the public openb lists by our policy and the published ones (ARGS=--write renews the page)
 	@$(BIN)/python tests/bench_openb.py $(ARGS)
 
