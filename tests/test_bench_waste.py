@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from fairlead.bench import waste
 from fairlead.cli.main import app
-from fairlead.placement.preempt import look_for_room
+from fairlead.placement.lenders_first import look_for_room_by_excess
 from fairlead.planning import decide as deciding
 
 
 def test_the_same_seed_is_the_same_day_and_the_search_is_put_back() -> None:
     assert waste.run("mixed", 3) == waste.run("mixed", 3)
-    assert deciding.look_for_room is look_for_room
+    assert deciding.look_for_room_by_excess is look_for_room_by_excess
 
 
 @pytest.mark.parametrize("world", waste.WORLDS)

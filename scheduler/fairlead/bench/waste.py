@@ -250,7 +250,7 @@ def _world() -> Iterator[ev.Event]:
 # --- the newest first, as Kueue takes them ----------------------------------------------------------------------------
 
 
-_SEARCH = "look_for_room"
+_SEARCH = "look_for_room_by_excess"
 """What `decide` asks; a stop-watch hears it by the same name."""
 
 
