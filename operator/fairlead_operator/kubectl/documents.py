@@ -11,6 +11,7 @@ from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Placement
+from fairlead.service.saving_json import SavingDoc
 from fairlead.service.view_json import (
     AllocationDoc,
     GangDoc,
@@ -64,6 +65,28 @@ def gang(item: Object, priorities: Mapping[str, int]) -> GangDoc:
         finished_ms=status.get("finishedAtMs"),
         gpu_ms=int((status.get("usage") or {}).get("gpuMs") or 0),
         lost_gpu_ms=int(status.get("lostGpuMs") or 0),
+        checkpoint=_saving(status),
+    )
+
+
+def _saving(status: Mapping[str, Any]) -> SavingDoc | None:
+    """Read status.checkpoint; a gang that neither declares nor has any has none."""
+    found, notice = status.get("checkpoint"), status.get("notice") or {}
+    if not isinstance(found, Mapping):
+        return None
+    asked = status.get("phase") == "Stopping" and notice.get("attempt") == status.get("attempt")
+    return SavingDoc(
+        step=found.get("step"),
+        attempt=found.get("attempt"),
+        began_ms=found.get("beganAtMs"),
+        path=found.get("path"),
+        save_ms=found.get("saveMs") or None,
+        interval_ms=found.get("intervalMs") or None,
+        recommended_interval_ms=found.get("recommendedIntervalMs") or None,
+        restart_ms=found.get("restartMs") or None,
+        false_claims=int(found.get("falseClaims") or 0),
+        problem=found.get("problem"),
+        stops_by_ms=notice.get("untilMs") if asked else None,
     )
 
 

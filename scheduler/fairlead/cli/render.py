@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from fairlead.cli.saving_text import saving_lines
 from fairlead.units import duration_text, gpu_hours_text, gpus_of, pace_text
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def explain(gang: GangDoc, now_ms: int, *, out: TextIO | None = None) -> None:
     if start is not None:
         basis = gang["start"]["basis"] if gang["start"] else ""
         lines.append(f"  start      {start}" + (f" (basis: {basis})" if basis and basis != "unknown" else ""))
-    lines += _attempt_lines(gang, now_ms) + _allocation_lines(gang)
+    lines += _attempt_lines(gang, now_ms) + saving_lines(gang["checkpoint"], now_ms) + _allocation_lines(gang)
     cost = f"{gpu_hours_text(gang['gpu_ms'])} GPU-hours so far"
     if gang["lost_gpu_ms"]:
         cost += f", {gpu_hours_text(gang['lost_gpu_ms'])} of them in attempts that did not finish"

@@ -91,7 +91,7 @@ def rate_of(attempt: Running, budget: int) -> tuple[int, int]:
     if declared is None or not size:
         return 0, 0
     shortest_ms = -(-1_000 * size // budget)
-    write_ms = max(shortest_ms, declared.pause_ms)
+    write_ms = max(shortest_ms, attempt.save_ms)
     return write_ms, min(budget, -(-1_000 * size // write_ms))
 
 
@@ -145,8 +145,8 @@ def saves_first(attempt: Running, cause: Reason, now_ms: int) -> bool:
         return False
     if attempt.phase is not Phase.RUNNING or attempt.all_running_ms is None or cause in BROKEN:
         return False
-    safe_ms = max(attempt.all_running_ms, attempt.saved_ms or 0)
-    return now_ms - safe_ms > spec.checkpoint.pause_ms
+    ready_ms = 0 if attempt.saved_ms is None else attempt.saved_ms + attempt.save_ms
+    return now_ms - max(attempt.all_running_ms, ready_ms) > attempt.save_ms
 
 
 def _notice(stop: Stop, attempt: Running, storage: Storage) -> Notice:

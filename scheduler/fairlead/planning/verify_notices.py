@@ -30,8 +30,11 @@ def _owed_notice(attempt: Running, world: World) -> bool:
     if spec is None or spec.checkpoint is None or attempt.phase is not Phase.RUNNING or attempt.all_running_ms is None:
         return False
     can = spec.checkpoint.watches or bool(spec.checkpoint.command) or bool(spec.checkpoint.signal)
-    unsaved_ms = world.now_ms - max(attempt.all_running_ms, attempt.saved_ms or 0)
-    return can and spec.grace_ms > 0 and unsaved_ms > spec.checkpoint.pause_ms
+    takes_ms = attempt.measured.save_ms or spec.checkpoint.pause_ms
+    worked_ms = world.now_ms - attempt.all_running_ms
+    if attempt.saved_ms is not None:
+        worked_ms = min(worked_ms, world.now_ms - attempt.saved_ms - takes_ms)
+    return can and spec.grace_ms > 0 and worked_ms > takes_ms
 
 
 def _check_notice(effect: Notice, attempt: Running, world: World) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from fairlead.model.gang import Placement
 from fairlead.model.ranges import fold
+from fairlead.service.saving_json import SavingDoc, saving_doc
 from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, QueueView
 
 if TYPE_CHECKING:  # the plugin prints these documents and must not load numpy
@@ -94,6 +95,7 @@ class GangDoc(TypedDict):
     finished_ms: int | None
     gpu_ms: int
     lost_gpu_ms: int
+    checkpoint: SavingDoc | None
 
 
 class QueueDoc(TypedDict):
@@ -222,6 +224,7 @@ def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocati
         finished_ms=view.finished_ms,
         gpu_ms=view.gpu_ms,
         lost_gpu_ms=view.lost_gpu_ms,
+        checkpoint=saving_doc(view.checkpoint),
     )
 
 

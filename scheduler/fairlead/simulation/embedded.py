@@ -22,6 +22,7 @@ from fairlead.simulation import gangjob_yaml
 from fairlead.simulation.fleet import Fleet
 from fairlead.simulation.fleet_cluster import FleetCluster
 from fairlead.topology.fleets import FLEETS, build
+from fairlead.world.views import GangView
 
 HOST = "127.0.0.1"
 POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),), sharing=SHARING_MODES)
@@ -42,6 +43,7 @@ class Embedded:
         self._gangs: dict[tuple[str, str], Gang] = {}
         self._priorities: dict[str, int] = {}
         self._submitted = 0
+        self._expiring: set[GangId] = set()
         self.loop.put(PoolSeen(pool=POOL, at_ms=start_ms), *self.fleet.initial(start_ms))
 
     @property
@@ -105,6 +107,23 @@ class Embedded:
 
     def _on_cycle(self, cycle: Cycle, took_ms: int) -> None:
         self.cluster.wake_at(cycle.wake_at_ms)
+        for view in cycle.views:
+            if view.finished_ms is not None:
+                self._expire_later(view, view.finished_ms)
+
+    def _expire_later(self, view: GangView, finished_ms: int) -> None:
+        """Let a finished gang go when its ttl is over, unless it is gone by then."""
+        gang = self._gangs.get((view.namespace, view.name))
+        if gang is None or gang.id != view.id or gang.ttl_ms is None or view.id in self._expiring:
+            return
+        self._expiring.add(gang.id)
+
+        def expire(now_ms: int) -> None:
+            self._expiring.discard(gang.id)
+            if self._gangs.get((gang.namespace, gang.name)) is not None:
+                self.delete(gang.namespace, gang.name)
+
+        self.fleet.call(finished_ms + gang.ttl_ms, expire)
 
     def _new_id(self, namespace: str, name: str) -> GangId:
         self._submitted += 1

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from fairlead.model.checkpoints import UNMEASURED, Measured
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated, NoticeIntended
-from fairlead.model.gang import Gang, GangId, Placement, Tier
+from fairlead.model.gang import Checkpoint, Gang, GangId, Placement, Tier
 from fairlead.model.quota import Amounts
 from fairlead.model.retries import Failures
 from fairlead.model.rules import Rules
+from fairlead.model.saving_rules import RESTART_MAX_MS
+
+USUAL_RESTART_MS = Checkpoint().restart_ms
+"""What starting again costs one that says nothing."""
 
 HostPorts = frozenset[tuple[str, str, int]]
 
@@ -87,6 +91,19 @@ class Running:
     def leaving_milli(self) -> int:
         """Thousandths of a GPU that members hold who are about to leave."""
         return sum(self.placement.members[rank].gpu_milli for rank in self.leaving & self.holding)
+
+    @property
+    def save_ms(self) -> int:
+        """How long it takes to save: as measured, else as declared; 0 where nobody knows."""
+        declared = self.spec.checkpoint if self.spec is not None else None
+        return self.measured.save_ms or (declared.pause_ms if declared is not None else 0)
+
+    @property
+    def restart_ms(self) -> int:
+        """What starting again costs: as measured, else as declared, never more than `RESTART_MAX_MS`."""
+        declared = self.spec.checkpoint if self.spec is not None else None
+        usual_ms = declared.restart_ms if declared is not None else USUAL_RESTART_MS
+        return min(RESTART_MAX_MS, self.measured.restart_ms or usual_ms)
 
     @property
     def gpus(self) -> int:
