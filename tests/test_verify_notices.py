@@ -1,0 +1,112 @@
+"""The second opinion on stops in steps: bugs planted into plans are named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import builders
+import pytest
+from builders import Stage
+
+from fairlead.model import events as ev
+from fairlead.model.effects import Notice, Stop
+from fairlead.model.gang import GangId
+from fairlead.model.reasons import Reason, refuse
+from fairlead.planning.decide import decide
+from fairlead.planning.verify import violations
+
+MINUTE = 60_000
+
+
+def story(saves: str = "saves=file grace=2m pause=30s") -> Stage:
+    """`a` has run for ten minutes; its owner has just suspended it."""
+    stage = Stage([builders.node("n1", "8")], [builders.queue("team")])
+    stage.submit("a", f"1x8 {saves}")
+    stage.settle()
+    stage.run("a")
+    stage.now_ms += 10 * MINUTE
+    stage.change("a", suspended=True)
+    return stage
+
+
+def plan_of(stage: Stage):
+    world = stage.engine.world(stage.now_ms)
+    return decide(world), world
+
+
+def complaints(stage: Stage, plant) -> list[str]:
+    plan, world = plan_of(stage)
+    assert violations(plan, world) == []
+    return [found.text for found in violations(replace(plan, effects=tuple(map(plant, plan.effects))), world)]
+
+
+def as_stop(effect: Notice) -> Stop:
+    return Stop(gang=effect.gang, attempt=effect.attempt, cause=effect.cause, requeue=effect.requeue, by=effect.by)
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (as_stop, "without being asked to save first"),
+        (lambda notice: replace(notice, begins_ms=notice.begins_ms - 1), "its turn to save is not within"),
+        (lambda notice: replace(notice, begins_ms=notice.begins_ms + 10 * MINUTE), "its turn to save is not within"),
+        (lambda notice: replace(notice, until_ms=notice.until_ms + 1), "its time to save is not what it asked for"),
+        (lambda notice: replace(notice, until_ms=notice.begins_ms - 1), "its time to save is not what it asked for"),
+    ],
+)
+def test_a_notice_that_is_not_owed_or_not_as_asked_is_named(plant, says) -> None:
+    assert any(says in text for text in complaints(story(), plant))
+
+
+def test_one_that_cannot_save_is_not_asked() -> None:
+    def ask(stop: Stop) -> Notice:
+        now_ms = 1_800_000_600_001
+        return Notice(
+            gang=stop.gang, attempt=1, cause=stop.cause, requeue=True, begins_ms=now_ms, until_ms=now_ms, by=""
+        )
+
+    assert any("asked to save although it cannot" in text for text in complaints(story(""), ask))
+
+
+def early_stop(stage: Stage, **more):
+    """What a plan is told that stops the attempt now, in the middle of its notice."""
+    plan, world = plan_of(stage)
+    assert plan.effects == ()
+    attempt = world.running.get(GangId("a"), 1)
+    assert attempt is not None
+    assert attempt.notice is not None
+    fields = {"cause": attempt.notice.cause, "requeue": True} | more
+    stop = Stop(gang=GangId("a"), attempt=1, **fields)
+    return [found.text for found in violations(replace(plan, effects=(stop,)), world)]
+
+
+def test_nobody_is_stopped_while_he_saves() -> None:
+    stage = story()
+    stage.settle()
+    stage.now_ms += MINUTE
+    assert any("stopped while it was saving" in text for text in early_stop(stage))
+    stage.take(
+        ev.CheckpointCommitted(gang=GangId("a"), attempt=1, at_ms=stage.now_ms, began_ms=stage.now_ms - 11 * MINUTE)
+    )
+    assert any("stopped while it was saving" in text for text in early_stop(stage)), "an old save is no answer"
+
+
+def test_nobody_is_stopped_for_another_reason_than_he_was_told() -> None:
+    stage = story()
+    stage.settle()
+    stage.now_ms += MINUTE
+    assert any("another reason" in text for text in early_stop(stage, cause=refuse(Reason.PREEMPTED)))
+
+
+def test_nobody_is_asked_twice() -> None:
+    stage = story()
+    stage.settle()
+    plan, world = plan_of(stage)
+    attempt = world.running.get(GangId("a"), 1)
+    assert attempt is not None
+    now_ms = stage.now_ms
+    again = Notice(
+        gang=GangId("a"), attempt=1, cause=attempt.notice.cause, requeue=True, begins_ms=now_ms, until_ms=now_ms
+    )
+    found = violations(replace(plan, effects=(again,)), world)
+    assert any("asked to save" in violation.text for violation in found)
