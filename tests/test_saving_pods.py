@@ -15,6 +15,7 @@ from fairlead.world.views import CheckpointView
 from fairlead_operator import pods
 from fairlead_operator.custom_objects import GangJob
 from fairlead_operator.expiry import delete_expired, expired
+from fairlead_operator.saving_pods import saving_environment
 from fairlead_operator.saving_status import checkpoint_status, failures_of, saved_of
 
 from .fake_kube import FakeKube
@@ -82,6 +83,18 @@ def test_an_attempt_is_told_where_the_last_one_left_off_and_by_how_many_that_was
     first = environment(made(Checkpoint(path="s3://x")))
     assert first["FAIRLEAD_CHECKPOINT_PATH"] == "s3://x"
     assert not [name for name in first if "RESUME" in name]
+
+
+def test_gangs_with_the_same_interval_are_told_to_save_at_different_times():
+    offsets = set()
+    for name in "abcdefgh":
+        found = saving_environment(Checkpoint(interval_ms=MINUTE), None, name)
+        offset = int(found["FAIRLEAD_CHECKPOINT_OFFSET_MS"])
+        assert 0 <= offset < MINUTE
+        offsets.add(offset)
+    assert len(offsets) == 8
+    assert saving_environment(Checkpoint(interval_ms=MINUTE), None, "h") == found, "every attempt has the same"
+    assert "FAIRLEAD_CHECKPOINT_OFFSET_MS" not in saving_environment(Checkpoint(), None, "h")
 
 
 def test_a_gang_without_checkpoints_gets_none_of_it():

@@ -41,8 +41,10 @@ class Notices:
         await self._write(trip, notice_status(notice))
 
     async def forget(self, trip: Trip) -> None:
-        """Take a notice off the status again."""
+        """Take a notice off the status and the pods again; pods that are being deleted cannot be called back."""
         await self._write(trip, None)
+        if trip.sheet.checkpoint is not None and trip.sheet.checkpoint.watches:
+            await all_of(self._annotate(trip, step.pod, None) for step in trip.steps if not step.released)
 
     async def _write(self, trip: Trip, status: dict[str, Any] | None) -> None:
         sheet = trip.sheet
@@ -64,14 +66,16 @@ class Notices:
         await asyncio.sleep(max(0, notice.begins_ms - self._now_ms()) / 1000)
         saving = trip.sheet.checkpoint
         if saving is not None and saving.watches:
-            await all_of(self._annotate(trip, step.pod, notice) for step in trip.steps if not step.released)
+            await all_of(
+                self._annotate(trip, step.pod, str(notice.begins_ms)) for step in trip.steps if not step.released
+            )
         else:
             grace_ms = max(1_000, notice.until_ms - max(self._now_ms(), notice.begins_ms))
             await self._teardown.end_pods(trip, grace_s=-(-grace_ms // 1000))
         log.info("event=notice %s until_ms=%d", trip.tag, notice.until_ms)
 
-    async def _annotate(self, trip: Trip, pod: str, notice: Notice) -> None:
-        patch = {"metadata": {"annotations": {NOTICE: str(notice.begins_ms)}}}
+    async def _annotate(self, trip: Trip, pod: str, text: str | None) -> None:
+        patch = {"metadata": {"annotations": {NOTICE: text}}}
         try:
             await self._client.patch_merge(PODS, pod, patch, trip.sheet.namespace)
         except ApiError as error:

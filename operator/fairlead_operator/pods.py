@@ -165,7 +165,9 @@ def pod_manifest(sheet: JobSheet, member: Member, attempt: Attempt) -> Manifest:
     spec["tolerations"] = [*(spec.get("tolerations") or []), {"key": POOL_TAINT, "operator": "Exists"}]
     if member.devices:
         _give_devices(spec, claim_name(name))
-    _give_environment(spec, _environment(sheet, member, attempt) | saving_environment(sheet.checkpoint, sheet.resume))
+    _give_environment(
+        spec, _environment(sheet, member, attempt) | saving_environment(sheet.checkpoint, sheet.resume, sheet.uid)
+    )
     give_saving(spec, sheet.checkpoint, sheet.grace_ms)
     return {
         "apiVersion": "v1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +15,19 @@ NOTICE_FILE = "checkpoint-request"
 _VOLUME = "fairlead-notice"
 
 
-def saving_environment(checkpoint: Checkpoint | None, resume: Saved | None) -> dict[str, str]:
-    """Return the variables about checkpoints: where they are, which to resume from, and how a notice comes."""
+def saving_environment(checkpoint: Checkpoint | None, resume: Saved | None, uid: str) -> dict[str, str]:
+    """Return the variables about checkpoints: where they are, which to resume from, when, and how a notice comes.
+
+    The offset spreads gangs with the same interval over it: who waits for it before the first save does not save with
+    all those that began together. It follows from the gang's uid, so every attempt has the same.
+    """
     if checkpoint is None:
         return {}
     found = {"FAIRLEAD_CHECKPOINT_PATH": (resume.path if resume is not None else "") or checkpoint.path}
+    if checkpoint.interval_ms:
+        number = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8])
+        found["FAIRLEAD_CHECKPOINT_INTERVAL_MS"] = str(checkpoint.interval_ms)
+        found["FAIRLEAD_CHECKPOINT_OFFSET_MS"] = str(number % checkpoint.interval_ms)
     if checkpoint.watches:
         found["FAIRLEAD_NOTICE_FILE"] = f"{NOTICE_DIR}/{NOTICE_FILE}"
     if resume is not None:
