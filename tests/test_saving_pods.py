@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import builders
 import msgspec
 import pytest
+from builders import Stage
 
 from fairlead.model.checkpoints import Measured, Saved
-from fairlead.model.gang import Checkpoint, Member, Placement, Tier
+from fairlead.model.events import LifeSign
+from fairlead.model.gang import Checkpoint, GangId, Member, Placement, Tier
+from fairlead.service.metrics import Metrics
 from fairlead.service.saving_views import least_interval_ms, recommended_ms
 from fairlead.world.views import CheckpointView
 from fairlead_operator import pods
@@ -174,3 +178,20 @@ def test_storage_bounds_how_often_a_gang_may_save():
     assert least_interval_ms(MINUTE, 100 << 30, 1 << 30) == 1_000_000  # 100 s of all it takes, in a tenth of the time
     assert recommended_ms(MINUTE, 60 * MINUTE, 1_000_000) == 1_000_000
     assert least_interval_ms(MINUTE, 100 << 30, None) == MINUTE
+
+
+def test_those_that_are_asked_and_those_that_lie_are_counted():
+    metrics = Metrics()
+    stage = Stage([builders.node("n1", "8")], [builders.queue("team")])
+    stage.submit("a", "1x8 saves=file")
+    stage.settle()
+    stage.run("a")
+    stage.now_ms += 10 * MINUTE
+    stage.take(LifeSign(gang=GangId("a"), attempt=1, at_ms=stage.now_ms, problem="it cannot be read"))
+    metrics.observe_gangs(stage.engine.gang_views(stage.now_ms))
+    assert metrics.registry.get_sample_value("fairlead_gangs_asked_to_save") == 0
+    stage.change("a", suspended=True)
+    stage.settle()
+    metrics.observe_gangs(stage.engine.gang_views(stage.now_ms))
+    assert metrics.registry.get_sample_value("fairlead_gangs_asked_to_save") == 1
+    assert metrics.registry.get_sample_value("fairlead_false_checkpoint_claims") == 1

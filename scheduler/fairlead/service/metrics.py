@@ -82,6 +82,23 @@ class PolicyGauges:
             self.exceptions.labels(state=state).set(states[state])
 
 
+class SavingGauges:
+    """The series about checkpoints."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.asked = Gauge("fairlead_gangs_asked_to_save", "Gangs whose stop waits for a checkpoint.", registry=r)
+        self.false_claims = Gauge(
+            "fairlead_false_checkpoint_claims", "Markers of gangs that are there which could not be true.", registry=r
+        )
+
+    def observe(self, views: Iterable[GangView]) -> None:
+        """Set them from all gangs."""
+        found = [view.checkpoint for view in views if view.checkpoint is not None]
+        self.asked.set(sum(view.until_ms is not None for view in found))
+        self.false_claims.set(sum(view.false_claims for view in found))
+
+
 class Metrics:
     """The series of one process. A registry of its own, so that two may live in one test."""
 
@@ -98,6 +115,7 @@ class Metrics:
         self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
         self.room = RoomGauges(r)
+        self.saving = SavingGauges(r)
         self.policy = PolicyGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
@@ -150,6 +168,8 @@ class Metrics:
         """Set the gauges that count gangs, from all of them."""
         phases: Tally[str] = Tally()
         reasons: Tally[str] = Tally()
+        views = list(views)
+        self.saving.observe(views)
         for view in views:
             phases[view.phase.value] += 1
             if view.phase.value == "Pending" and view.refusal is not None:
