@@ -114,8 +114,7 @@ class Metrics:
         )
         self.gangs = Gauge("fairlead_gangs", "Gangs by phase.", ["phase"], registry=r)
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
-        self.room = RoomGauges(r)
-        self.saving = SavingGauges(r)
+        self.room, self.saving = RoomGauges(r), SavingGauges(r)
         self.policy = PolicyGauges(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
