@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-starvation bench-night bench-adversaries clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench-binding: setup controlplane  ## pods bound per second on a real API server
 
 bench-starvation: setup  ## a large gang in a stream that never ends, 100 seeds (ARGS="--seeds 5 --json")
 	@$(BIN)/fairlead bench starvation $(ARGS)
+
+bench-waste: setup  ## work that preemption throws away, against the newest first (ARGS="--seeds 20 --json")
+	@$(BIN)/fairlead bench waste $(ARGS)
 
 bench-openb: setup  ## pack the public openb lists by our policy and the published ones (ARGS=--write renews the page)
 	@$(BIN)/python tests/bench_openb.py $(ARGS)

@@ -12,12 +12,13 @@ from dataclasses import replace
 
 import queue_words
 import quota_words
+import taking_words
 from gang_words import checkpoint_of, retries_of, terms_of, topology_of
 from mig_grids import A100_80, cut_gpus
 from pool_texts import pool, words
 
 from fairlead.model import events as ev
-from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.gang import (
     Gang,
     GangId,
@@ -120,7 +121,7 @@ def _extended(named: dict[str, str]) -> tuple[tuple[str, int], ...]:
 
 def queue(name: str, text: str = "") -> Queue:
     """guaranteed=, limit=, weight=, parent=, ns=a,b (its own name unless said), classes=, priorities=; and the
-    words of `queue_words` and `quota_words`."""
+    words of `queue_words`, `quota_words` and `taking_words`."""
     plain, named = words(text)
     return Queue(
         promised_jobs=int(named.get("promised", "0")),
@@ -135,6 +136,7 @@ def queue(name: str, text: str = "") -> Queue:
         service_classes=tuple(ServiceClass(c) for c in named["classes"].split(",")) if "classes" in named else None,
         caps=queue_words.caps(plain, named),
         **quota_words.fields(named),
+        taking_caps=taking_words.taking_caps(named),
     )
 
 
@@ -143,10 +145,11 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
     restarts=, success=any, template=, counts=role, user=, groups=a,b, deadline= (after T0); fixed (not preemptible),
-    mixed (models), promise (wanted), strict (isolation), suspended, norestart. saves=file (when told by a file; signal,
-    command; never: only by itself), pause=30s, size=100 (GiB), every=, restart=, grace= (1m unless said), reshards;
-    heartbeat=, retry=member:1,start:0,hung:2,node:3, backoff=, backoffmax=. Parts: mig=1g.10gb, or share=300 (milli)
-    with mode= and sharemem=; then 3x0 is three of them.
+    allowed (it is, serving too), sized (keeps its members while it runs), mixed (models), promise (wanted), strict
+    (isolation), suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself),
+    pause=30s, size=100 (GiB), every=, restart=, grace= (1m unless said), reshards;
+    retry=member:1,start:0,hung:2,node:3, backoff=, backoffmax=, heartbeat=.
+    Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is three of them.
 
     What holds for one role has its name in front: ``leader.cpu=8 worker.within=rack worker.slices=island:2``.
     """
@@ -169,7 +172,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         duration_ms=duration_ms(named["duration"]) if "duration" in named else None,
         overrun=Overrun(named.get("overrun", "stop")),
         start_deadline_ms=duration_ms(named.get("startdeadline", "10m")),
-        preemptible="fixed" not in plain,
+        preemptible=taking_words.preemptible(plain, named),
+        resizable="sized" not in plain,
         max_restarts=int(named.get("restarts", "3")),
         restart_on_failure="norestart" not in plain,
         success_any=named.get("success") == "any",
@@ -348,8 +352,12 @@ def tell(effect: Effect, *, devices: bool = False) -> str:
             return f"stop {effect.gang}: {effect.cause.reason.token}{again}"
         case Notice():
             return f"notice {effect.gang}: {effect.cause.reason.token}{'' if effect.requeue else ', for good'}"
+        case Shrink():
+            ranks = " ".join(str(rank) for rank in effect.ranks)
+            return f"shrink {effect.gang} by {ranks}: {effect.cause.reason.token}"
         case Nominate():
-            return f"make room for {effect.gang}: {' '.join(sorted(v for v, _ in effect.victims))}"
+            victims = sorted([*(v for v, _ in effect.victims), *(v for v, _, _ in effect.shrunk)])
+            return f"make room for {effect.gang}: {' '.join(victims)}"
         case EndNomination():
             return f"end room for {effect.gang}"
         case _:

@@ -17,7 +17,6 @@ from fairlead.model.rules import Rules
 from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
 from fairlead.planning.plan import Plan
-from fairlead.service import engine as engine_module
 from fairlead.service.engine import Engine
 
 
@@ -122,7 +121,7 @@ def test_what_verify_refuses_is_dropped_counted_and_said(monkeypatch: pytest.Mon
         plan = deciding.decide(world, memo)
         return replace(plan, effects=tuple(replace(e, attempt=9) if isinstance(e, Place) else e for e in plan.effects))
 
-    monkeypatch.setattr(engine_module, "decide", bad_decide)
+    monkeypatch.setattr(stage.engine, "_decide", bad_decide)
     cycle = stage.engine.cycle(stage.now_ms)
     assert cycle.effects == ()
     assert not [fact for fact in cycle.facts if isinstance(fact, ev.Intended)]
@@ -144,7 +143,7 @@ def test_a_refused_stop_takes_its_nomination_and_its_siblings_along(monkeypatch:
         spoilt = tuple(replace(e, attempt=7) if isinstance(e, Stop) and e.gang == "l2" else e for e in plan.effects)
         return replace(plan, effects=spoilt)
 
-    monkeypatch.setattr(engine_module, "decide", bad_decide)
+    monkeypatch.setattr(stage.engine, "_decide", bad_decide)
     cycle = stage.engine.cycle(stage.now_ms)
     assert cycle.effects == ()
     assert cycle.violations

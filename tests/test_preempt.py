@@ -9,8 +9,9 @@ from builders import Stage, tell
 
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, slots, slots_on
+from fairlead.placement.lost_work import RESTART_COST_MS, lost_work
 from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import RESTART_COST_MS, Room, find_room, lost_work
+from fairlead.placement.preempt import Room, find_room
 from fairlead.placement.score import Score
 from fairlead.world.overlay import Overlay
 

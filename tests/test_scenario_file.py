@@ -90,12 +90,14 @@ EVERYTHING = {
             "nonPreemptible": "in-quota",
             "shares": "parent",
             "promise": {"jobs": 2, "notice": "30m"},
+            "preemption": {"minRun": "10m", "perJob": 2, "perQueue": 20, "lostWork": "40h"},
         },
     ],
     "policies": [{"name": "even", "kind": "equal"}],
     "waiting": [
         {
             "name": "g",
+            "resize": "AtStart",
             "queue": "q",
             "namespace": "x",
             "priority": 7,

@@ -13,6 +13,7 @@ Steps are facts or expectations:
     bind / run / conflict / ends / fails / releases                what the cluster answers
     commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
     beats: a           its heartbeat moves
+    stop-refused: a            a disruption budget keeps it from being stopped or shrunk
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
     places: [a, b]     exactly these gangs are placed, and nothing else happens
@@ -371,6 +372,14 @@ DO = {
         ev.LifeSign(gang=GangId(name), attempt=stage.attempt(name).number, at_ms=stage.now_ms)
     ),
     "answers": answers,
+    "stop-refused": lambda stage, name, more: stage.take(
+        ev.StopRefused(
+            gang=GangId(name),
+            attempt=stage.attempt(name).number,
+            cause=refuse(Reason.BUDGET_REFUSES, detail="1 of its pods may not be evicted now"),
+            at_ms=stage.now_ms,
+        )
+    ),
     "wait": wait,
 }
 

@@ -126,6 +126,35 @@ def read_member(text: str, role: str, index: int, rank: int, node: NodeName, cpu
     )
 
 
+def ranks_text(ranks: Iterable[int]) -> str:
+    """Write ranks in ranges.
+
+    >>> ranks_text([2, 5, 6, 7])
+    '2,5-7'
+    """
+    spans: list[list[int]] = []
+    for rank in sorted(ranks):
+        if spans and spans[-1][1] == rank - 1:
+            spans[-1][1] = rank
+        else:
+            spans.append([rank, rank])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
+def read_ranks(text: str) -> tuple[int, ...]:
+    """Read what `ranks_text` wrote; what is none of it is left out.
+
+    >>> read_ranks("2,5-7")
+    (2, 5, 6, 7)
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal() and int(last or first) - int(first) < 4_096:
+            found += range(int(first), int(last or first) + 1)
+    return tuple(found)
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= PENALTY_CHARS_MAX else text[: PENALTY_CHARS_MAX - 1] + "…"
 

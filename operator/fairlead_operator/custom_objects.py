@@ -132,6 +132,7 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     isolation: str = "shared"
     promise: bool = False
     mixed_models: bool = False
+    resize: str = "WhileRunning"
     ttl: str = ""
 
 
@@ -206,6 +207,15 @@ class PromiseSpec(Record, frozen=True, kw_only=True):
     notice: str = "1h"
 
 
+class TakingSpec(Record, frozen=True, kw_only=True):
+    """What keeps the jobs of a queue from being stopped for others too soon or too often."""
+
+    min_run: str = ""
+    per_job: int | None = None
+    per_queue: int | None = None
+    lost_work: str = ""
+
+
 class QueueSpec(Record, frozen=True, kw_only=True):
     """What the platform team grants."""
 
@@ -230,6 +240,7 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     budget: BudgetSpec | None = None
     peaks: list[PeakSpec] = []
     promise: PromiseSpec = PromiseSpec()
+    preemption: TakingSpec = TakingSpec()
 
 
 class Conditions(Record, frozen=True, kw_only=True):

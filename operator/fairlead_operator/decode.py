@@ -41,7 +41,7 @@ from fairlead_operator.custom_objects import (
     TopologySpec,
 )
 from fairlead_operator.decode_fairness import queue_quotas, queue_sharing
-from fairlead_operator.decode_queues import queue_caps, tenant_kind
+from fairlead_operator.decode_queues import queue_caps, taking_caps, tenant_kind
 from fairlead_operator.decode_saving import bad_saving, saving_of
 from fairlead_operator.objects import LabelSelector, PriorityClass, time_ms
 from fairlead_operator.pod_shape import Problem
@@ -105,6 +105,7 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         success_any=spec.success_policy.operator == "Any",
         success_roles=tuple(spec.success_policy.roles),
         mixed_models=spec.mixed_models,
+        resizable=spec.resize != "AtStart",
         isolation=Isolation(spec.isolation),
         wants_promise=spec.promise,
         template=job.metadata.labels.get(TEMPLATE_LABEL, ""),
@@ -197,6 +198,7 @@ def _bad_values(spec: GangJobSpec) -> Iterator[tuple[str, str, str]]:
         ("failurePolicy.onMemberFailure", spec.failure_policy.on_member_failure, ("restart", "fail")),
         ("preemption.policy", spec.preemption.policy, ("", "Allowed", "Never")),
         ("isolation", spec.isolation, tuple(Isolation)),
+        ("resize", spec.resize, ("WhileRunning", "AtStart")),
     ):
         yield from _unknown(f"spec.{name}", value, allowed)
     if spec.deadline:
@@ -295,6 +297,7 @@ def decode_queue(found: QueueObject, namespaces: Mapping[str, Mapping[str, str]]
         service_classes=service_classes(f"Queue {name}", spec.service_classes),
         kind=tenant_kind(name, spec),
         caps=queue_caps(name, spec),
+        taking_caps=taking_caps(name, spec),
         **queue_quotas(name, spec.resources),
         **queue_sharing(name, spec),
         promised_jobs=max(0, spec.promise.jobs),

@@ -8,7 +8,9 @@ from typing import TypeVar
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.tenancy import TakingCaps
 from fairlead.timezones import window_of
+from fairlead.units import duration_ms
 from fairlead_operator.custom_objects import BudgetSpec, NamedCapSpec, PeakSpec, QueueSpec
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -110,3 +112,27 @@ def _word(field: str, text: str, words: type[Word]) -> Word:
         return words(text)
     except ValueError:
         raise UnreadableInput(f"{field}: {text!r} is not known; use one of: {', '.join(words)}") from None
+
+
+def taking_caps(name: str, spec: QueueSpec) -> TakingCaps:
+    """Return what keeps a queue's jobs from being taken too soon or too often.
+
+    Raises
+    ------
+    UnreadableInput
+        A value makes no sense (an older CRD let it in); the text names the field and the mend.
+    """
+    at, said = f"Queue {name}: spec.preemption", spec.preemption
+    _not_negative(f"{at}.perQueue", said.per_queue)
+    if said.per_job is not None and not 1 <= said.per_job <= MOST_PER_JOB:
+        raise UnreadableInput(f"{at}.perJob: must be in 1..{MOST_PER_JOB}; for never, use preemption.policy in the job")
+    return TakingCaps(
+        min_run_ms=duration_ms(said.min_run, field=f"{at}.minRun") if said.min_run else None,
+        per_job=said.per_job,
+        count=said.per_queue,
+        lost_gpu_ms=duration_ms(said.lost_work, field=f"{at}.lostWork") if said.lost_work else None,
+    )
+
+
+MOST_PER_JOB = 32
+"""How often one job can be allowed to be stopped in an hour; more are not remembered."""

@@ -25,6 +25,7 @@ class Allocation(Record, frozen=True, kw_only=True):
     penalties: list[str] = []
     cpu_sets: list[str] = []
     members: list[AllocatedNode] = []
+    left: list[int] = []
 
 
 class NominationStatus(Record, frozen=True, kw_only=True):

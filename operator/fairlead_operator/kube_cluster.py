@@ -10,10 +10,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from fairlead.errors import FairleadError, Unreachable
-from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Stop
+from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.events import (
     Bound,
     Event,
@@ -30,15 +31,16 @@ from fairlead.service.metrics import Metrics
 from fairlead.service.ports import Hold, Performable
 from fairlead.world.views import GangView
 from fairlead_operator.custom_objects import GANGJOBS
-from fairlead_operator.device_objects import CLAIMS
 from fairlead_operator.evictions import refused_evictions
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
 from fairlead_operator.notices import Notices
-from fairlead_operator.objects import PODS, Pod
+from fairlead_operator.objects import Pod
 from fairlead_operator.placing import Placer, cause_of
-from fairlead_operator.pods import CLAIM_IN_POD, RANK, Attempt, JobSheet, claim_name, selector
+from fairlead_operator.pods import CLAIM_IN_POD, Attempt, JobSheet, claim_name
+from fairlead_operator.shrinking import let_leave
 from fairlead_operator.status_writer import StatusWriter
 from fairlead_operator.statuses import nomination_status
+from fairlead_operator.strangers import let_strangers_go
 from fairlead_operator.teardown import Teardown
 from fairlead_operator.trips import Gate, Key, Lookup, Trip, trip_of
 
@@ -126,6 +128,13 @@ class KubeCluster:
                     return await self._stop(effect)
                 case Notice():
                     return await self._notice(effect)
+                case Shrink():
+                    trip, ranks = self._trips.get((effect.gang, effect.attempt)), frozenset(effect.ranks)
+                    if trip is None or not trip.done.is_set() or trip.aborted:
+                        log.warning("event=shrink_unknown gang=%s attempt=%d", effect.gang, effect.attempt)
+                        return ()
+                    refused = await self._refused(effect, trip, ranks)
+                    return await self._leave(trip, ranks) if refused is None else [refused]
                 case Nominate():
                     return await self._nominate(effect)
                 case EndNomination():
@@ -222,9 +231,11 @@ class KubeCluster:
         log.info("event=stopping %s reason=%s released=%d", trip.tag, effect.cause.reason.token, len(released))
         return self._released(trip, released)
 
-    async def _refused(self, effect: Stop | Notice, trip: Trip) -> StopRefused | None:
+    async def _refused(
+        self, effect: Stop | Notice | Shrink, trip: Trip, ranks: frozenset[int] | None = None
+    ) -> StopRefused | None:
         """Ask the disruption budgets of one that is to yield; a no also ends the room that was being made."""
-        refusal = await refused_evictions(self._client, trip)
+        refusal = await refused_evictions(self._client, trip, ranks)
         if refusal is None:
             return None
         await self._forget_nomination(GangId(effect.by))
@@ -257,6 +268,15 @@ class KubeCluster:
 
         if trip.key not in self._asking:
             self._asking[trip.key] = self._background(ask())
+
+    async def resume_shrink(self, trip: Trip) -> None:
+        """Go on with members' leave that an earlier leader began."""
+        log.info("event=shrink_resumed %s", trip.tag)
+        self.report(*await self._leave(trip, frozenset(trip.left)))
+
+    async def _leave(self, trip: Trip, ranks: frozenset[int]) -> Sequence[Event]:
+        work = partial(let_leave, self._client, self.teardown, trip, ranks)
+        return self._released(trip, await self._until_done(work, trip.tag) or ())
 
     async def resume_stop(self, trip: Trip, keep: bool) -> None:
         """Go on with a stop that an earlier leader began."""
@@ -306,7 +326,8 @@ class KubeCluster:
                 at_ms=now_ms,
             )
             return [NominationEnded(gang=effect.gang, at_ms=now_ms), refused]
-        names = {gang: self._lookup.sheet(gang) for gang in (effect.gang, *(gang for gang, _ in effect.victims))}
+        others = [*(gang for gang, _ in effect.victims), *(gang for gang, _, _ in effect.shrunk)]
+        names = {gang: self._lookup.sheet(gang) for gang in (effect.gang, *others)}
         await self._write_nomination(effect.gang, nomination_status(effect, names))
         return ()
 
@@ -350,28 +371,12 @@ class KubeCluster:
                 step = trip.steps[rank]
                 await self.teardown.let_go(trip.sheet.namespace, step.pod, step.claim)
             else:
-                await self._let_strangers_go(gang, number, rank)
+                await let_strangers_go(self._client, self.teardown, gang, number, rank)
             return ()
 
         await self._until_done(work, f"gang={gang} attempt={number} rank={rank}")
         if trip is not None and all(step.released for step in trip.steps):
             self._trips.pop(trip.key, None)
-
-    async def _let_strangers_go(self, gang: GangId, attempt: int, rank: int) -> None:
-        """Let go of objects that we know by their labels only, such as those of a GangJob that is gone."""
-        chosen = f"{selector(gang, attempt)},{RANK}={rank}"
-        pods, _ = await self._client.list_all(PODS, label_selector=chosen)
-        claims, _ = await self._client.list_all(CLAIMS, label_selector=chosen)
-        names = {claim.metadata.name for claim in claims}
-        for pod in pods:
-            own = claim_name(pod.metadata.name)
-            await self.teardown.let_go(pod.metadata.namespace, pod.metadata.name, own if own in names else "")
-            names.discard(own)
-        for claim in claims:
-            if claim.metadata.name in names:
-                await self.teardown.let_go(
-                    claim.metadata.namespace, claim.metadata.name.removesuffix("-gpus"), claim.metadata.name
-                )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

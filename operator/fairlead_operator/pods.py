@@ -271,6 +271,7 @@ def allocation_status(attempt: Attempt) -> Manifest:
     return {
         "attempt": attempt.number,
         "placedAtMs": attempt.placed_at_ms,
+        "left": [],  # a merge patch would else keep who left the attempt before
         **placement_status(attempt.placement),
     }
 

@@ -26,7 +26,7 @@ from fairlead.model.events import (
 from fairlead.model.gang import GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead_operator.allocations import read_member, read_placement
+from fairlead_operator.allocations import read_member, read_placement, read_ranks
 from fairlead_operator.claim_index import Device, devices_of
 from fairlead_operator.custom_objects import GangJob
 from fairlead_operator.device_objects import Claim
@@ -64,7 +64,8 @@ class Recovery:
 
     `trips` are the attempts that state will know. One in `undo` ends with `PlaceFailed`; one in `stop` says whether
     pods that have ended are kept, and may be an attempt that state does not know (left on a dead node). Those in
-    `notices` were asked to save and are asked again.
+    `notices` were asked to save and are asked again. Of one in `shrink` those in its `left` are taken away, and the
+    others go on.
     """
 
     facts: list[Event] = field(default_factory=list[Event])
@@ -72,6 +73,7 @@ class Recovery:
     undo: list[Trip] = field(default_factory=list[Trip])
     stop: list[tuple[Trip, bool]] = field(default_factory=list[tuple[Trip, bool]])
     notices: list[tuple[Trip, NoticeIntended]] = field(default_factory=list[tuple[Trip, NoticeIntended]])
+    shrink: list[Trip] = field(default_factory=list[Trip])
 
 
 def recover(jobs: Sequence[GangJob], pods: Iterable[Pod], claims: Iterable[Claim], now_ms: int) -> Recovery:
@@ -159,17 +161,19 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
         pod = found.pods.get(step.member.rank)
         step.pod_uid = pod.metadata.uid if pod else ""
         step.binding_tried = bool(pod and pod.spec.node_name)
+    trip.left = {rank for rank in _left(found, job) if rank < len(trip.steps)}
     holding = found.holding(attempt.placement)
     lives = job is not None and not job.metadata.deletion_timestamp and job.status.phase not in _FINAL
-    bound = all(rank in found.pods and found.pods[rank].spec.node_name for rank in range(len(trip.steps)))
-    pods = list(found.pods.values())
+    staying = [rank for rank in range(len(trip.steps)) if rank not in trip.left]
+    bound = all(rank in found.pods and found.pods[rank].spec.node_name for rank in staying)
+    pods = [found.pods[rank] for rank in staying if rank in found.pods]
     dying = any(pod.metadata.deletion_timestamp for pod in pods)
     notice = notice_left(found, job, now_ms) if bound and not dying else None
     leaving = dying or (job is not None and job.status.phase == "Stopping" and notice is None)
     told = bool(holding) or (newest and lives)
     if told:
         recovery.trips.append(trip)
-        recovery.facts.append(_recovered(found, attempt, job, holding, bound=bound or leaving, now_ms=now_ms))
+        recovery.facts.append(_recovered(found, trip, job, holding, bound=bound or leaving, now_ms=now_ms))
     _say_released(recovery, found, holding, now_ms)
     if not newest or not lives:
         recovery.stop.append((trip, job is not None and job.status.phase in _FINAL))
@@ -188,7 +192,9 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
         recovery.facts.append(notice)
         recovery.notices.append((trip, notice))
     else:
-        for rank in sorted(found.pods):
+        if not trip.left.isdisjoint(holding):
+            recovery.shrink.append(trip)
+        for rank in staying:
             pod = found.pods[rank]
             if pod.status.phase in _DONE:
                 recovery.facts.append(_ended(found, rank, pod, now_ms))
@@ -238,10 +244,17 @@ def _attempt(found: Found, job: GangJob | None) -> Attempt:
     return Attempt(number=found.number, placement=Placement(members=tuple(line)), tier=tier, placed_at_ms=placed_at_ms)
 
 
+def _left(found: Found, job: GangJob | None) -> list[int]:
+    """Return the ranks that had left the attempt, or were to."""
+    recorded = job.status.allocation if job is not None else None
+    return recorded.left if recorded is not None and recorded.attempt == found.number else []
+
+
 def _recovered(
-    found: Found, attempt: Attempt, job: GangJob | None, holding: tuple[int, ...], *, bound: bool, now_ms: int
+    found: Found, trip: Trip, job: GangJob | None, holding: tuple[int, ...], *, bound: bool, now_ms: int
 ) -> Recovered:
     """Build the fact that brings an attempt back into state."""
+    attempt = trip.attempt
     running = tuple(sorted(r for r, pod in found.pods.items() if pod.status.phase == "Running"))
     saved = saved_of(job.status) if job is not None else None
     return Recovered(
@@ -257,6 +270,7 @@ def _recovered(
         restarts=job.status.restarts if job else 0,
         all_running_ms=all_running_ms(found, attempt),
         saved_ms=saved.began_ms if saved is not None and saved.attempt == found.number else None,
+        left=tuple(sorted(trip.left)),
     )
 
 
@@ -345,10 +359,14 @@ def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, Gan
     uids = {f"{one.metadata.namespace}/{one.metadata.name}": uid for uid, one in jobs.items()}
     uids |= {uid: uid for uid in jobs}  # as victims of other namespaces are written
     victims: list[tuple[GangId, int]] = []
+    shrunk: list[tuple[GangId, int, tuple[int, ...]]] = []
     for text in kept.victims:
-        name, _, attempt = text.rpartition("#")
+        name, _, more = text.rpartition("#")
+        attempt, _, ranks = more.partition(":")
         uid = uids.get(name) or (name if name in jobs else "")  # those of other namespaces stand there by uid
-        if uid and attempt.isdecimal():
+        if uid and attempt.isdecimal() and ranks:
+            shrunk.append((GangId(uid), int(attempt), read_ranks(ranks)))
+        elif uid and attempt.isdecimal():
             victims.append((GangId(uid), int(attempt)))
     try:
         placement = read_placement(kept)
@@ -359,6 +377,7 @@ def _restore_nomination(recovery: Recovery, job: GangJob, jobs: Mapping[str, Gan
             gang=GangId(job.metadata.uid),
             placement=placement,
             victims=tuple(victims),
+            shrunk=tuple(shrunk),
             at_ms=now_ms,
             until_ms=until_ms,
         )

@@ -259,6 +259,7 @@ class Term:
         await asyncio.gather(
             *(self._undo(trip) for trip in recovery.undo),
             *(self.cluster.resume_stop(trip, keep) for trip, keep in recovery.stop),
+            *(self.cluster.resume_shrink(trip) for trip in recovery.shrink),
         )
         await asyncio.Event().wait()
 

@@ -12,7 +12,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.promises import Promised
 from fairlead.model.reasons import Kind
 from fairlead.world.views import GangView, StartRange
-from fairlead_operator.allocations import placement_status
+from fairlead_operator.allocations import placement_status, ranks_text
 from fairlead_operator.pods import JobSheet
 from fairlead_operator.saving_status import checkpoint_status, saving_conditions
 
@@ -135,11 +135,14 @@ def nomination_status(effect: Nominate, sheets: Mapping[GangId, JobSheet | None]
     """
     own = sheets.get(effect.gang)
     victims: list[str] = []
-    for gang, attempt in effect.victims:
+    whole = ((gang, attempt, ()) for gang, attempt in effect.victims)
+    for gang, attempt, ranks in (*whole, *effect.shrunk):
         sheet = sheets.get(gang)
+        members = f":{ranks_text(ranks)}" if ranks else ""
         # Who reads this status may see no other tenant's names (P8); a uid is enough to go on after a restart.
         named = sheet is not None and own is not None and sheet.namespace == own.namespace
-        victims.append(f"{sheet.namespace}/{sheet.name}#{attempt}" if named and sheet else f"{gang}#{attempt}")
+        who = f"{sheet.namespace}/{sheet.name}" if named and sheet else str(gang)
+        victims.append(f"{who}#{attempt}{members}")
     return {
         **placement_status(effect.placement),
         "victims": victims,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -224,10 +224,10 @@ class Teardown:
             await self._gone_is_fine(self._client.delete(CLAIMS, claim, namespace))
         await self._drop_finalizer(PODS, pod, namespace, BOOKED)
 
-    async def stop(self, trip: Trip, *, keep_ended: bool) -> tuple[int, ...]:
+    async def stop(self, trip: Trip, *, keep_ended: bool, ranks: frozenset[int] | None = None) -> tuple[int, ...]:
         """Delete all pods of an attempt with their own grace, and their claims; returns ranks that hold nothing now.
 
-        `keep_ended` leaves pods that have ended, whose logs their owner may want.
+        `keep_ended` leaves pods that have ended, whose logs their owner may want. With `ranks` the others go on.
 
         Raises
         ------
@@ -238,6 +238,10 @@ class Teardown:
         chosen = selector(gang, number)
         pods, _ = await self._client.list_all(PODS, namespace, label_selector=chosen)
         claims, _ = await self._client.list_all(CLAIMS, namespace, label_selector=chosen)
+        steps = [step for step in trip.steps if ranks is None or step.member.rank in ranks]
+        if ranks is not None:
+            pods = [pod for pod in pods if pod.metadata.name in {step.pod for step in steps}]
+            claims = [claim for claim in claims if claim.metadata.name in {step.claim for step in steps}]
         by_name = {pod.metadata.name: pod for pod in pods}
 
         async def end(pod: Pod) -> None:
@@ -252,10 +256,10 @@ class Teardown:
 
         await all_of(end(pod) for pod in pods)
         await all_of(release(claim) for claim in claims)
-        self._mark(trip, by_name, {claim.metadata.name: claim for claim in claims})
-        if not all(step.released for step in trip.steps):
-            self._background(self.linger(trip))
-        return tuple(step.member.rank for step in trip.steps if step.released)
+        self._mark(steps, by_name, {claim.metadata.name: claim for claim in claims})
+        if not all(step.released for step in steps):
+            self._background(self.linger(trip, steps))
+        return tuple(step.member.rank for step in steps if step.released)
 
     async def end_pods(self, trip: Trip, *, grace_s: int) -> None:
         """Ask for the deletion of all pods of an attempt that have not ended, with that grace; claims stay.
@@ -274,10 +278,10 @@ class Teardown:
 
         await all_of(end(pod) for pod in pods)
 
-    def _mark(self, trip: Trip, pods: dict[str, Pod], claims: dict[str, Claim]) -> list[Step]:
+    def _mark(self, steps: Sequence[Step], pods: dict[str, Pod], claims: dict[str, Claim]) -> list[Step]:
         """Note who holds nothing any more, from lists made before their claims were emptied; returns the news."""
         news: list[Step] = []
-        for step in trip.steps:
+        for step in steps:
             pod = pods.get(step.pod)
             over = pod is None or gone_by_now(pod)
             holds = step.claim in claims and claims[step.claim].status.allocation is not None
@@ -286,14 +290,16 @@ class Teardown:
                 news.append(step)
         return news
 
-    async def linger(self, trip: Trip) -> None:
-        """Look after an attempt that is ending until all its devices are free.
+    async def linger(self, trip: Trip, steps: Sequence[Step] | None = None) -> None:
+        """Look after an attempt that is ending, or members that leave it, until all their devices are free.
 
         The controller manager empties a claim when its pod is gone or has a terminal phase. A pod that was removed
         without one is kept by our own finalizer, and its claim with it: that knot is ours to undo.
         """
         wait_s = _LINGER_S
-        while not all(step.released for step in trip.steps):
+        steps = trip.steps if steps is None else steps
+        ours = {step.claim for step in steps}
+        while not all(step.released for step in steps):
             await asyncio.sleep(wait_s * self._rng.uniform(0.75, 1.0))
             wait_s = min(_LINGER_MAX_S, wait_s * 1.5)
             try:
@@ -303,14 +309,14 @@ class Teardown:
                 by_name = {pod.metadata.name: pod for pod in pods}
                 for claim in claims:
                     pod = by_name.get(claim.metadata.name.removesuffix("-gpus"))
-                    if pod is None or gone_by_now(pod):
+                    if claim.metadata.name in ours and (pod is None or gone_by_now(pod)):
                         await self._delete_claim(namespace, trip.gang, claim.metadata.name, empty=True)
             except NotLeader:
                 return
             except FairleadError as error:
                 log.warning("event=linger_failed %s error=%r", trip.tag, str(error))
                 continue
-            for step in self._mark(trip, by_name, {claim.metadata.name: claim for claim in claims}):
+            for step in self._mark(steps, by_name, {claim.metadata.name: claim for claim in claims}):
                 self._say_released(trip.gang, trip.attempt.number, step.member.rank)
 
     def _say_released(self, gang: GangId, attempt: int, rank: int) -> None:

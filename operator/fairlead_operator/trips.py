@@ -54,13 +54,17 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Trip:
-    """An attempt with all its members in rank order. `aborted` says why it is to be undone, "" while it is not."""
+    """An attempt with all its members in rank order. `aborted` says why it is to be undone, "" while it is not.
+
+    Members of the ranks in `left` have left it for good, or are leaving.
+    """
 
     gang: GangId
     sheet: JobSheet
     attempt: Attempt
     steps: list[Step]
     aborted: str = ""
+    left: set[int] = field(default_factory=set[int])
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -235,7 +235,7 @@ def stopwatch(spent: dict[str, float]) -> Generator[None]:
         ("order", Walk, "step"),
         ("follow", deciding.Memo, "placer_for"),
         ("place", Placer, "place"),
-        ("make room", deciding, "find_room"),
+        ("make room", deciding, "look_for_room_by_excess"),
         ("why not", deciding, "why_never"),
         ("why not", deciding, "why_not_now"),
         ("decide (rest)", engines, "decide"),

@@ -32,6 +32,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "replay",
         "Replay a published trace of jobs by a published rule, or by the product's own.",
     ),
+    "waste": (
+        "fairlead.cli.bench_waste",
+        "waste",
+        "Compare the work that preemption throws away with that of the newest first.",
+    ),
     "scale": ("fairlead.cli.bench_scale", "scale", "Decide about a fixed backlog on fleets of several sizes."),
     "starvation": (
         "fairlead.cli.bench_starvation",

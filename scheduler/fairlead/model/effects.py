@@ -38,13 +38,29 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """End every pod of this attempt. `by` names the gang that gains, "" where none does."""
+    """End every pod of this attempt. `by` names the gang that gains, "" where none does.
+
+    `lost_gpu_ms` is what that throws away, at an estimate, where somebody gains.
+    """
 
     gang: GangId
     attempt: int
     cause: Refusal
     requeue: bool
     by: str = ""
+    lost_gpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrink:
+    """End the members of `ranks`; the others of this attempt go on without them. `by` names the gang that gains."""
+
+    gang: GangId
+    attempt: int
+    ranks: tuple[int, ...]
+    cause: Refusal
+    by: str
+    lost_gpu_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +77,24 @@ class Notice:
     begins_ms: int
     until_ms: int
     by: str = ""
+    lost_gpu_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nominate:
-    """Keep `placement` for the gang while `victims` (gang, attempt) stop; lapses at `until_ms`."""
+    """Keep `placement` for the gang while `victims` (gang, attempt) stop; lapses at `until_ms`.
+
+    `shrunk` are (gang, attempt, ranks) of those who go on with fewer members. `rule` says by which right: preemption,
+    reclaim or both; `lost_gpu_ms` what it throws away, at an estimate.
+    """
 
     gang: GangId
     placement: Placement
     victims: tuple[tuple[GangId, int], ...]
     until_ms: int
+    shrunk: tuple[tuple[GangId, int, tuple[int, ...]], ...] = ()
+    rule: str = ""
+    lost_gpu_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,5 +124,5 @@ class DeclareLost:
     node: NodeName
 
 
-Effect = Place | Stop | Notice | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost
+Effect = Place | Stop | Notice | Shrink | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

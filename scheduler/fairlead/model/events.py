@@ -18,6 +18,11 @@ from fairlead.model.rules import Rules
 from fairlead.model.saving_events import CheckpointCommitted as CheckpointCommitted
 from fairlead.model.saving_events import LifeSign as LifeSign
 from fairlead.model.saving_events import NoticeIntended as NoticeIntended
+from fairlead.model.takings import Nominated as Nominated
+from fairlead.model.takings import NominationEnded as NominationEnded
+from fairlead.model.takings import ShrinkIntended as ShrinkIntended
+from fairlead.model.takings import StopIntended as StopIntended
+from fairlead.model.takings import StopRefused as StopRefused
 from fairlead.model.tenancy_events import ExceptionGone as ExceptionGone
 from fairlead.model.tenancy_events import ExceptionSeen as ExceptionSeen
 from fairlead.model.tenancy_events import PolicyGone as PolicyGone
@@ -121,47 +126,6 @@ class Intended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nominated:
-    """Room is being made for a gang: nobody else may have `placement` until it is used or `until_ms` has passed."""
-
-    gang: GangId
-    placement: Placement
-    victims: tuple[tuple[GangId, int], ...]
-    at_ms: int
-    until_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NominationEnded:
-    """The room is no longer kept for the gang."""
-
-    gang: GangId
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopIntended:
-    """An attempt is to end whole. `by` is the gang that gains, "" where none does."""
-
-    gang: GangId
-    attempt: int
-    cause: Refusal
-    requeue: bool
-    at_ms: int
-    by: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRefused:
-    """Nothing was stopped: a disruption budget forbids to take a member of the attempt. It goes on as before."""
-
-    gang: GangId
-    attempt: int
-    cause: Refusal
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """Every member of the attempt is bound to its node."""
 
@@ -219,7 +183,10 @@ class MemberReleased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """At start: an attempt found in claims and pods. `holding`, `running`, `ended` are ranks."""
+    """At start: an attempt found in claims and pods. `holding`, `running`, `left` are ranks; those of `left` have left.
+
+    Who is in `left` and holds something is about to leave.
+    """
 
     gang: GangId
     attempt: int
@@ -233,6 +200,7 @@ class Recovered:
     restarts: int = 0
     all_running_ms: int | None = None
     saved_ms: int | None = None
+    left: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +269,7 @@ Event = (
     | TimeFact
     | StopIntended
     | NoticeIntended
+    | ShrinkIntended
     | StopRefused
     | Bound
     | PlaceFailed

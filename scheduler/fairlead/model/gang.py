@@ -215,7 +215,8 @@ class Gang:
     heartbeat has not moved for `heartbeat_ms`. The GangJob is deleted `ttl_ms` after its end. `user` is who
     submitted it, "" where that is not known, `groups` those they are in. `wants_promise`
     asks for a promised latest start, of which its queue has so many. How long it will run is learned from gangs of the
-    same user and `template`. Times are UTC ms, durations ms.
+    same user and `template`. While a gang that is `resizable` runs, members of a role above its fewest may leave it,
+    and others join. Times are UTC ms, durations ms.
     """
 
     id: GangId
@@ -249,6 +250,12 @@ class Gang:
     deadline_ms: int | None = None
     wants_promise: bool = False
     template: str = ""
+    resizable: bool = True
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether members may leave and join while it runs."""
+        return self.resizable and any(role.fewest < role.replicas for role in self.roles)
 
     @property
     def gpus(self) -> int:

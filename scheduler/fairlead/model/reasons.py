@@ -18,12 +18,7 @@ class Reason(Enum):
 
     # what must change first
     INVALID_SPEC = ("InvalidSpec", Kind.INVALID, "{field}: {problem}", "{mend}")
-    UNSUPPORTED_FIELD = (
-        "UnsupportedField",
-        Kind.INVALID,
-        "{field} is not supported by this version",
-        "{mend}",
-    )
+    UNSUPPORTED_FIELD = ("UnsupportedField", Kind.INVALID, "{field} is not supported by this version", "{mend}")
     TEMPLATE_REFUSED = (
         "TemplateRefused",
         Kind.INVALID,
@@ -231,6 +226,19 @@ class Reason(Enum):
         Kind.NOT_NOW,
         "room is being made: {count} jobs are stopping on {domain}",
         "wait until they have stopped",
+    )
+    VICTIMS_PROTECTED = (
+        "VictimsProtected",
+        Kind.NOT_NOW,
+        "jobs that could make room began or were stopped a short while ago, or their queue has lost enough for now",
+        "it is looked at again as soon as one may be taken from",
+    )
+    TOO_MANY_STOPS = ("TooManyStops", Kind.NOT_NOW, "room takes more stops than the {limit} of one cycle", "wait")
+    ROOM_SEARCH_ENDED = (
+        "RoomSearchEnded",
+        Kind.NOT_NOW,
+        "the search for jobs that make room for it was cut off; there may be room that it did not find",
+        "it goes on when something changes",
     )
     BUDGET_REFUSES = (
         "DisruptionBudget",

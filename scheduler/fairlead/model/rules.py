@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+from fairlead.model.gang import ServiceClass
+
+
+class Unsaving(StrEnum):
+    """Jobs without a checkpoint as victims: only where no others will do, like all others, or never."""
+
+    LAST = "last"
+    LIKE_OTHERS = "like-others"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +26,10 @@ class Rules:
     after a failed placement or a failed run, doubled each time up to `backoff_max_ms`. `placing_pods` bounds how many
     pods are on their way into the cluster at once, so that a backlog never waits inside its own deadline. `spare_ms` is
     how long an attempt is left alone after a disruption budget has protected it; `min_run_ms` how long after its start.
-    `robbed_after_ms` is how long a member may be without its devices before it counts as failed: its end may be late.
+    `min_run_by_class` says it for some service classes; what a queue says goes before both. `takings_per_job` is how
+    often one job may be stopped or shrunk for others in an hour, where its queue does not say; `unsaving` what becomes
+    of jobs that can't save their state. `robbed_after_ms` is how long a member may be without its devices before it
+    counts as failed: its end may be late.
     `promises` is how many gangs that wait are promised a latest start, beside those that ask for it; a promise whose
     start is within `horizon_ms` comes first in every order. `stop_ms` is what a stop takes at most, notice and grace
     included; `hole_start_ms` what a start inside a hole may take before the duration counts all the same;
@@ -45,6 +59,9 @@ class Rules:
     hole_least_ms: int = 600_000
     patience_ms: int = 21_600_000
     notice_ms: int = 86_400_000
+    min_run_by_class: tuple[tuple[ServiceClass, int], ...] = ()
+    takings_per_job: int = 4
+    unsaving: Unsaving = Unsaving.LAST
     placement_on: bool = True
     preemption_on: bool = True
     reclaim_on: bool = True

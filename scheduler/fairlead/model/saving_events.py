@@ -10,7 +10,10 @@ from fairlead.model.reasons import Refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeIntended:
-    """An attempt is asked to save from `begins_ms` on; `StopIntended` follows once it has, or at `until_ms`."""
+    """An attempt is asked to save from `begins_ms` on; `StopIntended` follows once it has, or at `until_ms`.
+
+    `by` is the gang that gains, "" where none does; `lost_gpu_ms` what that costs, at an estimate.
+    """
 
     gang: GangId
     attempt: int
@@ -20,6 +23,7 @@ class NoticeIntended:
     begins_ms: int
     until_ms: int
     by: str = ""
+    lost_gpu_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

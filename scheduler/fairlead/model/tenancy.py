@@ -27,6 +27,25 @@ NON_PREEMPTIBLE = ("any", "in-quota")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakingCaps:
+    """What keeps a queue's jobs from being taken too soon or too often, in any hour; None leaves it to what is above.
+
+    `min_run_ms` and `per_job` (takings of one job) are those of the nearest queue that says them, else of the cluster's
+    rules. `count` (stops and shrinks) and `lost_gpu_ms` (GPU-ms of work thrown away) hold for all queues below.
+    """
+
+    min_run_ms: int | None = None
+    per_job: int | None = None
+    count: int | None = None
+    lost_gpu_ms: int | None = None
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether takings from this queue are capped."""
+        return self.count is not None or self.lost_gpu_ms is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """A queue's quota in whole GPUs. `limit_gpus` None is no limit; `weight` shares what nobody is guaranteed.
 
@@ -54,6 +73,7 @@ class Queue:
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
     shares: str = "own"
+    taking_caps: TakingCaps = TakingCaps()
 
     def quota(self, resource: str) -> Quota | None:
         """Return the quota of a resource, counted as inside; None where the queue says nothing of it."""

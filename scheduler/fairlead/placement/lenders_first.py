@@ -7,12 +7,12 @@ from collections.abc import Collection
 from fairlead.model.gang import Gang, GangId
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import RoomMemo, find_room
-from fairlead.placement.room_search import Room
+from fairlead.placement.preempt import RoomAnswer, RoomMemo, look_for_room
+from fairlead.placement.shields import Shields
 from fairlead.world.snapshot import World
 
 
-def find_room_by_excess(
+def look_for_room_by_excess(
     gang: Gang,
     world: World,
     placer: Placer,
@@ -20,17 +20,18 @@ def find_room_by_excess(
     spared: Collection[GangId],
     memo: RoomMemo | None = None,
     at_most: int | None = None,
-) -> Room | None:
+    shields: Shields | None = None,
+) -> RoomAnswer:
     """Return the cheapest room of the first few lenders of whom there is any: of one, then two, four and so on.
 
-    Like `find_room`, which takes from whoever is cheapest; the own queue may always be taken from by priority.
+    Like `look_for_room`, which takes from whoever is cheapest; the own queue may always be taken from by priority.
     """
     lenders = [name for name in standing.lenders() if name != gang.queue]
     first = 1
     while first < len(lenders):
         among = frozenset(lenders[:first])
-        room = find_room(gang, world, placer, standing, spared, memo, at_most, among=among)
-        if room is not None:
-            return room
+        answer = look_for_room(gang, world, placer, standing, spared, memo, at_most, shields, among=among)
+        if answer.room is not None:
+            return answer
         first *= 2
-    return find_room(gang, world, placer, standing, spared, memo, at_most)
+    return look_for_room(gang, world, placer, standing, spared, memo, at_most, shields)

@@ -15,25 +15,26 @@ cheapest sets tried in the overlay. All of it is bounded, and None means that no
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.quota import Amounts
 from fairlead.model.rules import Rules
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
-from fairlead.placement.room_bounds import Bounds
+from fairlead.placement.room_bounds import Bound, Bounds
 from fairlead.placement.room_charges import Charges
 from fairlead.placement.room_offers import Offers, offers_of
 from fairlead.placement.room_search import Room, RoomSearch
 from fairlead.placement.row_steps import Rights
-from fairlead.placement.victims import RESTART_COST_MS, Victims, lost_work
+from fairlead.placement.shields import Shields
+from fairlead.placement.victim import Kind
+from fairlead.placement.victims import Victims, Yield
 from fairlead.placement.wishes import alternatives, is_single, levels_to_try, named_levels, takes_devices
 from fairlead.world.charges import sure
+from fairlead.world.fleet import Level
 from fairlead.world.snapshot import World
-
-__all__ = ["RESTART_COST_MS", "Room", "RoomMemo", "find_room", "lost_work"]
 
 
 @dataclass(slots=True)
@@ -52,6 +53,21 @@ class RoomMemo:
         return self.victims, self.bounds
 
 
+@dataclass(frozen=True, slots=True)
+class RoomAnswer:
+    """What a search for room came to. Without `room`, why there may be some all the same.
+
+    ended     the search was cut off: there may be room that it did not find
+    too_many  there is room that takes more victims than one cycle may
+    protected with those gone who may not be taken from for now, or not any more in this hour, there would be room
+    """
+
+    room: Room | None = None
+    ended: bool = False
+    too_many: bool = False
+    protected: bool = False
+
+
 def find_room(
     gang: Gang,
     world: World,
@@ -60,41 +76,122 @@ def find_room(
     spared: Collection[GangId],
     memo: RoomMemo | None = None,
     at_most: int | None = None,
+) -> Room | None:
+    """Return the room of `look_for_room`, None where none was found."""
+    return look_for_room(gang, world, placer, standing, spared, memo, at_most).room
+
+
+def look_for_room(
+    gang: Gang,
+    world: World,
+    placer: Placer,
+    standing: Standing,
+    spared: Collection[GangId],
+    memo: RoomMemo | None = None,
+    at_most: int | None = None,
+    shields: Shields | None = None,
     *,
     among: frozenset[str] | None = None,
-) -> Room | None:
-    """Return the cheapest room that was found for `gang` by right, of `at_most` victims; None where none was.
+) -> RoomAnswer:
+    """Return the cheapest room that was found for `gang` by right, of `at_most` victims, or why there is none.
 
+    Members that elastic gangs can do without are asked first, then those who can save their state, then everybody.
     The overlay is left as it was. `spared` are gangs that must not be taken (already taken in this cycle); from one
     call to the next about the same world with the same memo they may only become more. Other queues than the gang's own
     are taken from only if they are `among` these; None is any.
     """
     victims, bounds = (memo or RoomMemo()).of(placer)
     victims.follow(world, placer.inventory, spared)
+    shields = shields or Shields(world)
     gpu_milli, also = placer.feasibility.charge(gang), sure(gang, world.counted)
-    rights = rights_of(gang, gpu_milli, victims, standing, world.rules, also, among)
-    if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
-        return None
     levels = levels_to_try(gang, placer.inventory)
     if not levels or placer.chains.through(named_levels(gang)) is None:
-        return None
-    widest = levels[-1]
-    yields = [victims.yield_of(queue, below) for queue, below in rights.groups]
-    found: list[Offers] = []
+        return RoomAnswer()
     if is_single(gang):
         levels = [level for level in levels if level.name == "node"] or levels
-    models = ["", *(model for model in alternatives(gang, placer.feasibility) if model)]
-    for model in models:
-        bound = [bounds.of(gang, role, yields, model if takes_devices(role) else "") for role in gang.roles]
-        if any(int(b.sums_of(widest).max(initial=0)) < r.replicas for b, r in zip(bound, gang.roles, strict=True)):
-            if not model:
-                return None  # what no domain of the widest level holds, no narrower one does
-            continue
-        if model or len(models) == 1:
-            found.append(Offers(gang, placer, victims, rights, yields, bound))
-    offers, everyones = offers_of(found, levels)
-    charges = Charges(world)
-    return RoomSearch(gang, placer, standing, victims, rights, levels, charges).best(offers, everyones, at_most)
+    looked = _Look(gang, world, placer, standing, victims, bounds, levels, shields, at_most)
+    rights = rights_of(gang, gpu_milli, victims, standing, world.rules, also, shields, among)
+    if rights is not None and _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
+        for kind in victims.kinds_of(queue for queue, _ in rights.groups):
+            room = looked.for_kind(replace(rights, kind=kind))
+            if room is not None:
+                return RoomAnswer(room)
+    protected = not looked.ended and not looked.too_many and looked.would_do_with_the_protected(gpu_milli, also)
+    return RoomAnswer(None, looked.ended, looked.too_many, protected)
+
+
+class _Look:
+    """One gang's search, kind of victim by kind of victim."""
+
+    def __init__(
+        self,
+        gang: Gang,
+        world: World,
+        placer: Placer,
+        standing: Standing,
+        victims: Victims,
+        bounds: Bounds,
+        levels: Sequence[Level],
+        shields: Shields,
+        at_most: int | None,
+    ) -> None:
+        self._gang = gang
+        self._placer = placer
+        self._standing = standing
+        self._victims = victims
+        self._bounds = bounds
+        self._levels = levels
+        self._shields = shields
+        self._charges = Charges(world)
+        self._rules = world.rules
+        self._at_most = at_most
+        self.ended = self.too_many = False
+
+    def for_kind(self, rights: Rights) -> Room | None:
+        """Search among victims up to a kind."""
+        found: list[Offers] = []
+        yields = [self._victims.yield_of(queue, below, rights.kind) for queue, below in rights.groups]
+        models = self._models()
+        for model in models:
+            bound = self._bound(yields, model)
+            if not self._holds(bound):
+                if not model:
+                    return None  # what no domain of the widest level holds, no narrower one does
+                continue
+            if model or len(models) == 1:
+                found.append(Offers(self._gang, self._placer, self._victims, rights, yields, bound))
+        offers, everyones = offers_of(found, self._levels)
+        search = RoomSearch(
+            self._gang, self._placer, self._standing, self._victims, rights, self._levels, self._shields, self._charges
+        )
+        room = search.best(offers, everyones, self._at_most)
+        self.ended = search.ended or any(one.cut for one in found)  # a later kind includes those before it
+        self.too_many = self.too_many or search.too_many
+        return room
+
+    def would_do_with_the_protected(self, gpu_milli: int, also: Amounts) -> bool:
+        """Whether a bound leaves it possible that there is room once nobody is protected any more."""
+        if not self._victims.protected and not self._shields.any:
+            return False
+        wide = rights_of(self._gang, gpu_milli, self._victims, self._standing, self._rules, also)
+        groups = () if wide is None else wide.groups
+        queues = [queue for queue, _ in groups]
+        if not self._victims.protects(queues) and all(self._shields.left(queue) is None for queue in queues):
+            return False
+        yields = [self._victims.yield_of(queue, below, Kind.PROTECTED) for queue, below in groups]
+        return bool(yields) and self._holds(self._bound(yields, ""))
+
+    def _models(self) -> list[str]:
+        return ["", *(model for model in alternatives(self._gang, self._placer.feasibility) if model)]
+
+    def _bound(self, yields: Sequence[Yield], model: str) -> list[Bound]:
+        gang = self._gang
+        return [self._bounds.of(gang, role, yields, model if takes_devices(role) else "") for role in gang.roles]
+
+    def _holds(self, bound: Sequence[Bound]) -> bool:
+        widest = self._levels[-1]
+        rooms = zip(bound, self._gang.roles, strict=True)
+        return all(int(one.sums_of(widest).max(initial=0)) >= role.replicas for one, role in rooms)
 
 
 def rights_of(
@@ -104,17 +201,22 @@ def rights_of(
     standing: Standing,
     rules: Rules,
     also: Amounts = (),
+    shields: Shields | None = None,
     among: frozenset[str] | None = None,
 ) -> Rights | None:
-    """Return whom a gang that is charged for `gpu_milli`, and `also`, may take from; None where that is nobody."""
+    """Return whom a gang that is charged for `gpu_milli`, and `also`, may take from; None where that is nobody.
+
+    With `shields`, queues of which nothing more may be taken in this hour are left out; without, nobody is: not even
+    those who are protected for now.
+    """
     groups: list[tuple[str, int | None]] = []
-    if rules.preemption_on and victims.milli_of(gang.queue, gang.priority) is not None:
+    if rules.preemption_on and _has_any(victims, gang.queue, gang.priority, shields):
         groups.append((gang.queue, gang.priority))
     most: dict[str, int] = {}
     wants = standing.kinds(gpu_milli, also)
     if rules.reclaim_on and wants and standing.within_entitlement(gang.queue, gpu_milli, also):
         for lender in standing.lenders():
-            if lender == gang.queue or victims.milli_of(lender, None) is None:
+            if lender == gang.queue or not _has_any(victims, lender, None, shields):
                 continue
             if among is not None and lender not in among:
                 continue
@@ -123,6 +225,16 @@ def rights_of(
                 most[lender] = milli
                 groups.append((lender, None))
     return Rights(gang.queue, gang.priority, most, tuple(groups)) if groups else None
+
+
+def _has_any(victims: Victims, queue: str, below: int | None, shields: Shields | None) -> bool:
+    """Whether somebody of a group may be taken from."""
+    if shields is None and victims.protects([queue]):
+        return True
+    if victims.milli_of(queue, below) is None:
+        return False
+    left = shields.left(queue) if shields is not None else None
+    return left is None or (left.takings > 0 and left.lost_gpu_ms > 0)
 
 
 def _within_limits(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairlead.placement.amounts import FIXED
-from fairlead.placement.victims import Held, Victim, takings_on
+from fairlead.placement.victim import Held, Victim, takings_on
 from fairlead.world.overlay import Lot, Overlay
 
 ONE_BY_ONE = 4

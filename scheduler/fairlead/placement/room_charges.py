@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fairlead.model.gang import Gang, Placement
 from fairlead.model.quota import Amounts, added
-from fairlead.placement.victims import Victim
+from fairlead.placement.victim import Victim
 from fairlead.world.charges import charged, sure
 from fairlead.world.snapshot import World
 
@@ -34,5 +34,5 @@ def by_queue(victims: Iterable[Victim]) -> dict[str, tuple[int, Amounts]]:
     sums: dict[str, tuple[int, Amounts]] = {}
     for victim in victims:
         milli, also = sums.get(victim.queue, (0, ()))
-        sums[victim.queue] = (milli + victim.gpu_milli, added(also, victim.attempt.also))
+        sums[victim.queue] = (milli + victim.gpu_milli, added(also, victim.also))
     return sums

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlead.model.gang import Gang, GangId
+from fairlead.model.gang import Gang
 from fairlead.placement.placer import Placer
 from fairlead.placement.room_bounds import Bound
 from fairlead.placement.row_steps import Demand, Rights, RowSteps, Step, demand_of
-from fairlead.placement.victims import NOBODY, RESTART_COST_MS, Victim, Victims, Yield
+from fairlead.placement.victim import DEAR, Victim
+from fairlead.placement.victims import NOBODY, Victims, Yield
 from fairlead.world.fleet import BoolColumn, IntColumn, Level
 
 SINGLE_ROWS_TRIED = 48
@@ -24,7 +25,6 @@ WIDE_DOMAINS_TRIED = 12
 """Domains of more nodes, of all levels and models."""
 ROWS_WALKED = 256
 """Nodes whose victims are counted exactly for one gang and model, beside those that a gang of many pods needs."""
-DEAR = 1 << 42  # a price in ms that no attempt has, small enough to be multiplied by devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class Offers:
         self._placer = placer
         self._overlay = placer.overlay
         self._bounds = bounds
+        self._victims = victims
         self._now_ms = victims.now_ms
         self._demands: tuple[Demand, ...] = tuple(
             demand_of(gang, role, bound.kind, self._overlay, placer.feasibility, victims.extended)
@@ -84,9 +85,13 @@ class Offers:
         self.wide: list[tuple[int, int, int, IntColumn]] = []
         self.offers: list[Offer] = []
         self.everyones: list[Offer] = []
+        self.cut = False
 
     def look(self, levels: Sequence[Level]) -> None:
-        """Fill `offers` with domains of one node, and `wide` with others: (estimate, level, domain, rows to walk)."""
+        """Fill `offers` with domains of one node, and `wide` with others: (estimate, level, domain, rows to walk).
+
+        `cut` says afterwards that there were more domains than are looked at.
+        """
         for position, level in enumerate(levels):
             enough = self._placer.feasibility.inside(level, self._gang)
             for role, bound in zip(self._gang.roles, self._bounds, strict=True):
@@ -101,12 +106,13 @@ class Offers:
 
     def _price_of_device(self, rows: IntColumn) -> IntColumn:
         """Return the least that one device costs on each row, in GPU-ms; DEAR where there is nobody to take from."""
-        youngest = self._yields[0].youngest[rows]
+        youngest, flat = self._yields[0].youngest[rows], self._yields[0].flat[rows]
         for group in self._yields[1:]:
             youngest = np.maximum(youngest, group.youngest[rows])
-        since: IntColumn = np.maximum(0, self._now_ms - youngest) + RESTART_COST_MS
-        since[youngest < 0] = DEAR
-        return since
+            flat = np.minimum(flat, group.flat[rows])
+        since = np.where(youngest < 0, DEAR, np.maximum(0, self._now_ms - youngest))
+        least: IntColumn = np.minimum(since, flat)
+        return least
 
     def _free(self, rows: IntColumn) -> IntColumn:
         """Count the devices on each row that the main role could have now."""
@@ -135,6 +141,7 @@ class Offers:
         least = short * self._price_of_device(rows)
         if len(rows) > SINGLE_ROWS_TRIED:
             edge = np.partition(least, SINGLE_ROWS_TRIED - 1)[SINGLE_ROWS_TRIED - 1]
+            self.cut = True
             near = np.flatnonzero(least <= edge)
             ranked = near[np.argsort(least[near], kind="stable")][:SINGLE_ROWS_TRIED]
         else:
@@ -142,6 +149,7 @@ class Offers:
         cheapest = DEAR * DEAR
         for at in ranked.tolist():
             if self._walks_left <= 0 or cheapest <= int(least[at]):
+                self.cut = self.cut or self._walks_left <= 0
                 break
             self._walks_left -= 1
             found = self._offer(position, level, int(domains[at]), [int(rows[at])], int(least[at]))
@@ -174,6 +182,7 @@ class Offers:
         so_far -= np.repeat(so_far[starts], ends - starts)
         taken = np.clip(np.repeat(missing, ends - starts) - so_far, 0, gain)
         prices = np.add.reduceat(taken * priced.pod[at], starts)
+        self.cut = self.cut or len(prices) > WIDE_DOMAINS_TRIED
         for which in np.argsort(prices, kind="stable")[:WIDE_DOMAINS_TRIED].tolist():
             first, last = int(starts[which]), int(ends[which])
             more = max(0, int(missing[which]))
@@ -182,6 +191,7 @@ class Offers:
 
     def walk(self, level: Level, position: int, domain: int, rows: IntColumn, estimate: int) -> None:
         """Count the victims on the cheapest rows of a wide domain exactly."""
+        self.cut = self.cut or self._walks_left <= 0
         if self._walks_left > 0:
             self._walks_left -= len(rows)
             self._offer(position, level, domain, rows.tolist(), estimate)
@@ -190,20 +200,21 @@ class Offers:
         """Choose victims on some rows of a domain; returns their price, None where that does not do."""
         self.everyones.append(Offer(estimate, position, domain, self._demands, ()))
         everywhere = level.order[level.starts[domain] : level.starts[domain + 1]]
-        chosen: dict[GangId, Victim] = {}
+        chosen: dict[str, Victim] = {}
         for at in range(len(self._gang.roles)):
             chosen |= self._choose(at, rows, everywhere)
         if not chosen:
             return None
-        price = sum(victim.lost(self._now_ms) for victim in chosen.values())
-        self.offers.append(Offer(price, position, domain, self._demands, tuple(chosen.values())))
+        going = self._victims.parts_of(chosen.values())
+        price = sum(victim.lost(self._now_ms) for victim in going)
+        self.offers.append(Offer(price, position, domain, self._demands, tuple(going)))
         return price
 
-    def _choose(self, at: int, rows: Sequence[int], everywhere: IntColumn) -> dict[GangId, Victim]:
+    def _choose(self, at: int, rows: Sequence[int], everywhere: IntColumn) -> dict[str, Victim]:
         """Take rows by the price of one more pod of a role until all its replicas have a place in the domain."""
         wanted = self._gang.roles[at].replicas
         have = int(np.minimum(self._bounds[at].kind.room[everywhere], wanted).sum())
-        chosen: dict[GangId, Victim] = {}
+        chosen: dict[str, Victim] = {}
         if have >= wanted:
             return chosen
         steps: list[tuple[int, int, int, Step]] = []
@@ -214,7 +225,7 @@ class Offers:
                 steps.append((dearest, row, number, step))
         steps.sort(key=lambda offer: offer[:3])
         for _, _, _, step in steps:
-            chosen |= {victim.gang: victim for victim in step.victims}
+            chosen |= {victim.key: victim for victim in step.victims}
             have += step.gain
             if have >= wanted:
                 break

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fairlead.model.gang import Gang, GangId, Placement
-from fairlead.model.quota import Amounts
+from fairlead.model.quota import Amounts, added
 from fairlead.ordering.standing import Standing
 from fairlead.placement.amounts import amounts_left
 from fairlead.placement.placer import Placer
@@ -14,7 +14,9 @@ from fairlead.placement.release import release
 from fairlead.placement.room_charges import Charges, by_queue
 from fairlead.placement.room_offers import Offer
 from fairlead.placement.row_steps import Demand, Rights
-from fairlead.placement.victims import Victim, Victims
+from fairlead.placement.shields import Shields
+from fairlead.placement.victim import WHOLE, Victim
+from fairlead.placement.victims import Victims
 from fairlead.placement.wishes import is_single
 from fairlead.world.fleet import IntColumn, Level
 from fairlead.world.snapshot import Running
@@ -26,12 +28,32 @@ EVERYONE_AT_MOST = 1_024
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What is taken of one attempt: all of it, or the members of `ranks`. `lost_gpu_ms` is what that throws away."""
+
+    attempt: Running
+    ranks: tuple[int, ...]
+    gpu_milli: int
+    also: Amounts
+    lost_gpu_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
-    """A placement that becomes possible once `victims` are gone."""
+    """A placement that becomes possible once all that is `taken` has let go."""
 
     placement: Placement
-    victims: tuple[Running, ...]
-    cost: int
+    taken: tuple[Taken, ...]
+
+    @property
+    def cost(self) -> int:
+        """GPU-ms of lost work."""
+        return sum(taken.lost_gpu_ms for taken in self.taken)
+
+    @property
+    def victims(self) -> tuple[Running, ...]:
+        """The attempts that go whole."""
+        return tuple(taken.attempt for taken in self.taken if not taken.ranks)
 
 
 class RoomSearch:
@@ -45,6 +67,7 @@ class RoomSearch:
         victims: Victims,
         rights: Rights,
         levels: Sequence[Level],
+        shields: Shields,
         charges: Charges | None = None,
     ) -> None:
         """`levels` are those that the positions of offers mean."""
@@ -55,45 +78,56 @@ class RoomSearch:
         self._standing = standing
         self._victims = victims
         self._rights = rights
-        self._levels = levels
+        self._shields = shields
         self._charges = charges or Charges()
         self._also = self._charges.of(gang)
         self._wants = standing.kinds(self._gpu_milli, self._also)
+        self._levels = levels
         self._now_ms = victims.now_ms
         self._tries_left = TRIES
         self._room_after = 0
         self._demands: tuple[Demand, ...] = ()
+        self.ended = self.too_many = False
 
     def best(self, offers: Sequence[Offer], everyones: Sequence[Offer], at_most: int | None) -> Room | None:
-        """Return the room of the cheapest offer that holds; else the cheapest where everybody's end makes room."""
+        """Return the room of the cheapest offer that holds; else the cheapest where everybody's end makes room.
+
+        `ended` says afterwards that there was more to try, `too_many` that some room would have taken too many victims.
+        """
         for offer in sorted(offers, key=_rank):
             self._demands = offer.demands
             room = self._room(offer.victims, self._levels[offer.position], offer.domain)
-            if room is not None and (at_most is None or len(room.victims) <= at_most):
+            if room is not None and self._is_allowed(room, at_most):
                 return room
         best: Room | None = None
         for offer in sorted(everyones, key=_rank):
             if self._tries_left <= 0:
+                self.ended = True
                 break
             self._demands = offer.demands
             level = self._levels[offer.position]
             room = self._room(self._everyone(self._rows(level, offer.domain)), level, offer.domain)
-            if room is None or (at_most is not None and len(room.victims) > at_most):
+            if room is None or not self._is_allowed(room, at_most):
                 continue
             if best is None or room.cost < best.cost:
                 best = room
         return best
+
+    def _is_allowed(self, room: Room, at_most: int | None) -> bool:
+        few = at_most is None or len(room.taken) <= at_most
+        self.too_many = self.too_many or not few
+        return few
 
     def _rows(self, level: Level, domain: int) -> IntColumn:
         return level.order[level.starts[domain] : level.starts[domain + 1]]
 
     def _everyone(self, rows: IntColumn) -> tuple[Victim, ...]:
         """Return all whom the gang has a right to on some rows, nobody where they are too many."""
-        found: dict[GangId, Victim] = {}
+        found: dict[str, Victim] = {}
         for row in rows.tolist():
-            for gang, (victim, _) in self._victims.on_row[row].items():
+            for key, (victim, _) in self._victims.on_row[row].items():
                 if self._rights.cover(victim):
-                    found[gang] = victim
+                    found[key] = victim
             if len(found) > EVERYONE_AT_MOST:
                 return ()
         return tuple(found.values())
@@ -102,33 +136,60 @@ class RoomSearch:
 
     def _room(self, victims: Sequence[Victim], level: Level, domain: int) -> Room | None:
         """Return the room that these victims make in a domain, pruned of those who are not needed."""
-        allowed = self._rightful(victims)
+        allowed = self._rightful(self._victims.parts_of(victims))
         if not allowed:
             return None
         placement = self._try(allowed, level, domain)
         if placement is None:
             return None
         kept, placement = self._prune(allowed, placement, level, domain)
-        cost = sum(victim.lost(self._now_ms) for victim in kept)
-        return Room(placement, tuple(victim.attempt for victim in kept), cost)
+        return Room(placement, self._taken(kept))
+
+    def _taken(self, victims: Sequence[Victim]) -> tuple[Taken, ...]:
+        """Put the parts of each attempt together again."""
+        parts: dict[GangId, list[Victim]] = {}
+        for victim in victims:
+            parts.setdefault(victim.gang, []).append(victim)
+        found: list[Taken] = []
+        for those in parts.values():
+            whole = any(victim.depth == WHOLE for victim in those)
+            ranks = () if whole else tuple(sorted(rank for victim in those for rank in victim.ranks))
+            milli, also = those[0].gpu_milli, those[0].also
+            for victim in those[1:]:
+                milli, also = milli + victim.gpu_milli, added(also, victim.also)
+            found.append(Taken(those[0].attempt, ranks, milli, also, sum(v.lost(self._now_ms) for v in those)))
+        return tuple(found)
 
     def _rightful(self, victims: Sequence[Victim]) -> list[Victim]:
-        """Keep, in this order, those that may be taken together: every right is checked as usage falls."""
-        standing, own = self._standing, self._gang.queue
+        """Keep, in this order, those that may be taken together: every right and cap is checked as usage falls."""
+        standing, own, now_ms = self._standing, self._gang.queue, self._now_ms
         excess = {v.queue: standing.used.get(v.queue, 0) - standing.entitled.get(v.queue, 0) for v in victims}
+        left = {queue: self._shields.left(queue) for queue in excess}
+        capped = any(one is not None for one in left.values())
         taken: list[Victim] = []
-        for victim in sorted(victims, key=lambda v: (-excess[v.queue], v.lost(self._now_ms), v.gang)):
-            also = victim.attempt.also
-            if victim.queue == own or standing.may_lose(victim.queue, victim.gpu_milli, own, also, wants=self._wants):
-                taken.append(victim)
-                standing.give_back(victim.queue, victim.gpu_milli, also)
+        for victim in sorted(victims, key=lambda v: (-excess[v.queue], v.lost(now_ms), v.key)):
+            milli, also = victim.gpu_milli, victim.also
+            if victim.queue != own and not standing.may_lose(victim.queue, milli, own, also, wants=self._wants):
+                continue
+            if capped and not self._shields.admit(victim.queue, victim.gang, victim.lost(now_ms)):
+                continue
+            taken.append(victim)
+            standing.give_back(victim.queue, milli, also)
         for victim in taken:
-            standing.charge(victim.queue, victim.gpu_milli, victim.attempt.also)
+            standing.charge(victim.queue, victim.gpu_milli, victim.also)
+        if capped:
+            self._shields.forget_admitted()
+        if any(victim.ranks for victim in victims):  # nothing of a gang is taken without what must go before it
+            keys = {victim.key for victim in taken}
+            taken = [v for v in taken if all(part.key in keys for part in self._victims.parts_of([v]))]
         return taken
 
     def _try(self, victims: Sequence[Victim], level: Level, domain: int) -> Placement | None:
         """Place the gang in a domain with victims gone; the overlay is then as it was."""
-        if self._tries_left <= 0 or not self._within_limits(victims, self._also):
+        if self._tries_left <= 0:
+            self.ended = True
+            return None
+        if not self._within_limits(victims, self._also):
             return None
         self._tries_left -= 1
         mark = self._overlay.checkpoint()
@@ -173,7 +234,7 @@ class RoomSearch:
         if is_single(self._gang) and len(victims) == 1:
             return victims, placement
         kept = [victim for victim in victims if any(held.row in pods for held in victim.held)]
-        kept = self._needed(kept, pods)
+        kept = self._needed(self._victims.parts_of(kept), pods)
         if len(kept) < len(victims):
             again = self._try(kept, level, domain)
             if again is None:
@@ -182,8 +243,8 @@ class RoomSearch:
                 placement = again
         if len(kept) > self._tries_left:
             return kept, placement
-        for victim in sorted(kept, key=lambda v: (-v.lost(self._now_ms), v.gang)):
-            if self._is_needed(victim, kept):
+        for victim in sorted(kept, key=self._dearest_first):
+            if _goes_anyway(victim, kept) or self._is_needed(victim, kept):
                 continue
             room_before = self._room_after
             fewer = [other for other in kept if other is not victim]
@@ -193,6 +254,10 @@ class RoomSearch:
             else:
                 self._room_after = room_before
         return kept, placement
+
+    def _dearest_first(self, victim: Victim) -> tuple[int, int, int, str]:
+        """Order in which victims are spared: who can't save before who can, and of one gang who goes last first."""
+        return (-victim.kind, -victim.lost(self._now_ms), -victim.depth, victim.key)
 
     def _pods_on(self, placement: Placement) -> dict[int, list[int]]:
         """Return row -> how many pods of each role a placement has there."""
@@ -208,8 +273,10 @@ class RoomSearch:
         if not all(demand.plain for demand in self._demands):
             return victims
         left = {row: self._with_all(row, victims_on) for row, victims_on in _by_row(victims).items() if row in pods}
-        kept: set[GangId] = {victim.gang for victim in victims}
-        for victim in sorted(victims, key=lambda v: (-v.lost(self._now_ms), v.gang)):
+        kept = {victim.key: victim for victim in victims}
+        for victim in sorted(victims, key=self._dearest_first):
+            if _goes_anyway(victim, kept.values()):
+                continue
             without: dict[int, tuple[int, list[int]]] = {}
             for held in victim.held:
                 if held.row in left:
@@ -219,9 +286,9 @@ class RoomSearch:
                         break
                     without[held.row] = free & ~held.mask, rest
             else:
-                kept.discard(victim.gang)
+                del kept[victim.key]
                 left |= without
-        return [victim for victim in victims if victim.gang in kept]
+        return [victim for victim in victims if victim.key in kept]
 
     def _with_all(self, row: int, victims: Sequence[Victim]) -> tuple[int, list[int]]:
         """Return devices and amounts on a row with victims gone."""
@@ -261,6 +328,13 @@ class RoomSearch:
             rest = [a - b for a, b in zip(amounts, held.amounts, strict=True)]
             loss += demand.slots(devices, free, amounts) - demand.slots(devices, free & ~held.mask, rest)
         return self._room_after - loss < demand.role.replicas
+
+
+def _goes_anyway(victim: Victim, kept: Iterable[Victim]) -> bool:
+    """Whether somebody who is kept takes the victim along."""
+    if victim.depth == WHOLE:
+        return False
+    return any(o is not victim and o.gang == victim.gang and victim.goes_with(o) for o in kept)
 
 
 def _rank(offer: Offer) -> tuple[int, int, int]:

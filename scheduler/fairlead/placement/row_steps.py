@@ -11,7 +11,8 @@ from fairlead.model.gang import Gang, Role
 from fairlead.placement.amounts import amounts_asked, amounts_left
 from fairlead.placement.columns import PodClass
 from fairlead.placement.feasible import MANY, Feasibility, slots_on
-from fairlead.placement.victims import Held, Victim, Victims, takings_on
+from fairlead.placement.victim import Held, Kind, Victim, takings_on
+from fairlead.placement.victims import Victims
 from fairlead.world.fleet import Columns
 from fairlead.world.overlay import Overlay
 
@@ -22,19 +23,23 @@ Holder = tuple[Victim, Held]
 class Rights:
     """Whom a gang may take from, each alone: its own queue below its priority, and others up to what they may lose.
 
-    `groups` are (queue, below which priority or None) of everybody who comes into question.
+    `groups` are (queue, below which priority or None) of everybody who comes into question; `kind` is the last one
+    that is asked.
     """
 
     queue: str
     priority: int
     most_milli: Mapping[str, int]
     groups: tuple[tuple[str, int | None], ...]
+    kind: Kind = Kind.ANY
 
     def cover(self, victim: Victim) -> bool:
         """Whether the gang has a right to a victim."""
+        if victim.kind > self.kind:
+            return False
         if victim.queue == self.queue:
             return victim.priority < self.priority
-        return victim.gpu_milli <= self.most_milli.get(victim.queue, -1)
+        return victim.whole_milli <= self.most_milli.get(victim.queue, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class RowSteps:
         cover, now_ms = self._rights.cover, self._now_ms
         found = [holder for holder in self._victims.on_row[row].values() if cover(holder[0])]
         if len(found) > 1:
-            found.sort(key=lambda holder: (holder[0].price_on_a_row(now_ms), holder[0].gang))
+            found.sort(key=lambda holder: (holder[0].price_on_a_row(now_ms), holder[0].key))
         return found
 
     def _counted(self, row: int, waiting: list[Holder]) -> list[Step]:
@@ -120,8 +125,8 @@ class RowSteps:
             if not batch:
                 break
             batch = self._fewest(devices, free, amounts, before, batch, waiting)
-            taken = {victim.gang for victim, _ in batch}
-            waiting = [holder for holder in waiting if holder[0].gang not in taken]
+            taken = {victim.key for victim, _ in batch}
+            waiting = [holder for holder in waiting if holder[0].key not in taken]
             for _, held in batch:
                 free |= held.mask
                 amounts = [a + b for a, b in zip(amounts, held.amounts, strict=True)]

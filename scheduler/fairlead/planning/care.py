@@ -62,7 +62,7 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
         return refuse(Reason.FINISHED), False
     if spec.suspended:
         return refuse(Reason.SUSPENDED), True
-    lost = sorted(m.node for m in attempt.placement.members if m.rank in attempt.holding and m.node in world.lost)
+    lost = sorted(m.node for m in attempt.placement.members if m.rank in attempt.staying and m.node in world.lost)
     if lost:
         return _failed(attempt, Failure.NODE, refuse(Reason.NODE_LOST, node=lost[0]))
     # While it is being written to the cluster, members end because their undoing has begun: Bound or PlaceFailed says.
@@ -77,7 +77,7 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
     if not _is_due(attempt, world):
         return None
     if attempt.phase is Phase.STARTING:
-        up, members = len(attempt.running | attempt.succeeded), len(attempt.placement.members)
+        up, members = len(attempt.running | attempt.succeeded), attempt.present
         limit = duration_text(spec.start_deadline_ms)
         cause = refuse(Reason.START_DEADLINE, running=up, members=members, limit=limit)
         return _failed(attempt, Failure.START, cause, f"{up} of {members} members were running after {limit}")
@@ -145,5 +145,6 @@ def _has_succeeded(attempt: Running) -> bool:
         return False
     roles = spec.success_roles or tuple(role.name for role in spec.roles)
     counting = {member.rank for member in attempt.placement.members if member.role in roles}
+    counting -= attempt.leaving | attempt.left
     done = counting & attempt.succeeded
     return bool(done) if spec.success_any else done == counting

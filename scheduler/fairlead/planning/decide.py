@@ -8,21 +8,23 @@ could change it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Notice, Place, Refuse, Stop
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.gang_rules import why_invalid
 from fairlead.model.quota import Amounts
-from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.reasons import Kind, Reason, Refusal, refuse
 from fairlead.ordering.backlog import Walk, inside_queue
 from fairlead.placement.feasible import row_is_free
 from fairlead.placement.fence import NOTHING, Fence
-from fairlead.placement.lenders_first import find_room_by_excess
+from fairlead.placement.lenders_first import look_for_room_by_excess
+from fairlead.placement.preempt import RoomAnswer
 from fairlead.placement.refusals import unknown_level, why_not_now
+from fairlead.placement.room_search import Room
 from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
+from fairlead.placement.shields import Shields
 from fairlead.planning.admission import admission, at_the_door
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
@@ -42,9 +44,10 @@ from fairlead.planning.quota_places import (
     place_within,
     standing_of,
 )
-from fairlead.planning.room_effects import room_effects
+from fairlead.planning.room_effects import guests_leave
+from fairlead.planning.taking import any_holds, takings, why_no_room
 from fairlead.world.charges import least
-from fairlead.world.snapshot import Running, Waiting, World
+from fairlead.world.snapshot import Waiting, World
 from fairlead.world.use import use_of
 
 
@@ -56,6 +59,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     more, cut, looked = cycle.run()
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
+    later.append(world.takings.next_ms if cycle.shields.any else None)
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     told = in_steps(cycle.effects, world)
     later += [effect.until_ms for effect in told if isinstance(effect, Notice)]
@@ -88,6 +92,7 @@ class _Cycle:
         idle_milli = 0 if self.kept is None else self.kept.idle_milli()
         self.standing = standing_of(world, tree, self.caps, ended, idle_milli)
         self.stops_left = world.rules.stops_per_cycle
+        self.shields = Shields(world)
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
         self.promises = Promises(world, self.placer, self.standing, memo.promises, effects, tree.chains)
         self.taken: set[GangId] = set()
@@ -145,7 +150,7 @@ class _Cycle:
             charge = nomination.placement.gpu_milli, charge_of(gang, nomination.placement, self.world)
             if self._may(gang, *charge) and self._still_fits(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
-            elif self.world.now_ms >= nomination.until_ms or not self._any_runs(nomination.victims):
+            elif self.world.now_ms >= nomination.until_ms or not any_holds(nomination, self.world.running):
                 self.effects.append(EndNomination(gang=gang.id))
             else:
                 unfinished.append(waiting)
@@ -186,9 +191,6 @@ class _Cycle:
         allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli, also) is None
         return allowed and self.caps.refusal(gang, gpu_milli) is None
 
-    def _any_runs(self, victims: Iterable[tuple[GangId, int]]) -> bool:
-        return any(self.world.running.get(gang, attempt) is not None for gang, attempt in victims)
-
     def _still_fits(self, gang: Gang, placement: Placement) -> bool:
         """Take a placement exactly as it was nominated, if every part of it is free now."""
         mark = self.overlay.checkpoint()
@@ -220,9 +222,16 @@ class _Cycle:
             if answer.placement is not None:
                 self._take(waiting, answer.placement)
                 return True
-            if self._make_room(waiting) or self._own_room(waiting):
+            room = self._look_for_room(gang)
+            if room.room is not None:
+                self._make_room(waiting, room.room)
                 return True
-            refusal = self._why_kept(waiting) or self._why_not(gang, answer)
+            if self._own_room(waiting):
+                return True
+            kept = self._why_kept(waiting)
+            refusal = kept or self._why_not(gang, answer)
+            if kept is None and refusal.reason.kind is Kind.NOT_NOW and refusal.reason is not Reason.QUEUE_AT_LIMIT:
+                refusal = why_no_room(room, self.world.rules) or refusal
             if self.kept is not None:  # what is lent for a while is promised to nobody
                 self.fence.around(self.kept.closed_to(waiting, lent=False))
             if self.promises.promise(waiting, refusal):  # the next in line may be promised something, too
@@ -309,23 +318,20 @@ class _Cycle:
         if self.kept is not None:
             self.kept.took(waiting, placement)
 
-    def _make_room(self, waiting: Waiting) -> bool:
-        """Find victims that the gang has a right to; nominate it and stop them."""
-        gang = waiting.gang
+    def _look_for_room(self, gang: Gang) -> RoomAnswer:
+        """Find victims that the gang has a right to."""
         rules = self.world.rules
-        if not (rules.preemption_on or rules.reclaim_on) or self.stops_left <= 0:
-            return False
+        if not (rules.preemption_on or rules.reclaim_on):
+            return RoomAnswer()
+        if self.stops_left <= 0:
+            return RoomAnswer(too_many=True)
         if self.caps.refusal(gang, self.placer.feasibility.charge(gang)) is not None:
-            return False  # room is made for all replicas, and its user may not have so many
+            return RoomAnswer()  # room is made for all replicas, and its user may not have so many
         self.promises.make_way(gang, entering=False)
         self.spared |= self.promises.protected()
-        room = find_room_by_excess(
-            gang, self.world, self.placer, self.standing, self.spared, self.memo.room, at_most=self.stops_left
+        return look_for_room_by_excess(
+            gang, self.world, self.placer, self.standing, self.spared, self.memo.room, self.stops_left, self.shields
         )
-        if room is None:
-            return False
-        self._open_room(gang, room.placement, room.victims)
-        return True
 
     def _own_room(self, waiting: Waiting) -> bool:
         """Send guests away from nodes that are reserved for the gang's queue."""
@@ -335,20 +341,32 @@ class _Cycle:
         room = reserving.room_for(gang, self.spared) if self._may(gang, self.placer.feasibility.charge(gang)) else None
         if room is None or len(room[1]) > self.stops_left:
             return False
-        self._open_room(gang, *room, reserved=True)
-        return True
-
-    def _open_room(
-        self, gang: Gang, placement: Placement, victims: Sequence[Running], *, reserved: bool = False
-    ) -> None:
-        """Keep a place for the gang, and stop those who are on it."""
-        until_ms = self.world.now_ms + self.world.rules.nomination_ms
-        self.effects += room_effects(gang, placement, victims, until_ms, reserved=reserved)
+        placement, victims = room
         self.stops_left -= len(victims)
+        self.effects += guests_leave(gang, placement, victims, self.world.now_ms + self.world.rules.nomination_ms)
         for victim in victims:
             self.spared.add(victim.gang)
             self.standing.leave(victim.queue, victim.gpu_milli, victim.also)
+        self._hope(gang, placement, len(victims))
+        return True
+
+    def _make_room(self, waiting: Waiting, room: Room) -> None:
+        """Nominate a gang, and stop or shrink those who make room for it."""
+        gang = waiting.gang
+        self.stops_left -= len(room.taken)
+        self.effects += takings(gang, room, self.world)
+        for taken in room.taken:
+            victim = taken.attempt
+            self.spared.add(victim.gang)
+            self.standing.leave(victim.queue, taken.gpu_milli, taken.also)
+            self.shields.charge(victim.queue, 1, taken.lost_gpu_ms)
+        self._hope(gang, room.placement, len(room.taken))
+
+    def _hope(self, gang: Gang, placement: Placement, count: int) -> None:
+        """Keep a place for a gang until those who are on it have gone."""
         self.standing.hope(gang.queue, placement.gpu_milli, charge_of(gang, placement, self.world))
         self.caps.charge(gang, placement.gpu_milli)
         self.overlay.take_placement(gang, placement)
         self.promises.nominated(gang, placement)
+        told = refuse(Reason.WAITING_FOR_VICTIMS, count=count, domain=placement.domain or "the cluster")
+        self.effects.append(Refuse(gang=gang.id, refusal=told, alone=True))

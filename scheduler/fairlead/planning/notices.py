@@ -167,6 +167,7 @@ def _notice(stop: Stop, attempt: Running, storage: Storage, world: World) -> Not
         begins_ms=begins_ms,
         until_ms=until_ms,
         by=stop.by,
+        lost_gpu_ms=stop.lost_gpu_ms,
     )
 
 

@@ -9,7 +9,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.quota import GPU, amount_text, words_of
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.ordering.standing import LimitHit, Standing
-from fairlead.placement.victims import lost_work
+from fairlead.placement.lost_work import lost_work
 from fairlead.world.snapshot import Running, World
 
 

@@ -22,7 +22,7 @@ from fairlead.model.tenancy import ancestors
 from fairlead.placement.class_use import ClassUse
 from fairlead.placement.fence import WHOLE_ROW, Closed, Fence
 from fairlead.placement.kept_rows import NOTHING_BACK, KeptRows, Returning, keep_rows
-from fairlead.placement.victims import lost_work
+from fairlead.placement.lost_work import lost_work
 from fairlead.planning.admission import admission
 from fairlead.planning.lending import leaves_at_ms, may_be_lent, stop_ms
 from fairlead.units import clock_text

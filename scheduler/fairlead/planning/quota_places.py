@@ -20,6 +20,7 @@ from fairlead.placement.search import Answer
 from fairlead.placement.wishes import takes_devices
 from fairlead.planning.admission import admission
 from fairlead.planning.caps import Caps
+from fairlead.world.attempt_parts import part_of
 from fairlead.world.charges import charged, least, resources_of
 from fairlead.world.snapshot import Running, World
 
@@ -55,7 +56,11 @@ def standing_of(
                 of[queue] = of.get(queue, 0) + amount
         capacity = {name: world.capacity_of(name) if name != FIXED else 0 for name in world.counted}
         counted = Counted(capacity=capacity, used=world.running.used, asked=wanted)
-    leaving = [(attempt.queue, attempt.gpu_milli, attempt.also) for attempt in (*world.running.stopping, *ended)]
+    leaves = [*world.running.stopping, *ended]
+    ending = {attempt.gang for attempt in leaves}
+    shrinking = (attempt for attempt in world.running.shrinking if attempt.gang not in ending)
+    leaves += [part_of(attempt, attempt.leaving, world.inventory, world.counted) for attempt in shrinking]
+    leaving = [(attempt.queue, attempt.gpu_milli, attempt.also) for attempt in leaves]
     pending = [(ask.example.queue, ask.gpu_milli) for ask in asked]
     free = world.capacity_milli - idle_milli
     return Standing(

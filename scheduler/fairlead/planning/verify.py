@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Phase, Place, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Phase, Place, Shrink, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
@@ -21,10 +21,14 @@ from fairlead.planning.verify_pools import PoolTally, check_pools, check_return
 from fairlead.planning.verify_quotas import Quotas
 from fairlead.planning.verify_reserved import check_reserved
 from fairlead.planning.verify_switches import check_switches
+from fairlead.planning.verify_takings import Tolls, check_shrink, check_toll
 from fairlead.planning.verify_time import TimeTally, check_time
+from fairlead.world.attempt_parts import part_of
 from fairlead.world.snapshot import World
 
 TAKING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED})
+Yielding = tuple[GangId, int, tuple[int, ...]]
+"""(gang, attempt, ranks) of who makes room; no ranks are all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,8 @@ class _Tally:
 
     quotas: Quotas
     places: Places = field(default_factory=Places)
-    yielding: dict[GangId, frozenset[tuple[GangId, int]]] = field(
-        default_factory=dict[GangId, frozenset[tuple[GangId, int]]]
-    )
+    yielding: dict[GangId, frozenset[Yielding]] = field(default_factory=dict[GangId, frozenset[Yielding]])
+    tolls: Tolls = field(default_factory=Tolls)
     placed: set[GangId] = field(default_factory=set[GangId])
     pools: PoolTally = field(default_factory=PoolTally)
     stopped: set[GangId] = field(default_factory=set[GangId])
@@ -70,7 +73,7 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
     match effect:
         case Place():
             yield from _check_place(effect, world, tally)
-        case Stop() | Notice():
+        case Stop() | Notice() | Shrink():
             yield from _check_stop(effect, world, tally)
         case Nominate():
             item = world.waiting.get(effect.gang)
@@ -81,7 +84,8 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
                 yield from check_wishes(item.gang, effect.placement, world)
                 yield from _check_victims(effect, world)
                 tally.quotas.hope(item.gang, effect.placement)
-                tally.yielding[effect.gang] = frozenset(effect.victims)
+                whole = ((gang, attempt, ()) for gang, attempt in effect.victims)
+                tally.yielding[effect.gang] = frozenset((*whole, *effect.shrunk))
         case EndNomination():
             tally.quotas.hoped.pop(effect.gang, None)
         case _:
@@ -155,12 +159,12 @@ def _check_rights(gang: Gang, placement: Placement, world: World, tally: _Tally)
 def _check_victims(effect: Nominate, world: World) -> Iterator[str]:
     """Victims run, and what they hold together with what is free covers every device of the room."""
     given: set[tuple[NodeName, str]] = set()
-    for victim in effect.victims:
-        attempt = world.running.get(*victim)
+    for gang, number, ranks in (*((gang, number, ()) for gang, number in effect.victims), *effect.shrunk):
+        attempt = world.running.get(gang, number)
         if attempt is None:
-            yield f"{effect.gang}: {victim[0]} does not run and cannot yield"
+            yield f"{effect.gang}: {gang} does not run and cannot yield"
             continue
-        members = [attempt.placement.members[rank] for rank in attempt.holding]
+        members = [attempt.placement.members[rank] for rank in ranks or attempt.holding if rank in attempt.holding]
         given |= {(member.node, device) for member in members for device in member.devices}
     for member in effect.placement.members:
         row = world.inventory.row.get(member.node)
@@ -184,7 +188,7 @@ def _in_parts(world: World, row: int, bit: int) -> bool:
     return bool(free.group[row, bit]) or not world.inventory.nodes[row].machine.gpus[bit].whole
 
 
-def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[str]:
+def _check_stop(effect: Stop | Notice | Shrink, world: World, tally: _Tally) -> Iterator[str]:
     attempt = world.running.get(effect.gang, effect.attempt)
     if attempt is None:
         yield f"{effect.gang}: stopped without running"
@@ -192,28 +196,35 @@ def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[
     if effect.gang in tally.stopped:
         yield f"{effect.gang}: stopped twice in one plan"
     tally.stopped.add(effect.gang)
-    yield from check_patience(effect, attempt, world)
-    if attempt.notice is not None:  # who may have its devices was settled when it was asked to save
-        return
-    if effect.cause.reason is Reason.LENT_RETURNED:
-        yield from check_return(effect, attempt, world, tally.pools)
-    if effect.cause.reason is Reason.OVER_LIMIT and not effect.by:
-        yield from tally.quotas.check_over_limit(attempt)
-        return
-    if effect.cause.reason not in TAKING and not effect.by:
-        return
+    if not isinstance(effect, Shrink):
+        yield from check_patience(effect, attempt, world)
+        if attempt.notice is not None:  # who may have its devices was settled when it was asked to save
+            return
+        if effect.cause.reason is Reason.LENT_RETURNED:
+            yield from check_return(effect, attempt, world, tally.pools)
+        if effect.cause.reason is Reason.OVER_LIMIT and not effect.by:
+            yield from tally.quotas.check_over_limit(attempt)
+            return
+        if effect.cause.reason not in TAKING and not effect.by:
+            return
     taker = world.waiting.get(GangId(effect.by))
     spec = attempt.spec
     named = tally.yielding.get(GangId(effect.by), frozenset())
-    if taker is None or spec is None or attempt.phase is Phase.STOPPING or (effect.gang, effect.attempt) not in named:
+    ranks = effect.ranks if isinstance(effect, Shrink) else ()
+    is_named = (effect.gang, effect.attempt, ranks) in named
+    if taker is None or spec is None or attempt.phase is Phase.STOPPING or not is_named:
         yield f"{effect.gang}: taken for nobody"
         return
+    if isinstance(effect, Shrink):
+        yield from check_shrink(effect, attempt, world)
+    yield from check_toll(effect, attempt, world, tally.tolls)
     if not spec.preemptible:
         yield f"{spec.full_name}: taken although it may not be"
     if effect.cause.reason is Reason.RESERVATION_BEGINS:  # whose its nodes are now: see `check_reserved`
         return
+    part = part_of(attempt, ranks, world.inventory, world.counted) if ranks else attempt
     if taker.gang.queue == attempt.queue:
-        tally.quotas.subtract(attempt)
+        tally.quotas.subtract(part)
         if effect.cause.reason is not Reason.PREEMPTED:
             yield f"{spec.full_name}: {effect.cause.reason.token} inside one queue"
         if spec.priority >= taker.gang.priority:
@@ -221,4 +232,4 @@ def _check_stop(effect: Stop | Notice, world: World, tally: _Tally) -> Iterator[
         return
     if effect.cause.reason is not Reason.RECLAIMED:
         yield f"{spec.full_name}: {effect.cause.reason.token} across queues"
-    yield from tally.quotas.check_reclaim(attempt, taker.gang, spec.full_name)
+    yield from tally.quotas.check_reclaim(part, taker.gang, spec.full_name)

@@ -13,6 +13,7 @@ from fairlead.ordering.queue_tree import QueueTree
 from fairlead.planning.admission import admission
 from fairlead.planning.verify_caps import CapTally, most_gpus, starting_nothing
 from fairlead.planning.verify_pools import kept_idle_milli
+from fairlead.world.attempt_parts import part_of
 from fairlead.world.charges import charged
 from fairlead.world.snapshot import Running, World
 
@@ -47,8 +48,12 @@ class Quotas:
         for resource in world.counted:
             quotas.held[resource] = dict(world.running.used.get(resource, {}))
         quotas.remaining = {resource: dict(of) for resource, of in quotas.held.items()}
-        for attempt in (*world.running.stopping, *ended):
+        ending = [*world.running.stopping, *ended]
+        for attempt in ending:
             quotas.subtract(attempt)
+        for attempt in world.running.shrinking:
+            if attempt not in ending:
+                quotas.subtract(part_of(attempt, attempt.leaving, world.inventory, world.counted))
         for waiting in world.waiting.nominated:
             if waiting.nomination is not None:
                 quotas.hope(waiting.gang, waiting.nomination.placement)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice, Phase, Place, Refuse, Stop
+from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice, Phase, Place, Refuse, Shrink, Stop
 from fairlead.model.events import (
     Decided,
     Event,
@@ -21,6 +21,7 @@ from fairlead.model.events import (
     Nominated,
     NominationEnded,
     NoticeIntended,
+    ShrinkIntended,
     Started,
     StopIntended,
 )
@@ -119,7 +120,7 @@ class Engine:
                     facts.append(NodeLost(name=node, at_ms=now_ms))
                 case Promise() | EndPromise():
                     facts.append(_promise_fact(effect, now_ms))
-                case Place() | Stop() | Notice() | Nominate() | EndNomination():
+                case Place() | Stop() | Notice() | Shrink() | Nominate() | EndNomination():
                     facts.append(_intention(effect, now_ms))
                     effects.append(effect)
         self.state.apply_all(facts)
@@ -240,14 +241,14 @@ def _production(world: World, memo: Memo) -> Plan:
 def _with_their_kind(plan: Plan, bad: set[int]) -> set[int]:
     """Return `bad` and what makes no sense without it: a nomination and its stops go together or not at all."""
     takers = {
-        effect.by if isinstance(effect, Stop | Notice) else effect.gang
+        effect.by if isinstance(effect, Stop | Notice | Shrink) else effect.gang
         for position, effect in enumerate(plan.effects)
-        if position in bad and isinstance(effect, Stop | Notice | Nominate)
+        if position in bad and isinstance(effect, Stop | Notice | Shrink | Nominate)
     } - {""}
     return bad | {
         position
         for position, effect in enumerate(plan.effects)
-        if (isinstance(effect, Stop | Notice) and effect.by in takers)
+        if (isinstance(effect, Stop | Notice | Shrink) and effect.by in takers)
         or (isinstance(effect, Nominate | Refuse) and effect.gang in takers)
     }
 
@@ -288,6 +289,17 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 requeue=effect.requeue,
                 at_ms=now_ms,
                 by=effect.by,
+                lost_gpu_ms=effect.lost_gpu_ms,
+            )
+        case Shrink():
+            return ShrinkIntended(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                ranks=effect.ranks,
+                cause=effect.cause,
+                at_ms=now_ms,
+                by=effect.by,
+                lost_gpu_ms=effect.lost_gpu_ms,
             )
         case Notice():
             return NoticeIntended(
@@ -299,6 +311,7 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 begins_ms=effect.begins_ms,
                 until_ms=effect.until_ms,
                 by=effect.by,
+                lost_gpu_ms=effect.lost_gpu_ms,
             )
         case Nominate():
             return Nominated(
@@ -307,6 +320,9 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 victims=effect.victims,
                 at_ms=now_ms,
                 until_ms=effect.until_ms,
+                shrunk=effect.shrunk,
+                rule=effect.rule,
+                lost_gpu_ms=effect.lost_gpu_ms,
             )
         case EndNomination():
             return NominationEnded(gang=effect.gang, at_ms=now_ms)

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Nominate, Notice, Place, Stop
+from fairlead.model.effects import Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.events import Bound, Event, PlaceFailed
 from fairlead.model.reasons import Reason, refuse
 from fairlead.service.engine import Cycle, Engine
@@ -124,7 +124,8 @@ class Loop:
         nominations: dict[str, asyncio.Task[None]] = {}
         for effect in cycle.effects:
             # Nobody is stopped before it is on record for whom: a restart in between must keep the hole for the asker.
-            task = self._start(effect, nominations.get(effect.by) if isinstance(effect, Stop | Notice) else None)
+            named = effect.by if isinstance(effect, Stop | Notice | Shrink) else ""
+            task = self._start(effect, nominations.get(named))
             if isinstance(effect, Nominate):
                 nominations[effect.gang] = task
         if cycle.views:

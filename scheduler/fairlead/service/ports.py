@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Stop
+from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.events import Event
 from fairlead.model.gang import GangId
 from fairlead.world.views import GangView
@@ -13,7 +13,7 @@ from fairlead.world.views import GangView
 Hold = tuple[GangId, int, int]
 """(gang, attempt, rank): one member's hold on its devices."""
 
-Performable = Place | Stop | Notice | Nominate | EndNomination
+Performable = Place | Stop | Notice | Shrink | Nominate | EndNomination
 
 
 class Cluster(Protocol):

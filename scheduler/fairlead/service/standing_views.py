@@ -46,7 +46,7 @@ def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView
         restarts=record.restarts,
         refusal=refusal,
         position=position,
-        placement=attempt.placement if attempt else None,
+        placement=attempt.shown_placement if attempt else None,
         tier=attempt.tier if attempt else None,
         nomination=record.nomination,
         submitted_ms=gang.submitted_ms if gang else 0,

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Stop
+from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.events import (
     Bound,
     Event,
@@ -34,7 +34,7 @@ from fairlead.simulation.behaviour import Behaviour, Run, Span
 from fairlead.simulation.fleet_pods import Key, Pods
 from fairlead.simulation.saving import Programs
 
-Performable = Place | Stop | Notice | Nominate | EndNomination
+Performable = Place | Stop | Notice | Shrink | Nominate | EndNomination
 _Action = Callable[[int], Sequence[Event]]
 
 
@@ -103,6 +103,8 @@ class Fleet:
                 self._stop((effect.gang, effect.attempt), now_ms)
             case Notice():
                 self.programs.notice(effect)
+            case Shrink():
+                self._shrink(effect, now_ms)
             case Nominate() | EndNomination():
                 pass  # a status write; nothing in the fleet depends on it
 
@@ -215,6 +217,18 @@ class Fleet:
             if member.rank not in pods.ended and member.rank not in pods.released:
                 self._kill(pods, member.rank, member.node, now_ms)
 
+    def _shrink(self, effect: Shrink, now_ms: int) -> None:
+        pods = self.pods.get((effect.gang, effect.attempt))
+        if pods is None or pods.state != "bound":
+            return
+        for rank in effect.ranks:
+            if rank not in pods.ended and rank not in pods.left:
+                pods.left.add(rank)
+                pods.running.discard(rank)
+                pods.ended.add(rank)
+                self._kill(pods, rank, pods.by_rank[rank].node, now_ms)
+        self._begin(pods, now_ms)
+
     # pods
 
     def _starts(self, pods: Pods, rank: int) -> _Action:
@@ -222,11 +236,16 @@ class Fleet:
             if pods.state != "bound" or rank in pods.ended:
                 return ()
             pods.running.add(rank)
-            if len(pods.running) == len(pods.placement.members):
-                self._run(pods, now_ms)
+            self._begin(pods, now_ms)
             return [MemberRunning(gang=pods.key[0], attempt=pods.key[1], rank=rank, at_ms=now_ms)]
 
         return act
+
+    def _begin(self, pods: Pods, now_ms: int) -> None:
+        """Let the program begin as soon as everybody runs who belongs to it."""
+        if not pods.began and len(pods.running) == len(pods.placement.members) - len(pods.left):
+            pods.began = True
+            self._run(pods, now_ms)
 
     def _run(self, pods: Pods, now_ms: int) -> None:
         """All members run: put the end of the program into the heap."""
@@ -235,7 +254,7 @@ class Fleet:
         if plan.saves is not None:
             plan = replace(plan, run_ms=self.programs.start(pods.key, plan, now_ms))
         unlucky = self._happens(self.behaviour.member_fails_permille)
-        members = pods.placement.members
+        members = [member for member in pods.placement.members if member.rank not in pods.left]
         if attempt <= plan.fails or unlucky:
             member = members[self._streams["fault"].randrange(len(members))]
             after_ms = plan.fails_after_ms if plan.run_ms is None else min(plan.fails_after_ms, plan.run_ms)

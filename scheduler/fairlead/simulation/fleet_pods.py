@@ -12,7 +12,7 @@ Key = tuple[GangId, int]
 
 @dataclass(slots=True)
 class Pods:
-    """The pods of one attempt as they really are. The sets hold ranks."""
+    """The pods of one attempt as they really are. The sets hold ranks; who has `left` was let go by a shrink."""
 
     key: Key
     placement: Placement
@@ -23,6 +23,8 @@ class Pods:
     running: set[int] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
     released: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
+    began: bool = False
     by_rank: dict[int, Member] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

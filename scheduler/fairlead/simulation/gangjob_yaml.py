@@ -47,6 +47,7 @@ from fairlead.simulation.promise_yaml import promise_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.quota_yaml import policy_document, quotas, sharing_fields
 from fairlead.simulation.saving_yaml import saving_words, with_saves
+from fairlead.simulation.taking_yaml import RESIZE, taking_caps
 from fairlead.units import moment_ms, thousandths
 
 API_VERSION = "fairlead.dev/v1alpha1"
@@ -220,6 +221,7 @@ def _gang(
         success_roles=success.texts("roles") or (),
         mixed_models=spec.boolean("mixedModels", False),
         isolation=Isolation(spec.choice("isolation", tuple(Isolation), Isolation.SHARED)),
+        resizable=spec.choice("resize", RESIZE, RESIZE[0]) == RESIZE[0],
         **saving_words(spec),
         user=notes.text(USER_ANNOTATION, ""),
         wants_promise=spec.boolean("promise", False),
@@ -343,6 +345,7 @@ def _queue(document: Fields) -> Queue:
         service_classes=None if classes is None else service_classes(spec, classes),
         kind=tenant_kind(spec),
         caps=queue_caps(spec),
+        taking_caps=taking_caps(spec),
         **quota_fields(quotas(spec)),
         **sharing_fields(spec),
     )

@@ -51,6 +51,7 @@ from fairlead.simulation.scenario_jobs import (
     saved_since,
     whole,
 )
+from fairlead.simulation.taking_yaml import taking_caps
 from fairlead.simulation.time_words import reservations, scenario_rules
 from fairlead.topology import fleet_machines, fleets
 
@@ -353,6 +354,7 @@ def _queue(item: Fields) -> Queue:
         service_classes=_service_classes(item),
         kind=tenant_kind(item),
         caps=queue_caps(item),
+        taking_caps=taking_caps(item),
         **quota_fields(quotas),
         **sharing_fields(item),
         promised_jobs=promised,

@@ -29,6 +29,7 @@ from fairlead.model.gang import (
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.simulation.fields import Fields
 from fairlead.simulation.saving_yaml import checkpoint_words
+from fairlead.simulation.taking_yaml import RESIZE
 from fairlead.units import quantity_milli
 
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
@@ -211,6 +212,7 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
     if sum(role.replicas for role in roles) > MAX_REPLICAS:
         item.fail("roles", f"replicas add up to more than {MAX_REPLICAS}; split the job")
     duration_ms, deadline_in = item.duration_ms("duration"), item.duration_ms("deadlineIn")
+    service_class = ServiceClass(item.choice("serviceClass", _CLASSES, ServiceClass.TRAINING.value))
     checkpoint, grace_ms = checkpoint_words(item.inner("checkpoint")) if item.has("checkpoint") else (None, 0)
     item.ignore("checkpoint")
     return Gang(
@@ -221,7 +223,7 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         roles=roles,
         priority=item.integer("priority", 0, low=-2_147_483_648, high=2_147_483_647),
         priority_class=item.text("priorityClass", ""),
-        service_class=ServiceClass(item.choice("serviceClass", _CLASSES, ServiceClass.TRAINING.value)),
+        service_class=service_class,
         topology=_topology(item, "topology", levels),
         submitted_ms=submitted_ms,
         suspended=item.boolean("suspend", False),
@@ -229,7 +231,8 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         wants_promise=item.boolean("promise", False),
         template=item.text("template", ""),
         overrun=Overrun(item.choice("overrun", tuple(o.value for o in Overrun), Overrun.STOP.value)),
-        preemptible=item.boolean("preemptible", True),
+        preemptible=item.boolean("preemptible", service_class is not ServiceClass.SERVING),
+        resizable=item.choice("resize", RESIZE, RESIZE[0]) == RESIZE[0],
         mixed_models=item.boolean("mixedModels", False),
         isolation=Isolation(item.choice("isolation", tuple(i.value for i in Isolation), Isolation.SHARED.value)),
         checkpoint=checkpoint,

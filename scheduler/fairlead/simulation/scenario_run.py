@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairlead.model.effects import EndNomination, Nominate, Notice, Phase, Place, Stop
+from fairlead.model.effects import EndNomination, Nominate, Notice, Phase, Place, Shrink, Stop
 from fairlead.model.events import Bound, CheckpointCommitted, Event, MemberReleased, MemberRunning
 from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.reasons import Refusal
@@ -35,13 +35,18 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Victim:
-    """A stop that the engine asked for, whatever became of the gang afterwards. `by` gains, "" where nobody does."""
+    """A stop that the engine asked for, whatever became of the gang afterwards. `by` gains, "" where nobody does.
+
+    Members of `ranks` alone left a gang that went on, () where all of it was stopped.
+    """
 
     gang: GangId
     attempt: int
     round: int
     cause: Refusal
     by: str
+    ranks: tuple[int, ...] = ()
+    lost_gpu_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +119,7 @@ class Stage:
                     ),
                 )
             case Stop(gang=gang, attempt=attempt):
-                self.victims.append(
-                    Victim(gang=gang, attempt=attempt, round=self.round, cause=effect.cause, by=effect.by)
-                )
+                self._take(effect, ())
                 current = self.engine.state.gangs[gang].current
                 return tuple(
                     MemberReleased(gang=gang, attempt=attempt, rank=rank, at_ms=self.now_ms)
@@ -127,8 +130,24 @@ class Stage:
                 return (
                     CheckpointCommitted(gang=gang, attempt=attempt, at_ms=now_ms, began_ms=now_ms, notice_ms=begins_ms),
                 )
+            case Shrink(gang=gang, attempt=attempt, ranks=ranks):
+                self._take(effect, ranks)
+                return tuple(MemberReleased(gang=gang, attempt=attempt, rank=rank, at_ms=self.now_ms) for rank in ranks)
             case Nominate() | EndNomination():
                 return ()
+
+    def _take(self, effect: Stop | Shrink, ranks: tuple[int, ...]) -> None:
+        self.victims.append(
+            Victim(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                round=self.round,
+                cause=effect.cause,
+                by=effect.by,
+                ranks=ranks,
+                lost_gpu_ms=effect.lost_gpu_ms,
+            )
+        )
 
     def outcome(self, stable: bool, rounds: int) -> Outcome:
         """Return what came of it so far."""
@@ -140,7 +159,11 @@ class Stage:
                 began = self.since.get((name, attempt.number), 0)
                 placed.append(
                     Placed(
-                        gang=name, attempt=attempt.number, round=began, placement=attempt.placement, tier=attempt.tier
+                        gang=name,
+                        attempt=attempt.number,
+                        round=began,
+                        placement=attempt.shown_placement,
+                        tier=attempt.tier,
                     )
                 )
             elif record.phase not in (Phase.SUCCEEDED, Phase.FAILED):

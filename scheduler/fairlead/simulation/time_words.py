@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
 
 from fairlead.model.hardware import Node
 from fairlead.model.reservation import NODES_MAX, Reservation
@@ -85,14 +87,14 @@ def scenario_rules(item: Fields) -> tuple[Rules, int]:
         min_run_ms=item.duration_ms("minRun", plain.min_run_ms) or 0,
         nomination_ms=item.duration_ms("nomination", plain.nomination_ms) or plain.nomination_ms,
         node_lost_after_ms=item.duration_ms("nodeLostAfter", plain.node_lost_after_ms) or plain.node_lost_after_ms,
-        **_time_rules(item),
     )
+    rules = replace(rules, **_time_rules(item))
     round_ms = item.duration_ms("round", 1_000) or 1_000
     item.done()
     return rules, round_ms
 
 
-def _time_rules(item: Fields) -> dict[str, int]:
+def _time_rules(item: Fields) -> dict[str, Any]:
     """Read the rules about promises and holes."""
     plain = Rules()
     return {

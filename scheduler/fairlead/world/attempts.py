@@ -15,6 +15,7 @@ from fairlead.world.gangs import GangRecord
 from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lifecycle import HOLDING
 from fairlead.world.pictures import Running, deadlines
+from fairlead.world.ripeness import NO_CAPS, Caps, ripe_at
 
 
 class AttemptLog:
@@ -48,6 +49,7 @@ class AttemptLog:
 
 
 LOGGED_AT_LEAST = 4_096
+_NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,6 +59,7 @@ class Attempts:
     doubtful    live ones of which something is known that may end them now, by uid; no other can end now
     stopping    those that are being ended, by uid
     noticed     those of them that were asked to save first and still run
+    shrinking   live ones from which members are leaving, by uid
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
@@ -69,6 +72,7 @@ class Attempts:
     doubtful: tuple[Running, ...]
     stopping: tuple[Running, ...]
     noticed: tuple[Running, ...]
+    shrinking: tuple[Running, ...]
     next_due_ms: int | None
     ripened_ms: int
     next_ripe_ms: int | None
@@ -105,6 +109,7 @@ class AttemptIndex:
         self._unwell: dict[GangId, Running] = {}
         self._stopping: dict[GangId, Running] = {}
         self._noticed: dict[GangId, Running] = {}
+        self._shrinking: dict[GangId, Running] = {}
         self._due_of: dict[GangId, int] = {}
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
@@ -121,12 +126,12 @@ class AttemptIndex:
         for gang, attempt in list(self._everyone.live.items()):
             self._everyone.put(gang, replace(attempt, also=()))
 
-    def file(self, record: GangRecord, lost: set[NodeName], rules: Rules) -> None:
+    def file(self, record: GangRecord, lost: set[NodeName], rules: Rules, caps: Caps = NO_CAPS) -> None:
         """Take up an attempt as it is, or let go of it."""
         self.forget(record.id)
         if record.phase not in HOLDING:
             return
-        picture = _picture(record, rules)
+        picture = _picture(record, rules, caps)
         if self._counted:
             members = [picture.placement.members[rank] for rank in sorted(picture.holding)]
             picture = replace(picture, also=charged(picture.spec, members, self._node_of, self._counted))
@@ -141,6 +146,8 @@ class AttemptIndex:
             if picture.notice is not None:
                 self._noticed[picture.gang] = picture
             return
+        if picture.leaving:
+            self._shrinking[picture.gang] = picture
         if picture.phase is Phase.PLACING:
             self._pods_placing += len(picture.placement.members)
         if _is_unwell(picture, lost):
@@ -162,6 +169,7 @@ class AttemptIndex:
         self._unwell.pop(gang, None)
         self._stopping.pop(gang, None)
         self._noticed.pop(gang, None)
+        self._shrinking.pop(gang, None)
         if before.phase is Phase.PLACING:
             self._pods_placing -= len(before.placement.members)
         if before.ripe_ms:
@@ -185,6 +193,7 @@ class AttemptIndex:
             doubtful=tuple(doubtful[gang] for gang in sorted(doubtful)),
             stopping=tuple(self._stopping[gang] for gang in sorted(self._stopping)),
             noticed=tuple(self._noticed[gang] for gang in sorted(self._noticed)),
+            shrinking=tuple(self._shrinking[gang] for gang in sorted(self._shrinking)),
             next_due_ms=self._due[due][0] if due < len(self._due) else None,
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
@@ -213,20 +222,19 @@ def _is_unwell(attempt: Running, lost: set[NodeName]) -> bool:
     spec = attempt.spec
     if attempt.gone or spec is None or spec.suspended or attempt.succeeded or attempt.failed:
         return True
-    return bool(lost) and any(attempt.placement.members[rank].node in lost for rank in attempt.holding)
+    return bool(lost) and any(attempt.placement.members[rank].node in lost for rank in attempt.staying)
 
 
-def _picture(record: GangRecord, rules: Rules) -> Running:
+def _picture(record: GangRecord, rules: Rules, caps: Caps) -> Running:
     """Return the attempt as it is."""
     attempt = record.current
     assert attempt is not None, record
-    began = attempt.all_running_ms
     members = attempt.placement.members
     robbed = (
         tuple(
             (rank, since)
             for rank, since in sorted(attempt.released.items())
-            if rank not in attempt.succeeded and rank not in attempt.failed
+            if rank not in attempt.succeeded and rank not in attempt.failed and rank not in attempt.left
         )
         if attempt.released
         else ()
@@ -250,7 +258,7 @@ def _picture(record: GangRecord, rules: Rules) -> Running:
         robbed=robbed,
         restarts=record.restarts,
         gone=record.gone,
-        ripe_ms=max(attempt.spared_until_ms, began + rules.min_run_ms if began is not None and rules.min_run_ms else 0),
+        ripe_ms=ripe_at(record, attempt, rules, caps),
         gpu_milli=sum(members[rank].gpu_milli for rank in attempt.holding),
         saved_ms=attempt.saved_ms,
         notice=attempt.notice if attempt.stop is None else None,
@@ -258,4 +266,6 @@ def _picture(record: GangRecord, rules: Rules) -> Running:
         failures=tuple(sorted(record.failures.items())) if record.failures else (),
         beat_ms=attempt.beat_ms,
         measured=record.measured,
+        leaving=frozenset(attempt.leaving) if attempt.leaving else _NOBODY,
+        left=frozenset(attempt.left) if attempt.left else _NOBODY,
     )

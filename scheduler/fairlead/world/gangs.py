@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairlead.model.checkpoints import UNMEASURED, Measured, Saved
 from fairlead.model.effects import Phase
-from fairlead.model.events import Intended, Nominated, NoticeIntended, Recovered, Remembered, StopIntended
+from fairlead.model.events import (
+    Intended,
+    Nominated,
+    NoticeIntended,
+    Recovered,
+    Remembered,
+    ShrinkIntended,
+    StopIntended,
+)
 from fairlead.model.gang import Gang, GangId, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Kind, Refusal
@@ -38,9 +46,10 @@ class Hold:
 class Attempt:
     """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released.
 
-    `failed` is rank -> why, `released` rank -> when. What was done by `saved_ms` is in a committed checkpoint. `notice`
-    says why it was asked to save; with `answered` it has. `stop` is why it is being stopped. `beat_ms` is when it last
-    showed that it goes on.
+    `failed` is rank -> why, `released` rank -> when. `leaving` is rank -> since when members leave for the sake of
+    `shrunk_for`; those that have are in `left` for good. What was done by `saved_ms` is in a committed checkpoint.
+    `notice` says why it was asked to save; with `answered` it has. `stop` is why it is being stopped. `beat_ms` is when
+    it last showed that it goes on.
     """
 
     number: int
@@ -61,6 +70,46 @@ class Attempt:
     spared_until_ms: int = 0
     saved_ms: int | None = None
     beat_ms: int = 0
+    leaving: dict[int, int] = field(default_factory=dict[int, int])
+    left: set[int] = field(default_factory=set[int])
+    shrunk_for: str = ""
+
+    @property
+    def present(self) -> int:
+        """How many members belong to it: those who have left or are leaving do not any more."""
+        return len(self.placement.members) - len(self.left) - len(self.leaving)
+
+    @property
+    def shown_placement(self) -> Placement:
+        """The placement without those who have left."""
+        if not self.left:
+            return self.placement
+        members = tuple(member for member in self.placement.members if member.rank not in self.left)
+        return replace(self.placement, members=members)
+
+    def shrink(self, fact: ShrinkIntended) -> bool:
+        """Let members go; returns whether any did. Who has gone by himself stays what he is."""
+        going = [rank for rank in fact.ranks if rank in self.holding and rank not in self.leaving]
+        if self.stop is not None or not going:
+            return False
+        self.leaving |= dict.fromkeys(going, fact.at_ms)
+        self.shrunk_for = fact.by
+        for rank in going:
+            self.running.discard(rank)
+            self.failed.pop(rank, None)
+        return True
+
+    def leave(self, rank: int) -> None:
+        """A member's devices are free: if it was to leave, it has left."""
+        if self.leaving.pop(rank, None) is not None:
+            self.left.add(rank)
+
+    def stay(self) -> str:
+        """Take a shrink back that was refused; returns who was to gain by it."""
+        by, self.shrunk_for = self.shrunk_for, ""
+        self.running |= self.leaving.keys() & self.holding
+        self.leaving = {}
+        return by
 
     def member(self, rank: int) -> Member:
         """Return the member of that rank."""
@@ -88,7 +137,9 @@ def recovered(fact: Recovered, deadline_ms: int) -> Attempt:
         since_ms=fact.since_ms,
         deadline_ms=deadline_ms,
         holding=set(),
-        running=set(fact.running),
+        running=set(fact.running) - set(fact.left),
+        left=set(fact.left) - set(fact.holding),
+        leaving=dict.fromkeys((rank for rank in fact.left if rank in fact.holding), fact.at_ms),
         all_running_ms=fact.all_running_ms,
         saved_ms=fact.saved_ms,
         beat_ms=fact.at_ms,
@@ -106,6 +157,7 @@ class GangRecord:
     `past_gpu_ms` counts ended attempts, `lost_gpu_ms` what of them was in no checkpoint when they were stopped. Claims
     of checkpoints that do not count are counted in `false_claims`; `false_claim` says what was wrong with the last one.
     `saved` is the last that counts, of whichever attempt. `ran_ms` is how long ended attempts had all members running.
+    `taken_ms` are the last moments at which it was stopped or shrunk for others.
     """
 
     id: GangId
@@ -137,6 +189,7 @@ class GangRecord:
     saved: Saved | None = None
     measured: Measured = UNMEASURED
     ran_ms: int = 0
+    taken_ms: tuple[int, ...] = ()
     history: list[tuple[Phase, Step]] = field(default_factory=list[tuple[Phase, Step]])
 
     @property
@@ -176,6 +229,16 @@ class GangRecord:
         self.refusal = None
         self.step(Step.CARRY_ON)
         return ending.by
+
+    def refuse_stop(self, attempt: Attempt, until_ms: int) -> str:
+        """Take back a stop or shrink for somebody; returns for whom, "" where there is nothing to take back."""
+        ending = attempt.stop or attempt.notice
+        if self.phase is Phase.STOPPING and ending is not None and ending.by:
+            return self.carry_on(attempt, until_ms)
+        if not attempt.leaving or self.phase is Phase.STOPPING:
+            return ""
+        attempt.spared_until_ms = until_ms
+        return attempt.stay()
 
     def remember(self, fact: Remembered) -> None:
         """Take over what a status says of the time before this process; what is known by now wins."""

@@ -72,6 +72,9 @@ NEXT: dict[tuple[Phase, Step], Phase] = {
 HOLDING = frozenset({_P.PLACING, _P.STARTING, _P.RUNNING, _P.STOPPING})
 """Phases in which an attempt holds devices."""
 
+LIVE = frozenset({_P.STARTING, _P.RUNNING})
+"""Phases in which an attempt is bound whole and nothing ends it."""
+
 FINAL = frozenset({_P.SUCCEEDED, _P.FAILED})
 
 

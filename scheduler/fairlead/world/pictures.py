@@ -41,9 +41,10 @@ class Running:
     `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.
     From `ripe_ms` on it may be taken from: its minimum run time is over, and the time for which a budget spared it.
     `gpu_milli` are the thousandths of a GPU that it is still charged for. `saved_ms` is when the latest committed
-    checkpoint began, None without one. `notice` says that it was asked to save before it is stopped, `answered` that it
-    has; None before that and after its stop. `beat_ms` is when it last showed that it goes on, `failures` what ended
-    attempts before it, `measured` how long its saves and starts take.
+    checkpoint began, None without one. Members of `leaving` still hold and are about to leave; those of `left` have.
+    `notice` says that it was asked to save before it is stopped, `answered` that it has; None before that and after its
+    stop. `beat_ms` is when it last showed that it goes on, `failures` what ended attempts before it, `measured` how
+    long its saves and starts take.
     """
 
     gang: GangId
@@ -73,6 +74,23 @@ class Running:
     failures: Failures = ()
     beat_ms: int = 0
     measured: Measured = UNMEASURED
+    leaving: frozenset[int] = frozenset()
+    left: frozenset[int] = frozenset()
+
+    @property
+    def staying(self) -> frozenset[int]:
+        """Ranks that hold devices and go on holding them."""
+        return self.holding - self.leaving if self.leaving else self.holding
+
+    @property
+    def present(self) -> int:
+        """Members that belong to it."""
+        return len(self.placement.members) - len(self.leaving) - len(self.left)
+
+    @property
+    def leaving_milli(self) -> int:
+        """Thousandths of a GPU that members hold who are about to leave."""
+        return sum(self.placement.members[rank].gpu_milli for rank in self.leaving & self.holding)
 
     @property
     def save_ms(self) -> int:

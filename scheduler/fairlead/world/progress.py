@@ -12,7 +12,7 @@ from fairlead.model.retries import NO_RETRIES, Failure, backoff_ms
 from fairlead.model.rules import Rules
 from fairlead.world.checkpoints import note_false_claim, take_claim
 from fairlead.world.gangs import Attempt, GangRecord
-from fairlead.world.lifecycle import Step
+from fairlead.world.lifecycle import LIVE, Step
 
 Progress = ev.Bound | ev.MemberRunning | ev.MemberEnded | ev.CheckpointCommitted | ev.LifeSign
 
@@ -34,6 +34,8 @@ def note_progress(record: GangRecord, attempt: Attempt, fact: Progress) -> None:
                 attempt.bound_ms = at_ms
                 record.failures_in_row = 0
                 record.step(Step.BOUND)
+        case ev.MemberRunning(rank=rank) | ev.MemberEnded(rank=rank) if rank in attempt.leaving or rank in attempt.left:
+            pass  # nothing that a member does while it leaves is about the gang any more
         case ev.MemberRunning(rank=rank):
             if rank not in attempt.succeeded and rank not in attempt.failed:
                 attempt.running.add(rank)
@@ -76,18 +78,26 @@ def note_failure(record: GangRecord, fact: ev.StopIntended, rules: Rules) -> Non
         record.retry_at_ms = fact.at_ms + backoff_ms(retries, count, rules.backoff_ms, rules.backoff_max_ms)
 
 
-def note_notice(record: GangRecord, attempt: Attempt, fact: ev.NoticeIntended) -> None:
-    """Remember that an attempt is to save and then to end; its devices are still its own."""
-    if attempt.notice is None and attempt.stop is None and record.phase is Phase.RUNNING:
-        attempt.notice = fact
-        record.refusal = fact.cause
-        record.step(Step.STOP)
+def note_taking(record: GangRecord, attempt: Attempt, fact: ev.NoticeIntended | ev.ShrinkIntended) -> bool:
+    """Remember that an attempt is to save and end, or that members are to leave it; returns whether it is news."""
+    if isinstance(fact, ev.ShrinkIntended):
+        return record.phase in LIVE and attempt.shrink(fact)
+    return note_notice(record, attempt, fact)
+
+
+def note_notice(record: GangRecord, attempt: Attempt, fact: ev.NoticeIntended) -> bool:
+    """Remember that an attempt is to save and then to end, its devices still its own; returns whether it is news."""
+    if attempt.notice is not None or attempt.stop is not None or record.phase is not Phase.RUNNING:
+        return False
+    attempt.notice = fact
+    record.refusal = fact.cause
+    record.step(Step.STOP)
+    return True
 
 
 def note_all_running(record: GangRecord, attempt: Attempt, at_ms: int) -> None:
     """Remember when all members ran, once they do."""
-    everyone = len(attempt.placement.members)
-    if record.phase is Phase.STARTING and len(attempt.running | attempt.succeeded) == everyone:
+    if record.phase is Phase.STARTING and len(attempt.running | attempt.succeeded) == attempt.present:
         attempt.all_running_ms = at_ms if attempt.all_running_ms is None else attempt.all_running_ms
         record.started_ms = at_ms if record.started_ms is None else record.started_ms
         record.step(Step.ALL_RUNNING)

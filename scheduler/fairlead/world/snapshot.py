@@ -32,7 +32,9 @@ from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
 from fairlead.world.reservations import Reserved
 from fairlead.world.reserves import Calendar, Reserve
+from fairlead.world.ripeness import NO_CAPS, Caps, caps_of
 from fairlead.world.state import ClusterState
+from fairlead.world.takings import Taken
 from fairlead.world.use import TENANT
 
 __all__ = ["HostPorts", "Photographer", "Running", "Waiting", "World"]
@@ -52,6 +54,7 @@ class World:
     counted     what is counted beside GPUs, by name: `running.used` says what queues hold of it
     policies    how queues share, by name; `past` is what each queue has used, decayed
     unready     (node, since) of nodes that hold something, are not ready and not yet held for lost, by name
+    takings     what was taken of whom in the last hour
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
     spent       what queues have used of their budgets, as last told
@@ -89,6 +92,7 @@ class World:
     mix: Mix
     force: InForce
     jobs: JobsHeld
+    takings: Taken
     spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
     promises: tuple[Promised, ...] = ()
     durations: Durations
@@ -96,14 +100,6 @@ class World:
     turned_ms: int = 0
     next_turn_ms: int | None = None
     reserves: tuple[Reserve, ...] = ()
-
-    @property
-    def ripened_ms(self) -> int:
-        """The last moment at which time alone allowed more; refusals before it are stale.
-
-        An attempt became one that may be taken from, or an exception began or ended.
-        """
-        return max(self.running.ripened_ms, self.force.since_ms)
 
     @property
     def capacity_milli(self) -> int:
@@ -146,6 +142,8 @@ class Photographer:
         self._calendar = Calendar()
         self._force = ForceKeeper()
         self._jobs = JobCounts()
+        self._caps: Caps = NO_CAPS
+        self._capped = False
 
     @property
     def somebody_outside(self) -> bool:
@@ -158,16 +156,18 @@ class Photographer:
         self._now_ms, self._picture = now_ms, self._picture + 1
         inventory, rows = self._count_rows()
         shown = rows.frozen()
+        if self._policies[0] != state.tenants.version:
+            self._policies = state.tenants.version, dict(state.tenants.policies)
+            self._cap(caps_of(state.queues))
+            self._capped = any(queue.taking_caps.is_capped for queue in state.queues.values())
         force = self._force.at(state.tenants, now_ms)
         self._file(now_ms, force)
-        running = self._attempts.picture(now_ms)
+        running, takings = self._attempts.picture(now_ms), state.takings.picture(now_ms, capped=self._capped)
         self._calendar.turn(state.tenants, now_ms)
         reserved = state.reservations.standing(inventory, now_ms)
         turned_ms = max(self._calendar.turned_ms, state.reservations.turned_ms)
-        moments = (running.ripened_ms, force.since_ms, turned_ms)
+        moments = (running.ripened_ms, force.since_ms, turned_ms, takings.ripened_ms)
         waiting = self._lines.picture(state.epoch, moments, cut=state.cut_version is not None)
-        if self._policies[0] != state.tenants.version:
-            self._policies = state.tenants.version, dict(state.tenants.policies)
         unready = [name for name in state.unready if name in state.holds_on and name not in state.lost]
         return World(
             version=state.version,
@@ -202,7 +202,14 @@ class Photographer:
             reserved=reserved,
             durations=state.durations,
             reserves=self._calendar.reserves,
+            takings=takings,
         )
+
+    def _cap(self, caps: Caps) -> None:
+        """Take up what queues say of minimum run times and caps of one job: all attempts are looked at anew."""
+        if caps != self._caps:
+            self._caps = caps
+            self._state.changed |= dict.fromkeys(self._state.gangs)
 
     def _file(self, now_ms: int, force: InForce) -> None:
         """Take up every record that has changed, and what lines were told."""
@@ -224,7 +231,7 @@ class Photographer:
                 self._jobs.forget(gang)
             else:
                 lines.file(record, promised=gang in state.promises.standing)
-                self._attempts.file(record, state.lost, state.rules)
+                self._attempts.file(record, state.lost, state.rules, self._caps)
                 self._jobs.file(record)
         for line in state.answered:
             lines.refused(line)

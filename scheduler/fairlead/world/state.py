@@ -24,9 +24,10 @@ from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
 from fairlead.world.past_usage import PastUsage
-from fairlead.world.progress import note_all_running, note_failure, note_notice, note_progress
+from fairlead.world.progress import note_all_running, note_failure, note_progress, note_taking
 from fairlead.world.promises import PromiseBook
 from fairlead.world.reservations import ReservationBook
+from fairlead.world.takings import Takings
 from fairlead.world.tenants import Tenants
 from fairlead.world.use import use_of
 
@@ -57,6 +58,7 @@ class ClusterState:
         self.gangs: dict[GangId, GangRecord] = {}
         self.arrivals = Arrivals()
         self.promises, self.reservations, self.durations = PromiseBook(), ReservationBook(), Durations()
+        self.takings = Takings()
         self.past = PastUsage(self.tenants.half_life_of)
         self._holdings = Holdings(self._free_up, self.past)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
@@ -73,6 +75,7 @@ class ClusterState:
     def apply(self, fact: ev.Event) -> None:
         """Change state by one fact."""
         self.version += 1
+        self.epoch += self.takings.hear(fact)
         match fact:
             case ev.NodeSeen() | ev.NodeGone() | ev.NodeLost() | ev.NodeUsed() | ev.ForeignDevices():
                 self._apply_node(fact)
@@ -218,6 +221,7 @@ class ClusterState:
             case ev.Nominated():
                 if record.phase is Phase.PENDING:
                     record.nomination = fact
+                    self.takings.settle(record.id)
             case ev.NominationEnded():
                 self._change(record, asked=False)
             case Promised() | PromiseKept() | PromiseBroken():
@@ -251,14 +255,13 @@ class ClusterState:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.StopIntended():
                 self._stop(record, attempt, fact)
-            case ev.NoticeIntended():
-                note_notice(record, attempt, fact)
+            case ev.NoticeIntended() | ev.ShrinkIntended():
+                if note_taking(record, attempt, fact):
+                    self.takings.note(record, fact)
             case ev.StopRefused():
-                ending = attempt.stop or attempt.notice
-                if record.phase is Phase.STOPPING and ending is not None and ending.by:
-                    taker = self.gangs.get(GangId(record.carry_on(attempt, fact.at_ms + self.rules.spare_ms)))
-                    if taker is not None:  # the room that was being made for it will not come
-                        self._apply_life(taker, ev.NominationEnded(gang=taker.id, at_ms=fact.at_ms))
+                taker = self.gangs.get(GangId(record.refuse_stop(attempt, fact.at_ms + self.rules.spare_ms)))
+                if taker is not None:  # the room that was being made for it will not come
+                    self._apply_life(taker, ev.NominationEnded(gang=taker.id, at_ms=fact.at_ms))
             case _:
                 raise AssertionError(fact)
         self._advance(record, attempt, fact.at_ms)
@@ -298,8 +301,7 @@ class ClusterState:
     def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int], *, charged: bool = True) -> None:
         for rank in ranks:
             member = attempt.member(rank)
-            use = use_of(record.gang, member)
-            hold = Hold(node=member.node, use=use, queue=record.queue, since_ms=attempt.since_ms)
+            hold = Hold(member.node, use_of(record.gang, member), record.queue, attempt.since_ms)
             key = (record.id, attempt.number, rank)
             attempt.holding.add(rank)
             self._holdings.add(key, hold, charged=charged)
@@ -311,6 +313,7 @@ class ClusterState:
         if attempt.stop is not None or record.phase not in HOLDING:
             return
         attempt.stop = fact
+        self.takings.note(record, fact, again=attempt.notice is not None)
         record.refusal = None if fact.cause.reason is Reason.FINISHED else fact.cause
         if attempt.notice is None:  # else it is on its way out already
             record.step(Step.STOP)
@@ -324,6 +327,7 @@ class ClusterState:
         self._holdings.uncharge((record.id, attempt.number, rank), at_ms)
         attempt.holding.discard(rank)
         attempt.released[rank] = at_ms
+        attempt.leave(rank)
         self._holdings.drop((record.id, attempt.number, rank))
         gpu_ms = gpu_milli * max(0, at_ms - attempt.since_ms) // 1000
         record.past_gpu_ms += gpu_ms

@@ -1,0 +1,44 @@
+"""From when on an attempt may be taken from: minimum run times, caps of one job, what disruption budgets spare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fairlead.model.rules import Rules
+from fairlead.model.tenancy import Queue, ancestors
+from fairlead.world.gangs import Attempt, GangRecord
+from fairlead.world.takings import MOST_REMEMBERED, WINDOW_MS
+
+Caps = Mapping[str, tuple[int | None, int | None]]
+"""Queue -> (minimum run time in ms, takings of one job in an hour), None where no queue from it up says any."""
+NO_CAPS: Caps = {}
+
+
+def caps_of(queues: Mapping[str, Queue]) -> Caps:
+    """Return what queues say, each from the nearest one up that does; queues that are told nothing are left out."""
+    if not any(q.taking_caps.min_run_ms is not None or q.taking_caps.per_job is not None for q in queues.values()):
+        return NO_CAPS
+    known = dict(queues)
+    found: dict[str, tuple[int | None, int | None]] = {}
+    for name in sorted(known):
+        chain = [known[above].taking_caps for above in ancestors(name, known)]
+        min_run_ms = next((one.min_run_ms for one in chain if one.min_run_ms is not None), None)
+        per_job = next((one.per_job for one in chain if one.per_job is not None), None)
+        if (min_run_ms, per_job) != (None, None):
+            found[name] = min_run_ms, per_job
+    return found
+
+
+def ripe_at(record: GangRecord, attempt: Attempt, rules: Rules, caps: Caps) -> int:
+    """Return from when on the attempt may be taken from, 0 for at once."""
+    min_run_ms, per_job = caps.get(record.queue, (None, None))
+    if min_run_ms is None:
+        min_run_ms = rules.min_run_ms
+        if rules.min_run_by_class and record.gang is not None:
+            min_run_ms = dict(rules.min_run_by_class).get(record.gang.service_class, min_run_ms)
+    began = attempt.all_running_ms
+    ripe_ms = max(attempt.spared_until_ms, began + min_run_ms if began is not None and min_run_ms else 0)
+    per_job = min(MOST_REMEMBERED, rules.takings_per_job if per_job is None else per_job)
+    if len(record.taken_ms) < per_job or not record.taken_ms:
+        return ripe_ms
+    return max(ripe_ms, record.taken_ms[-max(1, per_job)] + WINDOW_MS)
