@@ -39,8 +39,11 @@ class Zone:
 
     def moments(self, local_ms: int) -> tuple[int, int]:
         """Return the first and the last moment at which the clock shows this; of a skipped time, that of the change."""
+        about = max(0, bisect_right(self.offsets, (local_ms, _FAR)) - 1)  # offsets are less than a day, seasons more
+        near = range(max(0, about - 1), min(len(self.offsets), about + 2))
         found: list[int] = []
-        for at, (since, offset) in enumerate(self.offsets):
+        for at in near:
+            since, offset = self.offsets[at]
             begins = since if at else -_FAR
             ends = self.offsets[at + 1][0] if at + 1 < len(self.offsets) else _FAR
             if begins <= local_ms - offset < ends:
@@ -48,9 +51,9 @@ class Zone:
         if found:
             return min(found), max(found)
         skipped = next(
-            since
-            for (_, before), (since, after) in zip(self.offsets, self.offsets[1:], strict=False)
-            if before < after and since + before <= local_ms < since + after
+            self.offsets[at][0]
+            for at in near
+            if at and self.offsets[at][0] + self.offsets[at - 1][1] <= local_ms < sum(self.offsets[at])
         )
         return skipped, skipped
 
@@ -95,13 +98,15 @@ def current_or_next(windows: Sequence[Window], now_ms: int, lead_ms: int = 0) ->
     Windows that overlap, or of which one begins no later than `lead_ms` after another's end, count as one: between
     them nothing could be lent.
     """
-    until_ms = now_ms + LOOK_AHEAD_MS
-    spans = sorted(span for window in windows for span in window.spans(now_ms, until_ms))
-    if not spans:
-        return None
-    start, end = spans[0]
-    for following, last in spans[1:]:
-        if following - lead_ms > end:
-            break
-        end = max(end, last)
-    return start, end
+    for until_ms in (now_ms + 2 * DAY_MS, now_ms + LOOK_AHEAD_MS):
+        spans = sorted(span for window in windows for span in window.spans(now_ms, until_ms))
+        if not spans:
+            continue
+        start, end = spans[0]
+        for following, last in spans[1:]:
+            if following - lead_ms > end:
+                return start, end
+            end = max(end, last)
+        if until_ms - lead_ms > end:
+            return start, end
+    return (start, end) if spans else None

@@ -19,19 +19,19 @@ from fairlead.world.pictures import Running
 
 @dataclass(frozen=True, slots=True)
 class Returning:
-    """What comes back on one row. `milli` thousandths of GPUs of others; None where somebody there stays.
+    """What others give back on one row: `milli` thousandths of GPUs.
 
     `told` are those of them that go because they are told to, with what each holds there; `turn` is the highest of
     theirs, `price` what they lose together.
     """
 
-    milli: int | None
+    milli: int = 0
     told: tuple[tuple[Running, int], ...] = ()
     turn: int = -1
     price: int = 0
 
 
-STAYS = Returning(None)
+NOTHING_BACK = Returning()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,10 +86,6 @@ def keep_rows(
     lent: list[_Lent] = []
     for at in np.flatnonzero(others > 0).tolist():
         back = returning(int(rows[at]))
-        if back.milli is None:
-            if lent_first and int(now[at]):
-                taken.append((int(rows[at]), int(now[at])))
-            continue
         entry = _Lent(int(rows[at]), WHOLE * int(free[at]), 0 if lent_first else int(now[at]), back)
         if entry.more(unit) > 0:
             lent.append(entry)
@@ -110,7 +106,6 @@ class _Lent:
 
     def more(self, unit: int, staying: Container[GangId] = ()) -> int:
         """Return what the row adds if those of whom it is told stay."""
-        assert self.back.milli is not None, self
         stays = sum(milli for attempt, milli in self.back.told if attempt.gang in staying)
         return (self.free_milli + self.back.milli - stays) // WHOLE // unit * unit * WHOLE - self.counted
 

@@ -229,6 +229,7 @@ class _Cycle:
         waiting = self.world.waiting.get(gang.id)
         assert waiting is not None, gang
         self._fence(waiting)
+        self.promises.make_way(gang)
         return self._still_fits(gang, placement)
 
     def _place_inside(self, waiting: Waiting) -> Placement | None:

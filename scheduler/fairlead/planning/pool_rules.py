@@ -1,6 +1,6 @@
 """What pools keep free in one cycle: which rows are closed to a gang, and who must give back what was lent.
 
-Theory of operation. `reserves_of` says what is kept at this moment. Each reserve is laid on rows of its pool
+Theory of operation. `world.reserves` are what is kept at this moment. Each reserve is laid on rows of its pool
 (`keep_rows`), spares first, so that none counts twice. A gang of another class finds those rows closed, as far as the
 reserve's need goes, unless it may borrow: then it must be certain to be out in time (`lending.may_be_lent`). Once a
 reserve is closed, who can be told to go and is in its way is stopped, the class that goes first and then the least lost
@@ -21,14 +21,14 @@ from fairlead.model.service_classes import TERMS, Borrows, terms_of
 from fairlead.model.tenancy import ancestors
 from fairlead.placement.class_use import ClassUse
 from fairlead.placement.fence import Closed, Fence
-from fairlead.placement.kept_rows import STAYS, KeptRows, Returning, keep_rows
+from fairlead.placement.kept_rows import NOTHING_BACK, KeptRows, Returning, keep_rows
 from fairlead.placement.lost_work import lost_work
 from fairlead.planning.admission import admission
 from fairlead.planning.lending import leaves_at_ms, may_be_lent, stop_ms
 from fairlead.units import clock_text
 from fairlead.world.fleet import WHOLE, IntColumn
 from fairlead.world.pictures import Running
-from fairlead.world.reserves import Purpose, Reserve, reserves_of
+from fairlead.world.reserves import Purpose, Reserve
 from fairlead.world.snapshot import Waiting, World
 
 
@@ -66,7 +66,7 @@ class PoolRules:
     def __init__(self, world: World, fence: Fence, memo: PoolMemo) -> None:
         """Lay nothing yet. `fence` is what the cycle closes rows with."""
         self._world, self._fence, self._memo = world, fence, memo
-        self._reserves = [reserve for reserve in reserves_of(world.pools, world.now_ms) if reserve.pool in memo.rows]
+        self._reserves = [reserve for reserve in world.reserves if reserve.pool in memo.rows]
         self._laid: dict[tuple[int, bool], KeptRows] = {}
         self._took: dict[ServiceClass, dict[int, int]] = {kind: {} for kind in ServiceClass}
         self._lawful: dict[int, int] = {}
@@ -238,7 +238,7 @@ class PoolRules:
         if reserve.purpose is Purpose.PROTECTED:
             return self._lay_protected(reserve, rows, self._unmet(reserve), lent_first=lent_first)
         need = WHOLE * reserve.gpus if reserve.purpose is Purpose.WARM_SPARE else self._above_ceiling(reserve)
-        return keep_rows(need, 1, rows, free, *self._shares(reserve, rows), lambda _: STAYS, lent_first=False)
+        return keep_rows(need, 1, rows, free, *self._shares(reserve, rows), lambda _: NOTHING_BACK, lent_first=False)
 
     def _lay_protected(self, reserve: Reserve, rows: IntColumn, need: int, *, lent_first: bool) -> KeptRows:
         return keep_rows(
@@ -273,27 +273,29 @@ class PoolRules:
 
     def _returning(self, reserve: Reserve, row: int) -> Returning:
         """Return what others give back on a row: by themselves before the window starts, or because they are told."""
-        world, milli, price, turn = self._world, 0, 0, -1
+        world, price, turn = self._world, 0, -1
         told: list[tuple[Running, int]] = []
         took = sum(on_row.get(row, 0) for kind, on_row in self._took.items() if kind is not reserve.service_class)
-        if took > self._lawful.get(row, 0):
-            return STAYS
+        milli = min(took, self._lawful.get(row, 0))
         for gang, held in sorted(self._memo.use.on_row(row).items()):
             attempt = world.running.everyone.get(gang)
             if attempt is None or (attempt.spec is not None and attempt.spec.service_class is reserve.service_class):
                 continue
+            if not self._leaves(attempt, reserve):
+                if attempt.spec is None or not _can_be_told(attempt, world.now_ms):
+                    continue
+                told.append((attempt, held))
+                turn = max(turn, TERMS[attempt.spec.service_class].stopped)
+                price += lost_work(attempt, world.now_ms)
             milli += held
-            if attempt.phase is Phase.STOPPING or gang in self._told:
-                continue
-            leaves_ms = leaves_at_ms(attempt, world.rules, world.now_ms)
-            if leaves_ms is not None and reserve.start_ms is not None and leaves_ms <= reserve.start_ms:
-                continue
-            if attempt.spec is None or not _can_be_told(attempt, world.now_ms):
-                return STAYS
-            told.append((attempt, held))
-            turn = max(turn, TERMS[attempt.spec.service_class].stopped)
-            price += lost_work(attempt, world.now_ms)
-        return Returning(milli + took, tuple(told), turn, price)
+        return Returning(milli, tuple(told), turn, price)
+
+    def _leaves(self, attempt: Running, reserve: Reserve) -> bool:
+        """Whether an attempt goes without being told: it is on its way, or its end is enforced before the window."""
+        if attempt.phase is Phase.STOPPING or attempt.gang in self._told:
+            return True
+        leaves_ms = leaves_at_ms(attempt, self._world.rules, self._world.now_ms)
+        return leaves_ms is not None and reserve.start_ms is not None and leaves_ms <= reserve.start_ms
 
     # --- giving back --------------------------------------------------------------------------------------------------
 

@@ -89,6 +89,7 @@ class Promises:
         rules and limits of its queue allow so many thousandths of GPUs now. Returns who is stopped, `at_most` so many.
         """
         late: list[tuple[Waiting, Promised]] = []
+        ready: list[tuple[Waiting, Promised]] = []
         for promise in self._world.promises:
             waiting = self._world.waiting.get(promise.gang)
             if waiting is None:
@@ -99,14 +100,17 @@ class Promises:
             if cause is not None:
                 self._end(promise, cause)
                 continue
-            ready = waiting.nomination is None and waiting.retry_at_ms <= self._now_ms
-            milli = promise.placement.gpu_milli
-            if ready and self._is_free(promise) and may(waiting.gang, milli) and fits(waiting.gang, promise.placement):
-                take(waiting, promise.placement)
-            elif ready:
-                late.append((waiting, promise))
+            if waiting.nomination is None and waiting.retry_at_ms <= self._now_ms:
+                ready.append((waiting, promise))
         for one in self._given.values():
             self._keep(self._specs[one.gang], one)
+        for waiting, promise in ready:
+            milli = promise.placement.gpu_milli
+            self.make_way(waiting.gang)  # what is free of its devices may be promised to another before
+            if self._is_free(promise) and may(waiting.gang, milli) and fits(waiting.gang, promise.placement):
+                take(waiting, promise.placement)
+            else:
+                late.append((waiting, promise))
         stopped: list[GangId] = []
         for waiting, promise in late:
             stopped += self._press(waiting, promise, place, take, at_most - len(stopped))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -127,6 +128,7 @@ def _stop_ms(gang: Gang, world: World) -> int:
     return world.rules.stop_ms + (world.rules.stagger_max_ms + gang.grace_ms if asked else 0)
 
 
+@lru_cache(maxsize=64)
 def _window(protection: Protection, now_ms: int) -> tuple[int, int] | None:
     return current_or_next(protection.windows, now_ms, protection.lead_ms)
 

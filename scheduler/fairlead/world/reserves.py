@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -58,12 +58,14 @@ class Reserve:
 class Calendar:
     """The pools that pictures show, and the moments at which what they keep changes, followed from one to the next.
 
-    turned_ms    the last of those moments; `next_turn_ms` the next, None where there is none
+    reserves     what they keep until `next_turn_ms`, the next of those moments, None where there is none
+    turned_ms    the last of them
     """
 
     def __init__(self) -> None:
         """Know no pool."""
         self.pools: Mapping[str, Pool] = {}
+        self.reserves: tuple[Reserve, ...] = ()
         self.turned_ms = 0
         self.next_turn_ms: int | None = None
         self._version = -1
@@ -72,9 +74,12 @@ class Calendar:
         """Take up pools where they changed, and what their calendars say by now."""
         if self._version != tenants.version:
             self._version, self.pools = tenants.version, dict(tenants.pools)
-            self.next_turn_ms = next_turn_ms(self.pools, now_ms)
         elif self.next_turn_ms is not None and now_ms >= self.next_turn_ms:
-            self.turned_ms, self.next_turn_ms = self.next_turn_ms, next_turn_ms(self.pools, now_ms)
+            self.turned_ms = self.next_turn_ms
+        else:
+            return
+        self.reserves = reserves_of(self.pools, now_ms)
+        self.next_turn_ms = next_turn_ms(self.reserves, now_ms)
 
 
 def reserves_of(pools: Mapping[str, Pool], now_ms: int) -> tuple[Reserve, ...]:
@@ -86,9 +91,9 @@ def reserves_of(pools: Mapping[str, Pool], now_ms: int) -> tuple[Reserve, ...]:
     return tuple(sorted(found, key=lambda reserve: order.index(reserve.purpose)))
 
 
-def next_turn_ms(pools: Mapping[str, Pool], now_ms: int) -> int | None:
+def next_turn_ms(reserves: Iterable[Reserve], now_ms: int) -> int | None:
     """Return the next moment after `now_ms` at which a calendar changes what is kept, None where none ever does."""
-    moments = [moment for reserve in reserves_of(pools, now_ms) for moment in (reserve.closes_ms, reserve.end_ms)]
+    moments = [moment for reserve in reserves for moment in (reserve.closes_ms, reserve.end_ms)]
     return min((moment for moment in moments if moment is not None and moment > now_ms), default=None)
 
 

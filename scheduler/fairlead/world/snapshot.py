@@ -27,7 +27,7 @@ from fairlead.world.inventory import build_inventory, free_columns, patch_invent
 from fairlead.world.job_counts import JobCounts, JobsHeld
 from fairlead.world.past_usage import Past
 from fairlead.world.pictures import HostPorts, Running, Waiting
-from fairlead.world.reserves import Calendar
+from fairlead.world.reserves import Calendar, Reserve
 from fairlead.world.ripeness import NO_CAPS, Caps, caps_of
 from fairlead.world.state import ClusterState
 from fairlead.world.takings import Taken
@@ -56,6 +56,7 @@ class World:
     spent       what queues have used of their budgets, as last told
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
+    reserves    what pools keep free now, as their calendars say
     turned_ms   the last moment at which a calendar changed what pools keep free; `next_turn_ms` the next, None for none
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
     """
@@ -90,6 +91,7 @@ class World:
     promises: tuple[Promised, ...] = ()
     turned_ms: int = 0
     next_turn_ms: int | None = None
+    reserves: tuple[Reserve, ...] = ()
 
     @property
     def capacity_milli(self) -> int:
@@ -182,6 +184,7 @@ class Photographer:
             turned_ms=self._calendar.turned_ms,
             next_turn_ms=self._calendar.next_turn_ms,
             takings=takings,
+            reserves=self._calendar.reserves,
         )
 
     def _cap(self, caps: Caps) -> None:
