@@ -7,6 +7,16 @@ import typer
 from fairlead.cli.lazy import lazy_group
 
 VERBS: dict[str, tuple[str, str, str]] = {
+    "adversaries": (
+        "fairlead.cli.bench_adversaries",
+        "adversaries",
+        "Let a tenant cheat in every way that is known, and say what it gains.",
+    ),
+    "night": (
+        "fairlead.cli.bench_night",
+        "night",
+        "Let batch fill a pool by night and serving ask for it by day.",
+    ),
     "openb": (
         "fairlead.cli.bench_openb",
         "openb",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fairlead.errors import ExitCode, UnreadableInput
+from fairlead.errors import UnreadableInput
 
 
 def night(
@@ -41,4 +41,4 @@ def night(
                 typer.echo(f"{day.date}  {hours:>5}  {pods:>4}  {late:>4}  {wait:>12}  {back:>8}")
             typer.echo(f"late on {report.late_days} days; batch held {report.batch_gpu_hours} GPU-hours\n")
     if reports[0].late_days or not reports[1].late_days:
-        raise typer.Exit(ExitCode.NO)
+        raise typer.Exit(1)

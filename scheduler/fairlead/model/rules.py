@@ -34,6 +34,7 @@ class Rules:
     start is within `horizon_ms` comes first in every order. `stop_ms` is what a stop takes at most, notice and grace
     included; `hole_start_ms` what a start inside a hole may take before the duration counts all the same;
     `hole_least_ms` how long a hole must last for a gang of unknown length that may be stopped at its end.
+    `reclaim_grace_ms` is the most that a job has to save before borrowed GPUs are taken from it.
     `stagger_max_ms` is how long a stop may wait for its turn to write its checkpoint into its pool's storage.
     """
 
@@ -48,6 +49,7 @@ class Rules:
     spare_ms: int = 60_000
     robbed_after_ms: int = 30_000
     stagger_max_ms: int = 300_000
+    reclaim_grace_ms: int = 900_000
     min_run_ms: int = 0
     promises: int = 8
     horizon_ms: int = 300_000

@@ -7,7 +7,7 @@ was cleared stays chosen.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,15 +84,21 @@ def keep_rows(
     if not lent_first and sum(gain for _, gain in taken) >= need:
         return _enough(need, taken)
     lent: list[_Lent] = []
+    gains = dict(taken)
     for at in np.flatnonzero(others > 0).tolist():
-        back = returning(int(rows[at]))
-        entry = _Lent(int(rows[at]), WHOLE * int(free[at]), 0 if lent_first else int(now[at]), back)
+        row, back = int(rows[at]), returning(int(rows[at]))
+        entry = _Lent(row, WHOLE * int(free[at]), 0, back)
+        if not lent_first:  # what goes by itself counts everywhere, before anybody is told to
+            by_itself = entry.more(unit, {attempt.gang for attempt, _ in back.told})
+            if by_itself > 0:
+                gains[row] = by_itself
+            entry = replace(entry, counted=by_itself)
         if entry.more(unit) > 0:
             lent.append(entry)
     lent.sort(key=lambda entry: (entry.back.turn, entry.back.price, entry.row))
     if lent_first:
         return _enough(need, [(entry.row, entry.more(unit)) for entry in lent] + taken + left_over)
-    return _with_told(need, unit, taken, lent, left_over)
+    return _with_told(need, unit, list(gains.items()), lent, left_over)
 
 
 @dataclass(frozen=True, slots=True)

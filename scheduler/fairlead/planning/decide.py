@@ -300,6 +300,7 @@ class _Cycle:
         if self.kept is None or not self.fence.closed:
             return None
         self.fence.around(NOTHING)
+        self.promises.make_way(waiting.gang)  # before the mark: what is put up after it is rolled back
         mark = self.overlay.checkpoint()
         kept_it = self._place(waiting.gang).placement is not None
         self.overlay.roll_back(mark)

@@ -124,7 +124,7 @@ def in_steps(effects: Sequence[Effect], world: World) -> list[Effect]:
             told.append(effect)
             continue
         storage = storage or Storage(world)
-        notice = _notice(effect, attempt, storage)
+        notice = _notice(effect, attempt, storage, world)
         told.append(notice)
         if notice.by:
             kept_until[notice.by] = max(kept_until.get(notice.by, 0), notice.until_ms + world.rules.nomination_ms)
@@ -149,11 +149,14 @@ def saves_first(attempt: Running, cause: Reason, now_ms: int) -> bool:
     return now_ms - max(attempt.all_running_ms, ready_ms) > attempt.save_ms
 
 
-def _notice(stop: Stop, attempt: Running, storage: Storage) -> Notice:
+def _notice(stop: Stop, attempt: Running, storage: Storage, world: World) -> Notice:
     spec = attempt.spec
     assert spec is not None, attempt
     begins_ms = storage.turn_of(attempt)
-    until_ms = begins_ms + spec.grace_ms
+    grace_ms = spec.grace_ms
+    if stop.cause.reason is Reason.RECLAIMED:  # else whoever asks for long graces keeps what it borrowed longer
+        grace_ms = min(grace_ms, world.rules.reclaim_grace_ms)
+    until_ms = begins_ms + grace_ms
     if stop.cause.reason is Reason.OVERRUN and spec.duration_ms is not None and attempt.all_running_ms is not None:
         until_ms = max(begins_ms, min(until_ms, attempt.all_running_ms + spec.duration_ms))
     return Notice(
