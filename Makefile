@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-night bench-adversaries clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -63,6 +63,12 @@ bench-openb: setup  ## pack the public openb lists by our policy and the publish
 
 bench-replay: setup  ## replay the public job traces by published rules and by ours (ARGS=--write renews the page)
 	@$(BIN)/python tests/bench_replay.py $(ARGS)
+
+bench-night: setup  ## batch by night, serving by day, for a month with summer time in it
+	@$(BIN)/fairlead bench night --days 31 $(ARGS)
+
+bench-adversaries: setup  ## what a tenant gains by cheating, a hundred runs of each way
+	@$(BIN)/fairlead bench adversaries --runs 100 $(ARGS)
 
 clean:  ## remove what was made here (the control plane's cache lies elsewhere and stays)
 	@rm -rf .venv .uv-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

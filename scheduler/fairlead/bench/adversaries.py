@@ -1,7 +1,7 @@
 """`bench adversaries`: what a tenant gains by cheating, against what it holds when it is honest.
 
-Eight nodes of 8 GPUs and four queues of equal weight, a quarter of the fleet guaranteed to each; a queue's jobs that may
-not be stopped stay inside its guarantee. Two honest tenants always have more work than there is room for, the third
+Eight nodes of 8 GPUs and four queues of equal weight, a quarter of the fleet guaranteed to each; a queue's jobs that
+may not be stopped stay inside its guarantee. Two honest tenants always have more work than there is room for, the third
 comes and goes every two hours. The attacker has the same kind of work as they, and cheats in one way a run. Everything
 is the same otherwise: the fleet, the engine, the seed, the others' jobs. What counts is the part of the fleet that it
 holds, averaged over the hours in which everybody wants more than there is.

@@ -176,9 +176,7 @@ class _Cycle:
         """Stop who has been lent what a pool needs back."""
         if self.kept is None or not self.world.rules.preemption_on:
             return
-        for stop in self.kept.returns(self.stops_left):
-            attempt = self.world.running.get(stop.gang, stop.attempt)
-            assert attempt is not None, stop
+        for stop, attempt in self.kept.returns(self.stops_left):
             self.effects.append(stop)
             self.spared.add(stop.gang)
             self.stops_left -= 1
@@ -220,7 +218,8 @@ class _Cycle:
         """Gangs whose promise comes true, or is about to be due, come before all others."""
         if self.world.promises:
             at_most = self.stops_left if self.world.rules.preemption_on else 0
-            stopped = self.promises.review(self._fits_inside, self._place_inside, self._take, self._may, at_most)
+            kept = (self.kept.why_withdrawn,) if self.kept is not None else ()
+            stopped = self.promises.review(self._fits_inside, self._place_inside, self._take, self._may, at_most, *kept)
             self.fence.around(NOTHING)
             self.stops_left -= len(stopped)
             self.spared.update(stopped)

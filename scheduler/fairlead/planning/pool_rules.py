@@ -20,7 +20,7 @@ from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.service_classes import TERMS, Borrows, terms_of
 from fairlead.model.tenancy import ancestors
 from fairlead.placement.class_use import ClassUse
-from fairlead.placement.fence import Closed, Fence
+from fairlead.placement.fence import WHOLE_ROW, Closed, Fence
 from fairlead.placement.kept_rows import NOTHING_BACK, KeptRows, Returning, keep_rows
 from fairlead.placement.lost_work import lost_work
 from fairlead.planning.admission import admission
@@ -95,6 +95,12 @@ class PoolRules:
             return None
         need, at = min(found)
         return kept_free(self._reserves[at], -need // WHOLE, self._world.now_ms)
+
+    def why_withdrawn(self, waiting: Waiting, placement: Placement) -> Refusal | None:
+        """Return what a pool keeps by now of what a gang was promised, None where it keeps none of it."""
+        closed, row_of = self.closed_to(waiting), self._world.inventory.row
+        kept = any(closed.get(row_of.get(member.node, -1), 0) >= WHOLE_ROW for member in placement.members)
+        return self.why_closed(waiting) if kept else None
 
     def took(self, waiting: Waiting, placement: Placement) -> None:
         """Count a placement of this cycle."""
@@ -299,9 +305,9 @@ class PoolRules:
 
     # --- giving back --------------------------------------------------------------------------------------------------
 
-    def returns(self, at_most: int) -> list[Stop]:
+    def returns(self, at_most: int) -> list[tuple[Stop, Running]]:
         """Return whom to stop so that every reserve that is closed now is there; at most so many."""
-        stops: list[Stop] = []
+        stops: list[tuple[Stop, Running]] = []
         for at, reserve in enumerate(self._reserves):
             if reserve.purpose is not Purpose.PROTECTED or not reserve.is_closed(self._world.now_ms):
                 continue
@@ -311,7 +317,7 @@ class PoolRules:
             for attempt in self._told_for(at, need):
                 if len(stops) < at_most and attempt.gang not in self._told:
                     self._told.add(attempt.gang)
-                    stops.append(_stop(attempt, reserve))
+                    stops.append((_stop(attempt, reserve), attempt))
         if stops:
             self._laid.clear()
         return stops

@@ -82,11 +82,13 @@ class Promises:
         take: Callable[[Waiting, Placement], None],
         may: Callable[[Gang, int], bool],
         at_most: int,
+        kept_from: Callable[[Waiting, Placement], Refusal | None] = lambda _, __: None,
     ) -> list[GangId]:
         """Place whoever's promise has come true or is about to, end promises, and stop who is in the way.
 
         `fits` takes exactly a placement in the overlay, `place` takes any, `take` decides it; `may` says whether the
-        rules and limits of its queue allow so many thousandths of GPUs now. Returns who is stopped, `at_most` so many.
+        rules and limits of its queue allow so many thousandths of GPUs now, `kept_from` what of a placement a pool keeps
+        from a gang by now. Returns who is stopped, `at_most` so many.
         """
         late: list[tuple[Waiting, Promised]] = []
         ready: list[tuple[Waiting, Promised]] = []
@@ -96,7 +98,7 @@ class Promises:
                 self._follow_placed(promise)
                 continue
             self._specs[promise.gang] = waiting.gang
-            cause = self._lost(promise, waiting.gang)
+            cause = self._lost(promise, waiting.gang) or kept_from(waiting, promise.placement)
             if cause is not None:
                 self._end(promise, cause)
                 continue
