@@ -87,8 +87,8 @@ class Promises:
         """Place whoever's promise has come true or is about to, end promises, and stop who is in the way.
 
         `fits` takes exactly a placement in the overlay, `place` takes any, `take` decides it; `may` says whether the
-        rules and limits of its queue allow so many thousandths of GPUs now, `kept_from` what of a placement a pool keeps
-        from a gang by now. Returns who is stopped, `at_most` so many.
+        rules and limits of its queue allow so many thousandths of GPUs now, `kept_from` what a pool by now keeps of a
+        placement. Returns who is stopped, `at_most` so many.
         """
         late: list[tuple[Waiting, Promised]] = []
         ready: list[tuple[Waiting, Promised]] = []
