@@ -31,6 +31,7 @@ from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
 from fairlead.model.needs import needs_of
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.service_classes import TERMS
 from fairlead.model.tenancy import Queue
 from fairlead.units import duration_ms, moment_ms, quantity, thousandths
 from fairlead_operator.custom_objects import (
@@ -99,7 +100,7 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         duration_ms=duration_ms(spec.duration) if spec.duration else None,
         overrun=Overrun(spec.overrun),
         start_deadline_ms=duration_ms(spec.start_deadline),
-        preemptible=policy != "Never" if policy else service_class is not ServiceClass.SERVING,
+        preemptible=policy != "Never" if policy else TERMS[service_class].preemptible,
         max_restarts=spec.failure_policy.max_restarts,
         restart_on_failure=spec.failure_policy.on_member_failure == "restart",
         success_any=spec.success_policy.operator == "Any",

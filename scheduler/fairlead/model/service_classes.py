@@ -1,4 +1,4 @@
-"""What each service class is by default, in one table, and what a Queue or a Pool says otherwise.
+"""What each service class is by default, in one table, and what a Pool says otherwise.
 
 The table is shown in docs/explanation/pools.md. A job says more than its class where it has a field of its own.
 """
@@ -6,10 +6,10 @@ The table is shown in docs/explanation/pools.md. A job says more than its class 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
-from fairlead.model.gang import Gang, ServiceClass
+from fairlead.model.gang import ServiceClass
 
 
 class Borrows(StrEnum):
@@ -29,14 +29,13 @@ class ClassTerms:
     """The terms of one class.
 
     `preemptible` holds where the job says nothing. `stopped` is its turn when somebody must go from a pool, the lowest
-    first. `queue_time_ms` is the longest wait that it is meant to have, None for none. `min_run_ms` is how long an
-    attempt is left alone. `dedicated` wants no time slices, which have no stable latency.
+    first. `queue_time_ms` is the longest wait that it is meant to have, None for none. `dedicated` wants no time
+    slices, which have no stable latency.
     """
 
     preemptible: bool
     stopped: int
     queue_time_ms: int | None
-    min_run_ms: int
     borrows: Borrows
     dedicated: bool
 
@@ -47,7 +46,6 @@ TERMS: Mapping[ServiceClass, ClassTerms] = {
         preemptible=False,
         stopped=4,
         queue_time_ms=HOUR_MS // 12,
-        min_run_ms=0,
         borrows=Borrows.NEVER,
         dedicated=True,
     ),
@@ -55,7 +53,6 @@ TERMS: Mapping[ServiceClass, ClassTerms] = {
         preemptible=True,
         stopped=3,
         queue_time_ms=None,
-        min_run_ms=0,
         borrows=Borrows.ENDING,
         dedicated=False,
     ),
@@ -63,7 +60,6 @@ TERMS: Mapping[ServiceClass, ClassTerms] = {
         preemptible=True,
         stopped=2,
         queue_time_ms=HOUR_MS // 12,
-        min_run_ms=0,
         borrows=Borrows.ENDING,
         dedicated=False,
     ),
@@ -71,7 +67,6 @@ TERMS: Mapping[ServiceClass, ClassTerms] = {
         preemptible=True,
         stopped=1,
         queue_time_ms=24 * HOUR_MS,
-        min_run_ms=0,
         borrows=Borrows.YIELDING,
         dedicated=False,
     ),
@@ -79,45 +74,22 @@ TERMS: Mapping[ServiceClass, ClassTerms] = {
         preemptible=True,
         stopped=0,
         queue_time_ms=None,
-        min_run_ms=0,
         borrows=Borrows.YIELDING,
         dedicated=False,
     ),
 }
-"""Service class -> its terms unless a Queue or a Pool says otherwise."""
+"""Service class -> its terms unless a Pool says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnTerms:
-    """What a Queue or Pool says of one class beside the table; None leaves a term as it is there.
-
-    A Queue's words are about its jobs: `min_run_ms` and `queue_time_ms`. A Pool's are about its nodes: `borrows`.
-    """
+    """What a Pool says of one class instead of the table."""
 
     service_class: ServiceClass
-    borrows: Borrows | None = None
-    min_run_ms: int | None = None
-    queue_time_ms: int | None = None
+    borrows: Borrows
 
 
-def terms_of(service_class: ServiceClass, own: tuple[OwnTerms, ...] = ()) -> ClassTerms:
-    """Return the terms of a class where `own` says something else of some of them."""
-    terms = TERMS[service_class]
-    for said in own:
-        if said.service_class is service_class:
-            terms = replace(
-                terms,
-                borrows=terms.borrows if said.borrows is None else said.borrows,
-                min_run_ms=terms.min_run_ms if said.min_run_ms is None else said.min_run_ms,
-                queue_time_ms=terms.queue_time_ms if said.queue_time_ms is None else said.queue_time_ms,
-            )
-    return terms
-
-
-LAST = 1 << 32
-"""More than any two priorities of Kubernetes are apart."""
-
-
-def rank_of(gang: Gang) -> int:
-    """Return a gang's priority inside its queue: opportunistic work stands behind all other, whatever it says."""
-    return gang.priority - LAST if gang.service_class is ServiceClass.OPPORTUNISTIC else gang.priority
+def borrows_of(service_class: ServiceClass, own: tuple[OwnTerms, ...]) -> Borrows:
+    """Return whether a class is lent protected GPUs in a pool that says `own`."""
+    said = (terms.borrows for terms in own if terms.service_class is service_class)
+    return next(said, TERMS[service_class].borrows)

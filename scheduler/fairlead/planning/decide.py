@@ -124,9 +124,8 @@ class _Cycle:
 
     def _give_back(self) -> None:
         """Stop who has been lent what a pool needs back."""
-        if self.kept is None or not self.world.rules.preemption_on:
-            return
-        for stop, attempt in self.kept.returns(self.stops_left):
+        returns = self.kept.returns(self.stops_left) if self.kept and self.world.rules.preemption_on else ()
+        for stop, attempt in returns:
             self.effects.append(stop)
             self.spared.add(stop.gang)
             self.stops_left -= 1

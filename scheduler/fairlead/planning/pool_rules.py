@@ -17,7 +17,7 @@ import numpy as np
 from fairlead.model.effects import Phase, Stop
 from fairlead.model.gang import Gang, GangId, Placement, ServiceClass
 from fairlead.model.reasons import Reason, Refusal, refuse
-from fairlead.model.service_classes import TERMS, Borrows, terms_of
+from fairlead.model.service_classes import TERMS, Borrows, borrows_of
 from fairlead.model.tenancy import ancestors
 from fairlead.placement.class_use import ClassUse
 from fairlead.placement.fence import WHOLE_ROW, Closed, Fence
@@ -138,7 +138,7 @@ class PoolRules:
         if reserve.purpose is not Purpose.PROTECTED or gang.service_class is reserve.service_class:
             return False
         world = self._world
-        borrows = terms_of(gang.service_class, world.pools[reserve.pool].class_terms).borrows
+        borrows = borrows_of(gang.service_class, world.pools[reserve.pool].class_terms)
         returns = borrows is Borrows.YIELDING and stop_ms(gang, world.rules) <= reserve.return_within_ms
         if reserve.is_closed(world.now_ms):
             return returns and gang.preemptible and reserve.lend_gpus > 0 and not world.rules.min_run_ms

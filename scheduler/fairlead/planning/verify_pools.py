@@ -16,7 +16,7 @@ from fairlead.model.effects import Notice, Phase, Place, Stop
 from fairlead.model.gang import Gang, GangId, ServiceClass
 from fairlead.model.hardware import NodeName
 from fairlead.model.protection import Protection
-from fairlead.model.service_classes import Borrows, terms_of
+from fairlead.model.service_classes import Borrows, borrows_of
 from fairlead.model.tenancy import Pool
 from fairlead.model.windows import current_or_next
 from fairlead.world.ends import latest_end
@@ -140,7 +140,7 @@ def _is_closed(protection: Protection, now_ms: int) -> bool:
 
 def _may_borrow(gang: Gang, pool: Pool, protection: Protection, world: World) -> bool:
     """Whether a gang of another class is certain to give back in time what it gets of a protected amount."""
-    borrows = terms_of(gang.service_class, pool.class_terms).borrows
+    borrows = borrows_of(gang.service_class, pool.class_terms)
     stop_ms = _stop_ms(gang, world)
     yields = borrows is Borrows.YIELDING and gang.preemptible and stop_ms <= protection.return_within_ms
     if _is_closed(protection, world.now_ms):

@@ -36,6 +36,7 @@ from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
 from fairlead.model.needs import needs_of
 from fairlead.model.quota_exception import QuotaException
+from fairlead.model.service_classes import TERMS
 from fairlead.model.switches import Switches
 from fairlead.model.tenancy import Pool, Queue, quota_fields
 from fairlead.simulation.behaviour import Run
@@ -198,7 +199,7 @@ def _gang(
     success, failure = spec.inner("successPolicy"), spec.inner("failurePolicy")
     notes = meta.inner("annotations")
     policy = spec.inner("preemption")
-    default_policy = "Never" if service_class is ServiceClass.SERVING else "Allowed"
+    default_policy = "Allowed" if TERMS[service_class].preemptible else "Never"
     gang = Gang(
         id=new_id(namespace, name),
         namespace=namespace,
