@@ -275,3 +275,38 @@ def test_the_shape_of_a_guarantee_can_be_lost_to_jobs_that_are_within_theirs() -
     assert len(kept) == 4, "one job of four GPUs' worth of guarantee on each of four nodes"
     stopped = play.submit(play.cells.gang("node", [(1, 4)], play.stage.now_ms, cluster="vc2"))
     assert (stopped, play.nodes("node")) == ([], [])
+
+
+def test_a_preemption_that_is_under_way_ends_with_the_highest_priority_on_the_cell() -> None:
+    play = small()
+    play.submit(play.cells.gang("one", [(1, 4)], play.stage.now_ms, cluster="vc1", priority=1))
+    fill_with = play.cells.gang("rest", [(3, 4)], play.stage.now_ms, cluster="vc2", priority=1)
+    play.stage.change_node("d", unschedulable=True)
+    play.stage.seen(fill_with)
+    play.stage.change_node("d", unschedulable=False)
+    play.settle()
+    stage = play.stage
+    stage.seen(play.cells.gang("two", [(1, 4)], stage.now_ms, cluster="vc1", priority=2))
+    told = [effect for effect in stage.settle() if isinstance(effect, Stop)]
+    assert [effect.gang for effect in told] == ["one"]
+    stage.now_ms += 1_000
+    stage.seen(play.cells.gang("three", [(1, 4)], stage.now_ms, cluster="vc1", priority=3))
+    assert [e for e in stage.settle() if isinstance(e, Stop)] == [], "the room is being made already"
+    stage.release("one")
+    play.settle()
+    assert play.nodes("three"), "whoever came first may have begun; the highest priority has the cell in the end"
+    assert not play.nodes("two")
+
+
+def test_as_long_as_a_cluster_holds_more_than_its_own_no_spread_of_its_jobs_keeps_a_whole_node_from_others() -> None:
+    for seed in range(20):
+        play, rng = small(), random.Random(seed)
+        for at in range(16):  # guaranteed jobs of one cluster on every GPU of the fleet: four are its own
+            play.submit(play.cells.gang(f"one-{at}", [(1, 1)], play.stage.now_ms, cluster="vc1"))
+        going = rng.sample(range(16), k=rng.randint(0, 8))
+        for at in going:
+            play.end(f"one-{at}")
+        for at in range(2):
+            play.submit(play.cells.gang(f"node-{at}", [(1, 4)], play.stage.now_ms, cluster="vc2"))
+            assert play.nodes(f"node-{at}"), (seed, going)
+        assert sum(bool(play.nodes(f"one-{at}")) for at in range(16) if at not in going) >= 4, "its guarantee"

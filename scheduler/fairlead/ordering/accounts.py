@@ -174,3 +174,12 @@ class Account:
             if name not in shared
         ]
         return min(left, default=self.used.get(queue, 0))
+
+    def is_owed(self, queue: str, amount: int, other: str = "") -> bool:
+        """Whether with so much more a queue, or one above it but not `other`, holds no more than its guarantee."""
+        shared = self._chain.get(other, ())
+        return any(
+            self.tree_used.get(name, 0) + amount <= self.book.guaranteed.get(name, 0)
+            for name in self._chain[queue]
+            if name not in shared
+        )

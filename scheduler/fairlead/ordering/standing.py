@@ -222,6 +222,21 @@ class Standing:
                 return -1
         return max(-1, self._gpu.left_above_guarantees(queue, taker))
 
+    def is_owed(self, queue: str, milli: int) -> bool:
+        """Whether `milli` more GPUs are within a guarantee of the queue, or of one above it."""
+        return milli > 0 and queue in self._queues and self._gpu.is_owed(queue, milli)
+
+    def due(self, queue: str, taker: str, milli: int) -> int:
+        """Return the most GPUs that a queue may lose so that `taker` has `milli` by its guarantee, -1 for nothing.
+
+        Whatever both are entitled to: enough for everybody may be free and still no room of the right shape. Then
+        what was lent beyond a guarantee goes back to a queue that is within its own; never more than that.
+        """
+        if queue not in self._queues or taker not in self._queues or not self._gpu.is_owed(taker, milli, queue):
+            return -1
+        left = self._gpu.left_above_guarantees(queue, taker)
+        return left if left > 0 else -1
+
     # --- order ------------------------------------------------------------------------------------------------------
 
     def order_key(self, queue: str) -> OrderKey:

@@ -110,8 +110,12 @@ def look_for_room(
     if is_single(gang):
         levels = [level for level in levels if level.name == "node"] or levels
     looked = _Look(gang, world, placer, standing, victims, bounds, levels, shields, at_most)
-    rights = rights_of(gang, gpu_milli, victims, standing, world.rules, also, shields, among)
-    if rights is not None and _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
+    for rights in (
+        rights_of(gang, gpu_milli, victims, standing, world.rules, also, shields, among),
+        rights_by_guarantee(gang, gpu_milli, victims, standing, world.rules, also, shields) if among is None else None,
+    ):
+        if rights is None or not _within_limits(gang.queue, gpu_milli, victims, rights, standing, also):
+            continue
         for kind in victims.kinds_of(queue for queue, _ in rights.groups):
             room = looked.for_kind(replace(rights, kind=kind))
             if room is not None:
@@ -225,6 +229,33 @@ def rights_of(
                 most[lender] = milli
                 groups.append((lender, None))
     return Rights(gang.queue, gang.priority, most, tuple(groups)) if groups else None
+
+
+def rights_by_guarantee(
+    gang: Gang,
+    gpu_milli: int,
+    victims: Victims,
+    standing: Standing,
+    rules: Rules,
+    also: Amounts = (),
+    shields: Shields | None = None,
+) -> Rights | None:
+    """Return whom a gang may take from because its GPUs are due to its queue; None where that is nobody.
+
+    Asked after `rights_of`, where what others hold beyond their entitlement does not make the right shape: then
+    whoever holds more than its guarantee makes room, down to that.
+    """
+    if not rules.reclaim_on or not standing.is_owed(gang.queue, gpu_milli):
+        return None
+    if not standing.within_entitlement(gang.queue, gpu_milli, also):
+        return None
+    due = {queue: standing.due(queue, gang.queue, gpu_milli) for queue in sorted(standing.used) if queue != gang.queue}
+    most = {queue: milli for queue, milli in due.items() if milli >= 0 and _has_any(victims, queue, None, shields)}
+    if not most:
+        return None
+    may_preempt = rules.preemption_on and _has_any(victims, gang.queue, gang.priority, shields)
+    own = [(gang.queue, gang.priority)] if may_preempt else []
+    return Rights(gang.queue, gang.priority, most, (*own, *((queue, None) for queue in most)), owed=True)
 
 
 def _has_any(victims: Victims, queue: str, below: int | None, shields: Shields | None) -> bool:

@@ -167,9 +167,9 @@ class RoomSearch:
         left = {queue: self._shields.left(queue) for queue in excess}
         capped = any(one is not None for one in left.values())
         taken: list[Victim] = []
-        for victim in sorted(victims, key=lambda v: (-excess[v.queue], v.lost(now_ms), v.key)):
+        for victim in sorted(victims, key=lambda v: (-excess[v.queue], v.lost(now_ms), v.priority, v.key)):
             milli, also = victim.gpu_milli, victim.also
-            if victim.queue != own and not standing.may_lose(victim.queue, milli, own, also, wants=self._wants):
+            if victim.queue != own and not self._may_lose(victim.queue, milli, also):
                 continue
             if capped and not self._shields.admit(victim.queue, victim.gang, victim.lost(now_ms)):
                 continue
@@ -183,6 +183,12 @@ class RoomSearch:
             keys = {victim.key for victim in taken}
             taken = [v for v in taken if all(part.key in keys for part in self._victims.parts_of([v]))]
         return taken
+
+    def _may_lose(self, queue: str, milli: int, also: Amounts) -> bool:
+        """Whether another queue may lose so much, as usage stands by now."""
+        if self._rights.owed:
+            return milli <= self._standing.due(queue, self._gang.queue, self._gpu_milli)
+        return self._standing.may_lose(queue, milli, self._gang.queue, also, wants=self._wants)
 
     def _try(self, victims: Sequence[Victim], level: Level, domain: int) -> Placement | None:
         """Place the gang in a domain with victims gone; the overlay is then as it was."""
@@ -255,9 +261,12 @@ class RoomSearch:
                 self._room_after = room_before
         return kept, placement
 
-    def _dearest_first(self, victim: Victim) -> tuple[int, int, int, str]:
-        """Order in which victims are spared: who can't save before who can, and of one gang who goes last first."""
-        return (-victim.kind, -victim.lost(self._now_ms), -victim.depth, victim.key)
+    def _dearest_first(self, victim: Victim) -> tuple[int, int, int, int, str]:
+        """Order in which victims are spared: who can't save before who can, and of one gang who goes last first.
+
+        At equal loss the lower priority goes: the higher one would take from it next, and both would be stopped.
+        """
+        return (-victim.kind, -victim.lost(self._now_ms), -victim.priority, -victim.depth, victim.key)
 
     def _pods_on(self, placement: Placement) -> dict[int, list[int]]:
         """Return row -> how many pods of each role a placement has there."""
@@ -337,8 +346,8 @@ def _goes_anyway(victim: Victim, kept: Iterable[Victim]) -> bool:
     return any(o is not victim and o.gang == victim.gang and victim.goes_with(o) for o in kept)
 
 
-def _rank(offer: Offer) -> tuple[int, int, int]:
-    return offer.price, offer.position, offer.domain
+def _rank(offer: Offer) -> tuple[int, int, int, int]:
+    return offer.price, offer.position, max((v.priority for v in offer.victims), default=0), offer.domain
 
 
 def _by_row(victims: Iterable[Victim]) -> dict[int, list[Victim]]:

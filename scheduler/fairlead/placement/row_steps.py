@@ -24,7 +24,7 @@ class Rights:
     """Whom a gang may take from, each alone: its own queue below its priority, and others up to what they may lose.
 
     `groups` are (queue, below which priority or None) of everybody who comes into question; `kind` is the last one
-    that is asked.
+    that is asked. `owed` says that what is taken of others is due by a guarantee: see `Standing.due`.
     """
 
     queue: str
@@ -32,6 +32,7 @@ class Rights:
     most_milli: Mapping[str, int]
     groups: tuple[tuple[str, int | None], ...]
     kind: Kind = Kind.ANY
+    owed: bool = False
 
     def cover(self, victim: Victim) -> bool:
         """Whether the gang has a right to a victim."""
@@ -107,7 +108,7 @@ class RowSteps:
         cover, now_ms = self._rights.cover, self._now_ms
         found = [holder for holder in self._victims.on_row[row].values() if cover(holder[0])]
         if len(found) > 1:
-            found.sort(key=lambda holder: (holder[0].price_on_a_row(now_ms), holder[0].key))
+            found.sort(key=lambda holder: (holder[0].price_on_a_row(now_ms), holder[0].priority, holder[0].key))
         return found
 
     def _counted(self, row: int, waiting: list[Holder]) -> list[Step]:

@@ -96,7 +96,7 @@ class Victim:
 
     def lost(self, now_ms: int) -> int:
         """GPU-ms that taking it throws away, restart included."""
-        return self.whole_gpus * self.price.at(now_ms) - self.spared
+        return self.whole_milli * self.price.at(now_ms) // 1000 - self.spared
 
     def goes_with(self, other: Victim) -> bool:
         """Whether taking the other, of the same gang, takes this one too."""

@@ -219,7 +219,10 @@ class Quotas:
         return entitlements_of_all(tree, capacity, demand, held)
 
     def check_reclaim(self, attempt: Running, taker: Gang, name_of_victim: str) -> Iterator[str]:
-        """Only what is borrowed, only for a queue within its entitlement, never below a guarantee."""
+        """Only what is borrowed, only for a queue within its entitlement, never below a guarantee.
+
+        Borrowed is what is beyond an entitlement, and for a queue that is within its guarantee what is beyond one.
+        """
         coming: dict[str, int] = {}
         for queue, charge in self.hoped.values():
             for resource, amount in charge.items() if queue == taker.queue else ():
@@ -236,7 +239,7 @@ class Quotas:
             if wants.get(resource, 0)
             and self.remaining[resource].get(attempt.queue, 0) > self.entitled(resource, attempt.queue)
         }
-        if not lent:
+        if not lent and not self._is_due(attempt, taker):
             yield f"{name_of_victim}: taken although {attempt.queue} has borrowed nothing"
         before = {resource: dict(self.remaining[resource]) for resource in shared} if len(shared) > 1 else {}
         self.subtract(attempt)
@@ -248,3 +251,20 @@ class Quotas:
                 left = self._inside(self.remaining[resource], name) if guaranteed else 0
                 if protected and touched and guaranteed and left < guaranteed:
                     yield f"{name_of_victim}: taken across queues below the guarantee of {name}"
+
+    def _is_due(self, attempt: Running, taker: Gang) -> bool:
+        """Whether a queue of the taker's is within its guarantee with it, and the victim's are beyond theirs."""
+        taking, losing = self.above(taker.queue), self.above(attempt.queue)
+        remaining, hoped = self.remaining[GPU], dict.fromkeys(taking, 0)
+        for queue, charge in self.hoped.values():
+            for name in self.above(queue):
+                if name in hoped:
+                    hoped[name] += charge.get(GPU, 0)
+        within = any(
+            self._inside(remaining, name) + hoped[name] <= self._guaranteed(name, GPU)
+            for name in taking
+            if name not in losing
+        )
+        return within and all(
+            self._inside(remaining, name) > self._guaranteed(name, GPU) for name in losing if name not in taking
+        )

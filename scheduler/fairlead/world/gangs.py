@@ -49,7 +49,7 @@ class Attempt:
     `failed` is rank -> why, `released` rank -> when. `leaving` is rank -> since when members leave for the sake of
     `shrunk_for`; those that have are in `left` for good. What was done by `saved_ms` is in a committed checkpoint.
     `notice` says why it was asked to save; with `answered` it has. `stop` is why it is being stopped. `beat_ms` is when
-    it last showed that it goes on.
+    it last showed that it goes on. `from_room`: it took room that was made for it, which nobody else could have before.
     """
 
     number: int
@@ -73,6 +73,7 @@ class Attempt:
     leaving: dict[int, int] = field(default_factory=dict[int, int])
     left: set[int] = field(default_factory=set[int])
     shrunk_for: str = ""
+    from_room: bool = False
 
     @property
     def present(self) -> int:
@@ -116,8 +117,8 @@ class Attempt:
         return self.placement.members[rank]
 
 
-def intended(fact: Intended) -> Attempt:
-    """Return an attempt of which nothing is written yet."""
+def intended(fact: Intended, *, from_room: bool) -> Attempt:
+    """Return an attempt of which nothing is written yet; `from_room`: others made room for it."""
     return Attempt(
         number=fact.attempt,
         placement=fact.placement,
@@ -125,6 +126,7 @@ def intended(fact: Intended) -> Attempt:
         since_ms=fact.at_ms,
         deadline_ms=fact.deadline_ms,
         holding=set(),
+        from_room=from_room,
     )
 
 

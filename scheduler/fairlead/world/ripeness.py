@@ -30,7 +30,11 @@ def caps_of(queues: Mapping[str, Queue]) -> Caps:
 
 
 def ripe_at(record: GangRecord, attempt: Attempt, rules: Rules, caps: Caps) -> int:
-    """Return from when on the attempt may be taken from, 0 for at once."""
+    """Return from when on the attempt may be taken from, 0 for at once.
+
+    What took room that was made for it counts from its binding: who was refused while that room was kept could not
+    have it, and is to be asked again. What any other attempt took was free when they were refused.
+    """
     min_run_ms, per_job = caps.get(record.queue, (None, None))
     if min_run_ms is None:
         min_run_ms = rules.min_run_ms
@@ -38,6 +42,8 @@ def ripe_at(record: GangRecord, attempt: Attempt, rules: Rules, caps: Caps) -> i
             min_run_ms = dict(rules.min_run_by_class).get(record.gang.service_class, min_run_ms)
     began = attempt.all_running_ms
     ripe_ms = max(attempt.spared_until_ms, began + min_run_ms if began is not None and min_run_ms else 0)
+    if attempt.from_room and attempt.bound_ms is not None:
+        ripe_ms = max(ripe_ms, attempt.bound_ms)
     per_job = min(MOST_REMEMBERED, rules.takings_per_job if per_job is None else per_job)
     if len(record.taken_ms) < per_job or not record.taken_ms:
         return ripe_ms

@@ -269,10 +269,9 @@ class ClusterState:
     def _intend(self, record: GangRecord, fact: ev.Intended) -> None:
         if fact.attempt <= record.attempts or record.phase is not Phase.PENDING:
             return
-        record.current = intended(fact)
+        record.current = intended(fact, from_room=record.nomination is not None)
         record.attempts = fact.attempt
-        record.nomination = None
-        record.refusal = None
+        record.nomination = record.refusal = None
         record.step(Step.INTEND)
         self._hold_all(record, record.current, range(len(fact.placement.members)))
 
