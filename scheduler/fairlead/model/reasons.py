@@ -285,12 +285,7 @@ class Reason(Enum):
     # why an attempt or a promise ended
     RESERVATION_BEGINS = ("ReservationBegins", Kind.ENDED, "its node is reserved and wanted", "it is queued again")
     HOLE_ENDED = ("HoleEnded", Kind.ENDED, "its devices were promised to others from now on", "it is queued again")
-    PROMISED_NODE_LOST = (
-        "PromisedNodeLost",
-        Kind.ENDED,
-        "node {node}, or a device on it that was promised, is lost",
-        "another start is looked for",
-    )
+    PROMISED_NODE_LOST = ("PromisedNodeLost", Kind.ENDED, "{node}, or a device on it, is lost", "a new start is found")
     PROMISED_NODE_WITHDRAWN = (
         "PromisedNodeWithdrawn",
         Kind.ENDED,
