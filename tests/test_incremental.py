@@ -35,7 +35,7 @@ SLICE = Rules(gangs_per_slice=2)
 
 def a_life(nodes, rules: Rules = SLICE) -> Life:
     life = Life(nodes)
-    life.stage.state.rules = rules
+    life.stage.state.plain_rules = life.stage.state.rules = rules
     return life
 
 

@@ -176,7 +176,7 @@ def test_the_same_world_gives_the_same_plan_and_verify_agrees(nodes, texts) -> N
 def test_slices_place_no_fewer_gangs_than_one_walk(nodes, texts, slice_size) -> None:
     """A cycle may be cut anywhere: nobody is forgotten, and nobody is placed twice."""
     stage = a_stage(nodes)
-    stage.state.rules = replace(stage.state.rules, gangs_per_slice=slice_size)
+    stage.state.plain_rules = stage.state.rules = replace(stage.state.rules, gangs_per_slice=slice_size)
     for i, text in enumerate(texts):
         stage.submit(f"g{i}", text)
     placed = [effect.gang for effect in stage.settle() if isinstance(effect, Place)]

@@ -59,7 +59,8 @@ def assert_same(kept: Victims, anew: Victims) -> None:
 @given(OPS, st.integers(0, 3))
 def test_victims_that_were_kept_are_those_that_would_be_found(ops, min_run: int) -> None:
     life = Life(nodes())
-    life.stage.state.rules = replace(life.stage.state.rules, min_run_ms=min_run * 1_000)
+    state = life.stage.state
+    state.plain_rules = state.rules = replace(state.rules, min_run_ms=min_run * 1_000)
     kept = Victims(life.stage.engine.world(life.stage.now_ms).inventory)
     for op, number, text in ops:
         life.do(op, number, text)

@@ -26,6 +26,7 @@ from fairlead.model.rules import Rules
 from fairlead.ordering.backlog import Walk
 from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
+from fairlead.planning import memo as memos
 from fairlead.planning import quota_places
 from fairlead.service import engine as engines
 from fairlead.service.engine import Cycle, Engine
@@ -236,7 +237,7 @@ def stopwatch(spent: dict[str, float]) -> Generator[None]:
         ("follow", deciding.Memo, "placer_for"),
         ("place", Placer, "place"),
         ("make room", deciding, "look_for_room_by_excess"),
-        ("why not", deciding, "why_never"),
+        ("why not", memos, "why_never"),
         ("why not", deciding, "why_not_now"),
         ("decide (rest)", engines, "decide"),
         ("verify", engines, "violations"),

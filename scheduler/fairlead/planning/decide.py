@@ -320,8 +320,8 @@ class _Cycle:
     def _look_for_room(self, gang: Gang) -> RoomAnswer:
         """Find victims that the gang has a right to."""
         rules = self.world.rules
-        if not (rules.preemption_on or rules.reclaim_on):
-            return RoomAnswer()
+        if not (rules.preemption_on or rules.reclaim_on) or gang.id in self.world.takings.settled:
+            return RoomAnswer()  # who was given room once takes no second time before something happens outside
         if self.stops_left <= 0:
             return RoomAnswer(too_many=True)
         if self.caps.refusal(gang, self.placer.feasibility.charge(gang)) is not None:
@@ -335,7 +335,7 @@ class _Cycle:
     def _own_room(self, waiting: Waiting) -> bool:
         """Send guests away from nodes that are reserved for the gang's queue."""
         gang, reserving = waiting.gang, self.promises.reserving
-        if not reserving or not self.world.rules.preemption_on:
+        if not reserving or not self.world.rules.preemption_on or gang.id in self.world.takings.settled:
             return False
         room = reserving.room_for(gang, self.spared) if self._may(gang, self.placer.feasibility.charge(gang)) else None
         if room is None or len(room[1]) > self.stops_left:
