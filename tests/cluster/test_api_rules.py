@@ -10,6 +10,38 @@ from cluster.chart import ROOT
 
 pytestmark = pytest.mark.cluster
 
+
+def thing(sort, name="a", **spec):
+    return {
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": sort,
+        "metadata": {"name": name},
+        "spec": {word: value for word, value in spec.items() if value is not None},
+    }
+
+
+def policy(**words):
+    return thing("FairnessPolicy", "even", **{"kind": "weighted", "version": 1, **words})
+
+
+def protected(**words):
+    return pool(protected=[{"gpus": 8, "windows": [{"from": "08:00", "to": "18:00"}], **words}])
+
+
+def saves(**words):
+    return job(checkpoint=words)
+
+
+def exception(name="a", **words):
+    plain = {"queue": "a", "owner": "ann", "reason": "a paper", "change": {"limit": 1}}
+    return thing("QuotaException", name, **{**plain, "expires": "2027-01-01T00:00:00Z", **words})
+
+
+def reservation(name="a", **words):
+    when = {"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
+    return thing("Reservation", name, **{"queue": "a", "nodes": ["n1"], **when, **words})
+
+
 REFUSED = {
     "dots in the name": (named("a.b"), "metadata.name names the gang's Service"),
     "a digit first": (named("1st"), "metadata.name names the gang's Service"),
@@ -95,22 +127,57 @@ REFUSED = {
     "queue with dots": (queue("a.b"), "metadata.name is used as a label value"),
     "own parent": (queue("a", parent="a"), "spec.parent names the queue itself"),
     "limit below": (quota(guaranteed=8, limit=4), "spec.resources[].limit is below guaranteed"),
-    "lendLimit": (quota(lendLimit=4), "spec.resources[].lendLimit is not supported yet"),
-    "borrowLimit": (quota(borrowLimit=4), "spec.resources[].borrowLimit is not supported yet"),
-    "fairnessPolicy": (queue(fairnessPolicy="slo"), "spec.fairnessPolicy is not supported yet"),
+    "lends more than it has": (quota(guaranteed=2, lendLimit=4), "spec.resources[].lendLimit is above guaranteed"),
+    "needs more than it may": (quota(limit=4, need=8), "spec.resources[].need is above limit"),
+    "another resource": (queue(resources=[{"name": "watts"}]), "spec.resources[].name is no resource"),
+    "priority in a subtree": (queue(priorityScope="subtree"), "spec.priorityScope is not supported yet"),
     "a peak without length": (
         queue(peaks=[{"serviceClasses": ["batch"], "windows": [{"from": "08:00", "to": "08:00"}]}]),
         "spec.peaks[].windows[] has no length",
     ),
     "a user without a cap": (queue(users=[{"name": "ann"}]), "spec.users[] needs more than a name"),
+    "a group without a cap": (queue(groups=[{"name": "lab"}]), "spec.groups[] needs more than a name"),
     "a group of all": (queue(groups=[{"name": "*", "maxJobs": 1}]), "spec.groups[].name * means every user"),
-    "promise": (queue(promise={"wait": "1h"}), "spec.promise is not supported yet"),
     "pool with dots": (pool("a.b"), "metadata.name is the value of the nodes' taint"),
     "visible-devices": (pool(mode="visible-devices"), "spec.mode visible-devices is not supported yet"),
     "count": (pool(mode="count"), "spec.mode count is not supported yet"),
     "sharing": (pool(sharing=["mig", "mps"]), "spec.sharing: mode dra cannot carry time-slice and mps yet"),
     "serving in turns": (pool(servingOnTimeSlices=True), "spec.servingOnTimeSlices is not supported yet"),
     "dynamic": (pool(mig="dynamic"), "spec.mig dynamic is not supported yet"),
+    "lends more than it keeps": (protected(lendGpus=9), "spec.protected[].lendGpus is above gpus and redundancy"),
+    "back too late": (protected(returnWithin="9h", lead="1h"), "spec.protected[].returnWithin is longer than lead"),
+    "a window without length": (
+        protected(windows=[{"from": "08:00", "to": "08:00"}]),
+        "spec.protected[].windows[] has no length",
+    ),
+    "no spares": (pool(spares={}), "spec.spares says nothing"),
+    "no command": (saves(notify="command"), "spec.checkpoint.command is missing"),
+    "a command for nothing": (saves(notify="file", command=["save"]), "spec.checkpoint.command is never run"),
+    "a signal for nothing": (saves(notify="file", signal="SIGUSR1"), "spec.checkpoint.signal is never sent"),
+    "saves in no time": (saves(pause="0s"), "spec.checkpoint.pause is zero"),
+    "starts in no time": (saves(restart="0s"), "spec.checkpoint.restart is zero"),
+    "no grace": (saves(grace="0s"), "spec.checkpoint.grace is zero"),
+    "no backoff": (job(retryPolicy={"backoff": "0s"}), "spec.retryPolicy.backoff is zero"),
+    "no longest backoff": (job(retryPolicy={"backoffMax": "0s"}), "spec.retryPolicy.backoffMax is zero"),
+    "no heartbeat": (job(heartbeat={"timeout": "0s"}), "spec.heartbeat.timeout is zero"),
+    "no half-life": (policy(halfLife="0s"), "spec.halfLife is zero"),
+    "no aging": (policy(aging="0s"), "spec.aging is zero"),
+    "weighs nothing": (
+        policy(resources=[{"name": "gpu", "weightMilli": 0}]),
+        "spec.resources weigh nothing at all",
+    ),
+    "an exception with dots": (exception("a.b"), "metadata.name is shown beside the queue"),
+    "over before it begins": (
+        exception(starts="2026-02-01T00:00:00Z", expires="2026-01-01T00:00:00Z"),
+        "spec.expires is not after spec.starts",
+    ),
+    "an exception of nothing": (exception(change={}), "spec.change gives nothing"),
+    "a reservation with dots": (reservation("a.b"), "metadata.name is shown in explanations"),
+    "two ways": (reservation(count=1), "spec.nodes, spec.domain and spec.count are three ways"),
+    "of which level": (reservation(nodes=None, domain="r1"), "spec.level is needed beside spec.domain"),
+    "never": (reservation(start=None, end=None), "spec.start and spec.end say when it is"),
+    "ends first": (reservation(end="2025-01-01T00:00:00Z"), "spec.end is not after spec.start"),
+    "another switchboard": (thing("Switchboard", "other"), "metadata.name must be cluster"),
 }
 # What is refused as a change of an accepted GangJob.
 CHANGES_REFUSED = {
@@ -141,7 +208,6 @@ MALFORMED = {
     "needs much": job(roles=[role(needs={"example.com/rack-watts": "much"})]),
     "not a quantity": job(roles=[role(devices={"count": 1, "memory": "much"})]),
     "a queue like a path": job(queue="a/b"),
-    "another resource": queue(resources=[{"name": "cpu"}]),
     "no weight": quota(weight=0),
     "fewer than no jobs": queue(maxJobs=-1),
     "nobody a minute": queue(submitRate={"perMinute": 0}),
@@ -158,8 +224,8 @@ MALFORMED = {
 
 
 def collection(document):
-    plural = {"GangJob": f"namespaces/{TEAM_A}/gangjobs", "Queue": "queues", "Pool": "pools"}
-    return f"{FAIRLEAD}/{plural[document['kind']]}"
+    plural = {"GangJob": f"namespaces/{TEAM_A}/gangjobs", "FairnessPolicy": "fairnesspolicies"}
+    return f"{FAIRLEAD}/{plural.get(document['kind'], document['kind'].lower() + 's')}"
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -193,12 +259,29 @@ def test_a_change_is_refused_with_its_sentence(api, case):
     assert api.request("PUT", f"{collection(old)}/changing?dryRun=All", new)[0] == 200
 
 
+SAME_VERSION = "spec.version must grow with every change of the spec"
+
+
+def test_a_changed_policy_has_a_greater_version(api):
+    old = policy()
+    status, stored = api.request("POST", collection(old), old)
+    assert status == 201, stored
+    where = f"{collection(old)}/even"
+    stored["spec"]["kind"] = "equal"
+    status, answer = api.request("PUT", f"{where}?dryRun=All", stored)
+    assert status == 422, answer
+    assert SAME_VERSION in answer["message"]
+    stored["spec"]["version"] = 2
+    assert api.request("PUT", f"{where}?dryRun=All", stored)[0] == 200
+    assert api.request("DELETE", where)[0] == 200
+
+
 def test_every_rule_has_its_case():
     spec = importlib.util.spec_from_file_location("api_docs", ROOT / "tools" / "api_docs.py")
     api_docs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(api_docs)
     sentences = {message for crd in api_docs.load() for message in api_docs.rules(api_docs.schema_of(crd))}
-    tried = [sentence for _, sentence in [*REFUSED.values(), *CHANGES_REFUSED.values()]]
+    tried = [SAME_VERSION, *(sentence for _, sentence in [*REFUSED.values(), *CHANGES_REFUSED.values()])]
     assert [s for s in sorted(sentences) if not any(s.startswith(start) for start in tried)] == []
 
 

@@ -51,7 +51,8 @@ def test_two_replicas_need_a_database(helm):
 
 
 def test_a_policy_that_is_switched_off_is_not_rendered(helm):
-    documents = render_chart(helm, {"admission": {"queueUse": False, "leaderFence": False, "agentNode": False}})
+    off = dict.fromkeys(("queueUse", "leaderFence", "agentNode", "submitter"), False)
+    documents = render_chart(helm, {"admission": off})
     assert not [document for document in documents if document["kind"].startswith("ValidatingAdmission")]
     assert only(documents, "Lease")
 
