@@ -261,8 +261,9 @@ class Lines:
 
         `cut` says that the last walk did not come to its end and goes on.
         """
-        for line in self._dirty.values():
-            self._put(line)
+        # All of them leave before one comes: the first gang of one line may have been that of another a moment ago.
+        for line, side in [(line, self._take_line_out(line)) for line in self._dirty.values()]:
+            self._put(line, side)
         self._dirty = {}
         if self._answers_hold != (epoch, moments):
             self._answers_hold = (epoch, moments)
@@ -288,12 +289,16 @@ class Lines:
             if told is None or told.reason is not Reason.QUEUE_FULL:
                 yield picture, cap
 
-    def _put(self, line: Line) -> None:
-        """Give a changed line its place, and what it wants its weight."""
+    def _take_line_out(self, line: Line) -> _Side:
+        """Take a line out of its place; returns the side it was on."""
         side = self._fresh
         if line.entry is not None:
             side = next(s for s in (self._fresh, self._reopened, self._refused) if s.remove(line.queue, line.entry))
         line.entry = None
+        return side
+
+    def _put(self, line: Line, side: _Side) -> None:
+        """Give a changed line its place, and what it wants its weight."""
         hoping = 0 if line.hopeless else len(line.ready)
         if hoping != line.counted:
             more = hoping - line.counted
