@@ -102,8 +102,8 @@ def test_queues_and_pools_say_whether_they_are_taken_as_written(world, operator)
     back = wait_condition(world, path("queues", name="overview-q"), "OverLimit", "False")
     assert back["lastTransitionTime"] >= over["lastTransitionTime"]
     world.queue("overview-child", parent="overview-missing")
-    orphan = wait_condition(world, path("queues", name="overview-child"), "Accepted", "True")
-    assert "there is no queue overview-missing" in orphan["message"]
+    orphan = wait_condition(world, path("queues", name="overview-child"), "Accepted", "False")
+    assert "there is no queue 'overview-missing'" in orphan["message"]
     for kind in ("ForeignAllocation", "TopologyMismatch", "Overlap"):
         assert wait_condition(world, path("pools", name="overview"), kind, "False")
     assert wait_condition(world, path("pools", name="overview"), "Accepted", "True")
