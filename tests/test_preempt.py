@@ -1,4 +1,4 @@
-"""Whose room it becomes: shape, price and right of victims, seen at `find_room` itself."""
+"""Whose room it becomes: shape, price and right of victims, seen at `look_for_room` itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility, slots, slots_on
 from fairlead.placement.lost_work import RESTART_COST_MS, lost_work
 from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import Room, find_room
+from fairlead.placement.preempt import Room, look_for_room
 from fairlead.placement.score import Score
 from fairlead.world.overlay import Overlay
 
@@ -45,7 +45,7 @@ def room_for(stage: Stage, text: str, spared: frozenset[str] = frozenset()) -> R
     capacity = sum(view.gpus for view in stage.engine.node_views())
     standing = Standing(1000 * capacity, world.queues, world.queue_gpu_milli, waiting)
     used = dict(standing.used)
-    room = find_room(spec, world, placer, standing, spared)
+    room = look_for_room(spec, world, placer, standing, spared).room
     assert (overlay.columns.free_mask == before).all(), "the search must leave no trace"
     assert standing.used == used
     return room

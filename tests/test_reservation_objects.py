@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 
 import builders
+import msgspec
 import pytest
 from builders import T0, Stage
 
@@ -14,6 +15,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.reservation import ReservationGone, ReservationSeen
 from fairlead_operator.objects import Meta
 from fairlead_operator.policy_facts import PolicyFacts
+from fairlead_operator.pool_objects import WindowSpec
 from fairlead_operator.recover_promises import restore_promise
 from fairlead_operator.reservation_objects import (
     ReservationObject,
@@ -29,6 +31,8 @@ START, END = "2027-01-15T09:00:00Z", "2027-01-15T11:00:00Z"
 
 def reservation(**spec: object) -> ReservationObject:
     fields = {"queue": "team", "nodes": ["n1"], "start": START, "end": END, **spec}
+    if "recurring" in fields:  # as a client reads it
+        fields["recurring"] = msgspec.convert(fields["recurring"], list[WindowSpec])
     return ReservationObject(metadata=Meta(name="exam", uid="u"), spec=ReservationSpec(**fields))
 
 

@@ -20,7 +20,7 @@ from fairlead.model.rules import Rules
 from fairlead.ordering.standing import Standing
 from fairlead.placement.feasible import Feasibility
 from fairlead.placement.placer import Placer
-from fairlead.placement.preempt import RoomMemo, find_room, rights_of
+from fairlead.placement.preempt import RoomMemo, look_for_room, rights_of
 from fairlead.placement.release import release
 from fairlead.placement.room_bounds import Bounds
 from fairlead.placement.victims import Victims
@@ -90,8 +90,8 @@ def test_room_found_with_a_memory_is_the_room_found_without(ops, asks: str) -> N
         wanted = [(asker.queue, asker.gpu_milli)]
         standing = Standing(capacity, world.queues, world.queue_gpu_milli, wanted)
         before, used = [column.copy() for column in placer.overlay.columns.arrays()], dict(standing.used)
-        kept = find_room(asker, world, placer, standing, frozenset(), memo)
-        anew = find_room(asker, world, placer_of(world), standing, frozenset())
+        kept = look_for_room(asker, world, placer, standing, frozenset(), memo).room
+        anew = look_for_room(asker, world, placer_of(world), standing, frozenset()).room
         assert (kept is None) == (anew is None)
         if kept is not None and anew is not None:
             assert kept.placement == anew.placement
@@ -147,8 +147,8 @@ def test_nobody_is_taken_beyond_what_a_cycle_may_stop() -> None:
     asker = builders.gang("asker", "1x4 priority=1")
     world = stage.engine.world(stage.now_ms)
     standing = Standing(4000, world.queues, world.queue_gpu_milli, [(asker.queue, asker.gpu_milli)])
-    assert find_room(asker, world, placer_of(world), standing, frozenset(), at_most=3) is None
-    room = find_room(asker, world, placer_of(world), standing, frozenset(), at_most=4)
+    assert look_for_room(asker, world, placer_of(world), standing, frozenset(), at_most=3).room is None
+    room = look_for_room(asker, world, placer_of(world), standing, frozenset(), at_most=4).room
     assert room is not None
     assert len(room.victims) == 4
 
@@ -172,7 +172,7 @@ def test_nobody_goes_who_is_not_in_the_way(gangs, asks, expected) -> None:
     asker = builders.gang("asker", asks)
     world = stage.engine.world(stage.now_ms)
     standing = Standing(8000, world.queues, world.queue_gpu_milli, [])
-    room = find_room(asker, world, placer_of(world), standing, frozenset())
+    room = look_for_room(asker, world, placer_of(world), standing, frozenset()).room
     assert room is not None
     freed = sum(v.gpus for v in room.victims)
     assert freed == 4

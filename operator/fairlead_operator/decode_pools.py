@@ -9,12 +9,11 @@ from fairlead.model.protection import Protection, Spares, protection_problem, sp
 from fairlead.model.service_classes import Borrows, OwnTerms
 from fairlead.model.tenancy import MIG_MODES, SHARING_BY_DEFAULT, SHARING_MODES, LevelBudget, Pool
 from fairlead.placement.sharing import pool_problem
-from fairlead.timezones import window_of
 from fairlead.units import duration_ms
 from fairlead_operator.custom_objects import PoolObject
 from fairlead_operator.decode import service_classes
 from fairlead_operator.decode_saving import checkpoint_bandwidth
-from fairlead_operator.pool_objects import PoolSpec, ProtectionSpec
+from fairlead_operator.pool_objects import PoolSpec, ProtectionSpec, windows_of
 
 
 def decode_pool(found: PoolObject) -> Pool:
@@ -70,16 +69,7 @@ def _protection(pool: str, number: int, said: ProtectionSpec) -> Protection:
         service_class=_service_class(f"{at}.serviceClass", said.service_class),
         gpus=said.gpus,
         redundancy=said.redundancy,
-        windows=tuple(
-            window_of(
-                None if window.days is None else tuple(window.days),
-                window.begins,
-                window.ends,
-                window.time_zone,
-                field=f"{at}.windows[{position}]",
-            )
-            for position, window in enumerate(said.windows)
-        ),
+        windows=windows_of(said.windows, field=f"{at}.windows"),
         lead_ms=duration_ms(said.lead, field=f"{at}.lead"),
         lend_gpus=said.lend_gpus,
         return_within_ms=duration_ms(said.return_within, field=f"{at}.returnWithin"),

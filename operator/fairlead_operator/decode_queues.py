@@ -9,9 +9,9 @@ from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
 from fairlead.model.tenancy import TakingCaps
-from fairlead.timezones import window_of
 from fairlead.units import duration_ms
 from fairlead_operator.custom_objects import BudgetSpec, NamedCapSpec, PeakSpec, QueueSpec
+from fairlead_operator.pool_objects import windows_of
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -76,16 +76,7 @@ def _peak(at: str, spec: PeakSpec) -> Peak:
     _not_negative(f"{at}.gpusAtLeast", spec.gpus_at_least)
     return Peak(
         service_classes=tuple(_word(f"{at}.serviceClasses", one, ServiceClass) for one in spec.service_classes),
-        windows=tuple(
-            window_of(
-                None if window.days is None else tuple(window.days),
-                window.begins,
-                window.ends,
-                window.time_zone,
-                field=f"{at}.windows[{number}]",
-            )
-            for number, window in enumerate(spec.windows)
-        ),
+        windows=windows_of(spec.windows, field=f"{at}.windows"),
         gpus_at_least=spec.gpus_at_least,
     )
 

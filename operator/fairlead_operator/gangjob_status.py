@@ -13,45 +13,36 @@ class AllocatedNode(Record, frozen=True, kw_only=True):
     pods: list[str] = []
 
 
-class Allocation(Record, frozen=True, kw_only=True):
+class PlacementStatus(Record, frozen=True, kw_only=True):
+    """Where the members of a gang are, or are to be."""
+
+    domain: str = ""
+    level: str = "cluster"
+    pace: int = 0
+    span: dict[str, int] = {}
+    penalties: list[str] = []
+    cpu_sets: list[str] = []
+    members: list[AllocatedNode] = []
+
+
+class Allocation(PlacementStatus, frozen=True, kw_only=True):
     """status.allocation: the devices of the current attempt, the books' open segments."""
 
     attempt: int = 0
     placed_at_ms: int = 0
-    domain: str = ""
-    level: str = "cluster"
-    pace: int = 0
-    span: dict[str, int] = {}
-    penalties: list[str] = []
-    cpu_sets: list[str] = []
-    members: list[AllocatedNode] = []
     left: list[int] = []
 
 
-class NominationStatus(Record, frozen=True, kw_only=True):
+class NominationStatus(PlacementStatus, frozen=True, kw_only=True):
     """status.nomination: the hole that is being opened for a gang, exact enough to be kept through a restart."""
 
-    domain: str = ""
-    level: str = "cluster"
-    pace: int = 0
-    span: dict[str, int] = {}
-    penalties: list[str] = []
-    cpu_sets: list[str] = []
-    members: list[AllocatedNode] = []
     victims: list[str] = []
     until: str | None = None
 
 
-class PromiseStatus(Record, frozen=True, kw_only=True):
+class PromiseStatus(PlacementStatus, frozen=True, kw_only=True):
     """status.promise: where and when a gang starts at the latest, exact enough to be kept through a restart."""
 
-    domain: str = ""
-    level: str = "cluster"
-    pace: int = 0
-    span: dict[str, int] = {}
-    penalties: list[str] = []
-    cpu_sets: list[str] = []
-    members: list[AllocatedNode] = []
     stops: list[str] = []
     asked: bool = False
     latest_start: str | None = None

@@ -3,8 +3,12 @@
 # ruff: noqa: RUF012  # msgspec makes a new list or dict of an empty default
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from fairlead.model.windows import Window
+from fairlead.timezones import window_of
 from fairlead_operator.objects import Record
 
 
@@ -23,6 +27,26 @@ class WindowSpec(Record, frozen=True, kw_only=True):
     begins: str = msgspec.field(name="from", default="")
     ends: str = msgspec.field(name="to", default="")
     time_zone: str = "UTC"
+
+
+def windows_of(said: Sequence[WindowSpec], *, field: str) -> tuple[Window, ...]:
+    """Return windows from what an object says under `field`.
+
+    Raises
+    ------
+    UnreadableInput
+        One of them says what is no window; the text names the field.
+    """
+    return tuple(
+        window_of(
+            None if window.days is None else tuple(window.days),
+            window.begins,
+            window.ends,
+            window.time_zone,
+            field=f"{field}[{number}]",
+        )
+        for number, window in enumerate(said)
+    )
 
 
 class ProtectionSpec(Record, frozen=True, kw_only=True):

@@ -7,11 +7,11 @@ from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.reservation import LONGEST_MS, Reservation
-from fairlead.timezones import window_of
 from fairlead.units import moment_ms
 from fairlead.world.reservations import Reserved
 from fairlead_operator.custom_objects import API
 from fairlead_operator.objects import Meta, Record, Resource, time_ms
+from fairlead_operator.pool_objects import WindowSpec, windows_of
 from fairlead_operator.statuses import rfc3339
 
 
@@ -26,7 +26,7 @@ class ReservationSpec(Record, frozen=True, kw_only=True):
     model: str = ""
     start: str | None = None
     end: str | None = None
-    recurring: list[dict[str, Any]] = []
+    recurring: list[WindowSpec] = []
     lendable: bool = True
     pre_drain: bool = True
     stop_all: bool = False
@@ -67,16 +67,7 @@ def decode_reservation(found: ReservationObject) -> Reservation:
             raise UnreadableInput(f"{at}.end: is not after start; give it a later time")
         if not spec.recurring and end_ms - start_ms > LONGEST_MS:
             raise UnreadableInput(f"{at}.end: is more than 366 days after start; make it shorter, or recurring")
-    windows = tuple(
-        window_of(
-            None if one.get("days") is None else tuple(one["days"]),
-            str(one.get("from", "")),
-            str(one.get("to", "")),
-            str(one.get("timeZone", "UTC")),
-            field=f"{at}.recurring[{number}]",
-        )
-        for number, one in enumerate(spec.recurring)
-    )
+    windows = windows_of(spec.recurring, field=f"{at}.recurring")
     return Reservation(
         name=name,
         queue=spec.queue,

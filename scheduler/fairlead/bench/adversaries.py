@@ -13,10 +13,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fairlead.bench.hgx_fleet import hgx_nodes
 from fairlead.bench.scale_world import GIB, T0
 from fairlead.model import events as ev
 from fairlead.model.gang import Checkpoint, Gang, GangId, Overrun, PodShape, Role, ServiceClass
-from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.hardware import Resources
 from fairlead.model.rules import Rules
 from fairlead.model.saving_rules import GRACE_MAX_MS, RESTART_MAX_MS
 from fairlead.model.tenancy import Pool, Queue
@@ -24,7 +25,6 @@ from fairlead.service.engine import Engine
 from fairlead.simulation.behaviour import Run, Saves
 from fairlead.simulation.driver import Driver
 from fairlead.simulation.fleet import Fleet
-from fairlead.topology import fleet_machines
 
 NODES, GPUS = 8, 64
 ATTACKER = "mallory"
@@ -120,7 +120,7 @@ def share(seed: int, attack: Attack, *, hours: int = 12) -> float:
     ends_ms = begins_ms + hours * HOUR_MS
     meter = _Meter(begins_ms, ends_ms)
     engine = Engine(Rules())
-    driver = Driver(engine, Fleet(_nodes(), seed=seed), start_ms=T0, checkers=[meter.look])
+    driver = Driver(engine, Fleet(hgx_nodes(NODES), seed=seed), start_ms=T0, checkers=[meter.look])
     driver.put(*_tenants())
     for queue in (*STEADY, COMING):
         stream = random.Random(f"{seed}/{queue}")
@@ -157,19 +157,6 @@ class _Meter:
 
 
 # --- the world --------------------------------------------------------------------------------------------------------
-
-
-def _nodes() -> Iterator[Node]:
-    shape = fleet_machines.hgx_h100()
-    for at in range(NODES):
-        name = f"n{at}"
-        yield Node(
-            name=NodeName(name),
-            machine=fleet_machines.identified(shape, name),
-            pool="fleet",
-            device_pool=name,
-            allocatable=Resources(cpu_milli=190_000, memory_bytes=2000 * GIB, ephemeral_bytes=7000 * GIB, pods=110),
-        )
 
 
 def _tenants() -> list[ev.Event]:

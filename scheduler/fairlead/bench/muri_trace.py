@@ -6,10 +6,10 @@ jobs. They are not part of this project.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairlead.bench.csv_lines import csv_lines
 from fairlead.errors import UnreadableInput
 
 PROFILING_PERMILLE = 1_015
@@ -59,30 +59,14 @@ def read_trace(path: Path) -> tuple[TraceJob, ...]:
     UnreadableInput
         The text names the file, the line and the column.
     """
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except OSError as problem:
-        raise UnreadableInput(f"cannot read {path}: {problem.strerror}") from problem
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise UnreadableInput(f"{path} is not a CSV file in UTF-8: {problem}") from problem
-    head = [cell.strip() for cell in rows[0]] if rows else []
-    missing = [column for column in COLUMNS if column not in head]
-    if missing:
-        raise UnreadableInput(f"{path}, line 1: no column {', '.join(missing)}; its columns are {', '.join(head)}")
     jobs: list[TraceJob] = []
     seen: dict[str, int] = {}
-    for number, cells in enumerate(rows[1:], start=2):
-        if not cells:
-            continue
-        if len(cells) != len(head):
-            raise UnreadableInput(f"{path}, line {number}: {len(cells)} cells for {len(head)} columns")
-        job = _job(path, number, dict(zip(head, cells, strict=True)))
+    for number, cells in csv_lines(path, COLUMNS, of="jobs"):
+        job = _job(path, number, cells)
         if job.name in seen:
             raise UnreadableInput(f"{path}, line {number}: column job_id repeats {job.name} of line {seen[job.name]}")
         seen[job.name] = number
         jobs.append(job)
-    if not jobs:
-        raise UnreadableInput(f"{path} has no jobs below its head")
     return tuple(jobs)
 
 

@@ -12,14 +12,15 @@ A serving pod is late when it runs later than the queue time of its class after 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from fairlead.bench.hgx_fleet import hgx_nodes
 from fairlead.bench.scale_world import GIB
 from fairlead.model import events as ev
 from fairlead.model.gang import Gang, GangId, PodShape, Role, ServiceClass
-from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.hardware import NodeName, Resources
 from fairlead.model.protection import Protection
 from fairlead.model.reasons import Reason
 from fairlead.model.rules import Rules
@@ -31,7 +32,6 @@ from fairlead.simulation.behaviour import Run
 from fairlead.simulation.driver import Driver
 from fairlead.simulation.fleet import Fleet
 from fairlead.timezones import window_of, zone_of
-from fairlead.topology import fleet_machines
 
 NODES = 16
 PEAK_PODS, NIGHT_PODS, POD_GPUS = 20, 4, 4
@@ -81,7 +81,12 @@ def run(days: int, *, first: int = 0, protected: bool = True, seed: int = 1) -> 
     first_day = (FIRST_DAY - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(days=1) + first
     start_ms = zone.moments(first_day * DAY_MS)[0]
     engine, watch = Engine(Rules()), _Watch(zone)
-    driver = Driver(engine, Fleet(_nodes(), seed=seed), start_ms=start_ms, listeners=[watch.hear])
+    driver = Driver(
+        engine,
+        Fleet(hgx_nodes(NODES, digits=2, nodes_per_rack=4), seed=seed),
+        start_ms=start_ms,
+        listeners=[watch.hear],
+    )
     driver.put(*_tenants(start_ms, protected=protected))
     stream = random.Random(f"{seed}/night")
     for day in range(first_day, first_day + days):
@@ -161,20 +166,6 @@ def _bound_ms() -> int:
 
 
 # --- the world --------------------------------------------------------------------------------------------------------
-
-
-def _nodes() -> Iterator[Node]:
-    shape = fleet_machines.hgx_h100()
-    for at in range(NODES):
-        name = f"n{at:02}"
-        yield Node(
-            name=NodeName(name),
-            machine=fleet_machines.identified(shape, name),
-            pool="fleet",
-            device_pool=name,
-            allocatable=Resources(cpu_milli=190_000, memory_bytes=2000 * GIB, ephemeral_bytes=7000 * GIB, pods=110),
-            levels=(("rack", f"r{at // 4}"),),
-        )
 
 
 def _tenants(at_ms: int, *, protected: bool) -> list[ev.Event]:

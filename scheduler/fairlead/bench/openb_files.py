@@ -6,11 +6,11 @@ are not part of this project.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairlead.bench.csv_lines import csv_lines
 from fairlead.errors import UnreadableInput
 from fairlead.world.demand import models_of
 
@@ -139,23 +139,4 @@ class _Line:
 
 
 def _lines(path: Path, columns: Sequence[str]) -> list[_Line]:
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except OSError as problem:
-        raise UnreadableInput(f"cannot read {path}: {problem.strerror}") from problem
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise UnreadableInput(f"{path} is not a CSV file in UTF-8: {problem}") from problem
-    head = [cell.strip() for cell in rows[0]] if rows else []
-    missing = [column for column in columns if column not in head]
-    if missing:
-        raise UnreadableInput(f"{path}, line 1: no column {', '.join(missing)}; its columns are {', '.join(head)}")
-    lines: list[_Line] = []
-    for number, cells in enumerate(rows[1:], start=2):
-        if not cells:
-            continue
-        if len(cells) != len(head):
-            raise UnreadableInput(f"{path}, line {number}: {len(cells)} cells for {len(head)} columns")
-        lines.append(_Line(path, number, dict(zip(head, cells, strict=True))))
-    if not lines:
-        raise UnreadableInput(f"{path} has no lines below its head")
-    return lines
+    return [_Line(path, number, cells) for number, cells in csv_lines(path, columns)]

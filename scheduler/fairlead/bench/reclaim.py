@@ -15,16 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from fairlead.bench.hgx_fleet import hgx_nodes
 from fairlead.bench.scale_world import GIB, T0
 from fairlead.model import events as ev
 from fairlead.model.effects import Nominate, Place, Stop
 from fairlead.model.gang import Gang, GangId, Member, Placement, PodShape, Role, Tier
-from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.hardware import Node, Resources
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.service.engine import Engine
-from fairlead.topology import fleet_machines
 
 GPUS_PER_NODE = 8
 NODES_PER_RACK = 8
@@ -71,7 +71,7 @@ def run(nodes: int, *, runs: int = 3) -> Row:
 def _once(nodes: int, *, started: bool) -> tuple[float, int]:
     """Return how long one decision took, and how many must go; `started` says that the engine has just been."""
     engine = Engine(Rules(stops_per_cycle=NO_CAP, placing_pods=NO_CAP))
-    fleet = list(_nodes(nodes))
+    fleet = list(hgx_nodes(nodes, digits=5, nodes_per_rack=NODES_PER_RACK))
     engine.take(_tenants(GPUS_PER_NODE * nodes))
     engine.take(ev.NodeSeen(node=node, at_ms=T0) for node in fleet)
     if not started:
@@ -116,20 +116,6 @@ def _place_everywhere(engine: Engine, nodes: int) -> None:
             at_ms=T0,
         )
         engine.take([failed, ev.GangGone(gang=gang.id, at_ms=T0)])
-
-
-def _nodes(count: int) -> Iterator[Node]:
-    shape = fleet_machines.hgx_h100()
-    for at in range(count):
-        name = f"n{at:05}"
-        yield Node(
-            name=NodeName(name),
-            machine=fleet_machines.identified(shape, name),
-            pool="fleet",
-            device_pool=name,
-            allocatable=Resources(cpu_milli=190_000, memory_bytes=2000 * GIB, ephemeral_bytes=7000 * GIB, pods=110),
-            levels=(("rack", f"r{at // NODES_PER_RACK:05}"),),
-        )
 
 
 def _tenants(gpus: int) -> list[ev.Event]:

@@ -90,11 +90,6 @@ class QueueCaps:
         """Whether anything here is about jobs that hold devices."""
         return self.max_jobs is not None or self.budget is not None or bool(self.users or self.groups)
 
-    @property
-    def bounds_pending(self) -> bool:
-        """Whether anything here is about jobs that stand in line."""
-        return self.max_pending is not None or bool(self.max_pending_of)
-
     def of_user(self, name: str) -> NamedCap | None:
         """Return the cap of a user: their own, else everybody's, None where there is none."""
         return _named(self.users, name)

@@ -68,19 +68,6 @@ class RoomAnswer:
     protected: bool = False
 
 
-def find_room(
-    gang: Gang,
-    world: World,
-    placer: Placer,
-    standing: Standing,
-    spared: Collection[GangId],
-    memo: RoomMemo | None = None,
-    at_most: int | None = None,
-) -> Room | None:
-    """Return the room of `look_for_room`, None where none was found."""
-    return look_for_room(gang, world, placer, standing, spared, memo, at_most).room
-
-
 def look_for_room(
     gang: Gang,
     world: World,

@@ -8,20 +8,14 @@ from __future__ import annotations
 from fairlead.model.effects import Phase
 from fairlead.model.gang import Gang
 from fairlead.model.rules import Rules
-from fairlead.world.ends import end_if_placed, latest_end
+from fairlead.world.ends import end_if_placed, latest_end, lead_ms
 from fairlead.world.pictures import Running
-
-
-def stop_ms(gang: Gang, rules: Rules) -> int:
-    """Return how long after it is told to stop a gang has let go of everything, in ms: its turn to save comes first."""
-    saves = gang.checkpoint is not None and gang.checkpoint.on_notice and gang.grace_ms > 0
-    return rules.stop_ms + (rules.stagger_max_ms + gang.grace_ms if saves else 0)
 
 
 def leaves_at_ms(attempt: Running, rules: Rules, now_ms: int) -> int | None:
     """Return when an attempt that holds something has certainly let go by itself, None where nothing ends it."""
     end_ms = None if attempt.phase is Phase.STOPPING else latest_end(attempt, rules, now_ms)
-    return None if end_ms is None or attempt.spec is None else end_ms + stop_ms(attempt.spec, rules) - rules.stop_ms
+    return None if end_ms is None or attempt.spec is None else end_ms + lead_ms(attempt.spec, rules) - rules.stop_ms
 
 
 def may_be_lent(gang: Gang, now_ms: int, until_ms: int, rules: Rules, *, told_ms: int | None = None) -> bool:
@@ -31,10 +25,10 @@ def may_be_lent(gang: Gang, now_ms: int, until_ms: int, rules: Rules, *, told_ms
     before its minimum run time is over.
     """
     end_ms = end_if_placed(gang, now_ms, rules)
-    if end_ms is not None and end_ms + stop_ms(gang, rules) - rules.stop_ms <= until_ms:
+    if end_ms is not None and end_ms + lead_ms(gang, rules) - rules.stop_ms <= until_ms:
         return True
     if told_ms is None or not gang.preemptible:
         return False
     started_ms = now_ms + 2 * rules.place_deadline_ms + gang.start_deadline_ms
     ripe_ms = started_ms + rules.min_run_ms if rules.min_run_ms else now_ms
-    return max(told_ms, ripe_ms) + stop_ms(gang, rules) <= until_ms
+    return max(told_ms, ripe_ms) + lead_ms(gang, rules) <= until_ms

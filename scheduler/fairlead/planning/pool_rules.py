@@ -24,8 +24,9 @@ from fairlead.placement.fence import WHOLE_ROW, Closed, Fence
 from fairlead.placement.kept_rows import NOTHING_BACK, KeptRows, Returning, keep_rows
 from fairlead.placement.lost_work import lost_work
 from fairlead.planning.admission import admission
-from fairlead.planning.lending import leaves_at_ms, may_be_lent, stop_ms
+from fairlead.planning.lending import leaves_at_ms, may_be_lent
 from fairlead.units import clock_text
+from fairlead.world.ends import lead_ms
 from fairlead.world.fleet import WHOLE, IntColumn
 from fairlead.world.pictures import Running
 from fairlead.world.reserves import Purpose, Reserve
@@ -139,7 +140,7 @@ class PoolRules:
             return False
         world = self._world
         borrows = borrows_of(gang.service_class, world.pools[reserve.pool].class_terms)
-        returns = borrows is Borrows.YIELDING and stop_ms(gang, world.rules) <= reserve.return_within_ms
+        returns = borrows is Borrows.YIELDING and lead_ms(gang, world.rules) <= reserve.return_within_ms
         if reserve.is_closed(world.now_ms):
             return returns and gang.preemptible and reserve.lend_gpus > 0 and not world.rules.min_run_ms
         if borrows is Borrows.NEVER or reserve.start_ms is None:

@@ -88,11 +88,6 @@ class Running:
         return len(self.placement.members) - len(self.leaving) - len(self.left)
 
     @property
-    def leaving_milli(self) -> int:
-        """Thousandths of a GPU that members hold who are about to leave."""
-        return sum(self.placement.members[rank].gpu_milli for rank in self.leaving & self.holding)
-
-    @property
     def save_ms(self) -> int:
         """How long it takes to save: as measured, else as declared; 0 where nobody knows."""
         declared = self.spec.checkpoint if self.spec is not None else None
