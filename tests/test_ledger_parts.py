@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ledger_facts import NAMED, node
 from test_ledger import Books, hold, release
@@ -10,6 +12,7 @@ from fairlead.ledger.entry import State
 from fairlead.ledger.timeline import split
 from fairlead.model.codec import Cut
 from fairlead.model.events import ForeignDevices, NodeSeen
+from fairlead.service.bookkeeper import Bookkeeper
 
 
 def test_parts_of_a_gpu_are_booked_to_their_holders_and_the_rest_is_free() -> None:
@@ -61,3 +64,20 @@ def test_who_comes_late_to_a_gpu_that_is_given_out_gets_nothing_of_it() -> None:
     assert [(p.account, p.ticks) for p in split([(600, a), (500, b), (400, c)], rest)] == [("a", 504), ("c", 336)]
     assert split([(1000, a), (1, b)], rest) == (a,)
     assert [(p.account, p.ticks) for p in split([(1, a), (1000, b)], rest)] == [("a", 1), ("free:main", 839)]
+
+
+def test_a_report_deals_out_what_is_whole_of_parts(tmp_path: Path) -> None:
+    """A seventh and the rest for one ms: floors alone would leave the pool a GPU-ms short."""
+    books = Bookkeeper(f"sqlite:///{tmp_path}/b.sqlite")
+    facts = [
+        NodeSeen(node=node(gpus=1), at_ms=0),
+        hold(0, ("n1", (0,), 142), uid="g1"),
+        hold(0, ("n1", (0,), 300), uid="g3"),
+    ]
+    books.record([*NAMED, *facts], 1)
+    found = books.usage(5)
+    assert found.balanced
+    pool = found.fleet[0]
+    assert (pool.capacity_gpu_ms, pool.held_gpu_ms, pool.free_gpu_ms) == (5, 2, 3)
+    assert [(row.queue, row.gpu_ms) for row in found.rows] == [("nobody-described", 1)]
+    books.close()

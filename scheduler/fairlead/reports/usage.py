@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -81,34 +81,29 @@ def report(
     until_ms: int | None = None,
     by: By = By.JOB,
 ) -> UsageReport:
-    """Sum what is posted and what is open; rows sorted by their names, so equal books give equal reports."""
+    """Sum what is posted and what is open; rows sorted by their names, so equal books give equal reports.
+
+    Parts of devices leave parts of a GPU-ms. So ticks are summed, and whole GPU-ms are dealt out only at the end.
+    """
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
         raise UnreadableInput("--since: must be before --until")
-    rows: dict[tuple[str, ...], UsageRow] = {}
-    fleet: dict[str, FleetRow] = {}
+    held: dict[tuple[str, ...], dict[str, int]] = {}
+    fleet: dict[str, dict[str, int]] = {}
     end_ms = as_of_ms if until_ms is None else min(as_of_ms, until_ms)
     for amount in [*amounts, *_open_amounts(open_segments, since_ms, end_ms)]:
         account = accounts.parse(amount.account)
-        gpu_ms = amount.ticks // TICKS_PER_GPU_MS
-        pool = fleet.get(amount.pool, FleetRow(pool=amount.pool))
-        sign = -1 if account.kind is Kind.CAPACITY else 1
-        column = f"{account.kind.value.replace('-', '_')}_gpu_ms"
-        fleet[amount.pool] = replace(pool, **{column: getattr(pool, column) + sign * gpu_ms})
-        if account.kind is not Kind.HELD:
-            continue
-        row = _row(account, amount, by)
-        key = (row.tenant, row.queue, row.namespace, row.name, row.gang)
-        before = rows.get(key, row)
-        tier = f"{account.tier.replace('-', '_')}_gpu_ms"
-        grown = {tier: getattr(before, tier) + gpu_ms, "gpu_ms": before.gpu_ms + gpu_ms}
-        rows[key] = replace(before, **grown)
+        _add(fleet.setdefault(amount.pool, {}), account.kind, amount.ticks)
+        if account.kind is Kind.HELD:
+            _add(held.setdefault(_key(account, amount, by), {}), account.tier, amount.ticks)
+    rows = [_row(key, _whole(tiers)) for key, tiers in sorted(held.items())]
+    pools = [_pool(name, kinds) for name, kinds in sorted(fleet.items())]
     return UsageReport(
         since_ms=since_ms,
         until_ms=until_ms,
         as_of_ms=as_of_ms,
         by=by,
-        rows=tuple(row for _, row in sorted(rows.items()) if row.gpu_ms),
-        fleet=tuple(row for _, row in sorted(fleet.items()) if any(_numbers(row))),
+        rows=tuple(row for row in rows if row.gpu_ms),
+        fleet=tuple(row for row in pools if any(_numbers(row))),
     )
 
 
@@ -152,14 +147,43 @@ def to_data(found: UsageReport) -> dict[str, Any]:
     return {**asdict(found), "by": found.by.value, "balanced": found.balanced}
 
 
-def _row(account: accounts.Account, amount: Amount, by: By) -> UsageRow:
-    row = UsageRow(tenant=account.tenant)
-    if by is By.TENANT:
-        return row
-    row = replace(row, queue=account.queue)
-    if by is By.QUEUE:
-        return row
-    return replace(row, namespace=amount.namespace, name=amount.name, gang=amount.gang)
+def _add(sums: dict[str, int], name: str, ticks: int) -> None:
+    sums[name] = sums.get(name, 0) + ticks
+
+
+def _key(account: accounts.Account, amount: Amount, by: By) -> tuple[str, ...]:
+    """Return tenant, queue, namespace, name and gang, "" from where it is summed over."""
+    names = (account.tenant, account.queue, amount.namespace, amount.name, amount.gang)
+    kept = {By.TENANT: 1, By.QUEUE: 2, By.JOB: 5}[by]
+    return (*names[:kept], *("" for _ in names[kept:]))
+
+
+def _row(key: tuple[str, ...], gpu_ms: Mapping[str, int]) -> UsageRow:
+    tenant, queue, namespace, name, gang = key
+    return UsageRow(
+        tenant=tenant,
+        queue=queue,
+        namespace=namespace,
+        name=name,
+        gang=gang,
+        gpu_ms=sum(gpu_ms.values()),
+        **{f"{tier.replace('-', '_')}_gpu_ms": amount for tier, amount in gpu_ms.items()},
+    )
+
+
+def _pool(name: str, ticks: Mapping[str, int]) -> FleetRow:
+    gpu_ms = _whole({kind: amount for kind, amount in ticks.items() if kind != Kind.CAPACITY})
+    columns = {f"{kind.replace('-', '_')}_gpu_ms": amount for kind, amount in gpu_ms.items()}
+    return FleetRow(pool=name, capacity_gpu_ms=-ticks.get(Kind.CAPACITY, 0) // TICKS_PER_GPU_MS, **columns)
+
+
+def _whole(ticks: Mapping[str, int]) -> dict[str, int]:
+    """Turn ticks into whole GPU-ms that sum to what is whole of their sum, by largest remainder."""
+    gpu_ms = {name: amount // TICKS_PER_GPU_MS for name, amount in ticks.items()}
+    left = sum(ticks.values()) // TICKS_PER_GPU_MS - sum(gpu_ms.values())
+    for name in sorted(ticks, key=lambda name: (-(ticks[name] % TICKS_PER_GPU_MS), name))[:left]:
+        gpu_ms[name] += 1
+    return gpu_ms
 
 
 def _open_amounts(segments: Iterable[OpenSegment], since_ms: int | None, end_ms: int) -> Sequence[Amount]:

@@ -47,9 +47,10 @@ def connect(url: str) -> sa.Engine:
         return _sqlite(parsed)
     if backend != "postgresql":
         raise UnreadableInput(f"--database: {backend} is not supported; use sqlite:///FILE or postgresql://…")
+    options = (f"-c statement_timeout={STATEMENT_MS}", *parsed.normalized_query.get("options", ()))
     return sa.create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        connect_args={"connect_timeout": CONNECT_S, "options": f"-c statement_timeout={STATEMENT_MS}"},
+        connect_args={"connect_timeout": CONNECT_S, "options": " ".join(options)},
         pool_pre_ping=True,
     )
 
@@ -177,7 +178,8 @@ def _wanted_triggers() -> Iterator[str]:
 def _triggers(connection: sa.Connection) -> list[str]:
     if connection.dialect.name == "sqlite":
         return list(connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'")))
-    return list(connection.scalars(sa.text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")))
+    here = "JOIN pg_class ON pg_class.oid = tgrelid WHERE relnamespace = current_schema()::regnamespace"
+    return list(connection.scalars(sa.text(f"SELECT tgname FROM pg_trigger {here} AND NOT tgisinternal")))
 
 
 def _config(connection: sa.Connection) -> Config:
