@@ -58,6 +58,14 @@ def test_a_notice_that_is_not_owed_or_not_as_asked_is_named(plant, says) -> None
     assert any(says in text for text in complaints(story(), plant))
 
 
+def test_a_notice_that_goes_beyond_the_end_of_a_duration_is_named() -> None:
+    """Ten minutes of twelve are over, so two minutes may be given, and not a millisecond more."""
+    stage = story("saves=file grace=2m pause=30s duration=12m overrun=requeue")
+    stage.now_ms += MINUTE
+    late = complaints(stage, lambda notice: replace(notice, until_ms=notice.begins_ms + MINUTE + 1))
+    assert late == ["a: it may save 1 ms longer than it may run"]
+
+
 def test_one_that_cannot_save_is_not_asked() -> None:
     def ask(stop: Stop) -> Notice:
         now_ms = 1_800_000_600_001

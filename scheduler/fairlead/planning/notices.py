@@ -157,8 +157,10 @@ def _notice(stop: Stop, attempt: Running, storage: Storage, world: World) -> Not
     if stop.cause.reason is Reason.RECLAIMED:  # else whoever asks for long graces keeps what it borrowed longer
         grace_ms = min(grace_ms, world.rules.reclaim_grace_ms)
     until_ms = begins_ms + grace_ms
-    if stop.cause.reason is Reason.OVERRUN and spec.duration_ms is not None and attempt.all_running_ms is not None:
-        until_ms = max(begins_ms, min(until_ms, attempt.all_running_ms + spec.duration_ms))
+    if spec.duration_ms is not None and attempt.all_running_ms is not None:
+        # Others were promised what it holds from the end of its duration on, whatever it is asked to do meanwhile.
+        ends_ms = max(world.now_ms, attempt.all_running_ms + spec.duration_ms)
+        begins_ms, until_ms = min(begins_ms, ends_ms), min(until_ms, ends_ms)
     return Notice(
         gang=stop.gang,
         attempt=stop.attempt,

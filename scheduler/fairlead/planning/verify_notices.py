@@ -48,6 +48,10 @@ def _check_notice(effect: Notice, attempt: Running, world: World) -> Iterator[st
         yield f"{attempt.gang}: its turn to save is not within {world.rules.stagger_max_ms} ms"
     if not effect.begins_ms <= effect.until_ms <= effect.begins_ms + spec.grace_ms:
         yield f"{attempt.gang}: its time to save is not what it asked for"
+    if spec.duration_ms is not None and attempt.all_running_ms is not None:
+        ends_ms = max(world.now_ms, attempt.all_running_ms + spec.duration_ms)
+        if effect.until_ms > ends_ms:
+            yield f"{attempt.gang}: it may save {effect.until_ms - ends_ms} ms longer than it may run"
 
 
 def _check_stop_after_notice(effect: Stop, attempt: Running, world: World) -> Iterator[str]:

@@ -135,10 +135,10 @@ def _queue_of(gang: GangId, world: World) -> str:
 
 def _end_of(attempt: Running, world: World) -> int | None:
     """Return when an attempt is over at the latest: never before now, never without a declared duration."""
-    if attempt.phase is Phase.STOPPING:
-        return world.now_ms
     if attempt.notice is not None:
         return attempt.notice.until_ms
+    if attempt.phase is Phase.STOPPING:
+        return world.now_ms
     if attempt.spec is None or attempt.spec.duration_ms is None:
         return None
     if attempt.all_running_ms is not None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from fairlead.model.effects import Phase
 from fairlead.model.events import Event, GangGone, GangSeen, PoolSeen, QueueSeen
-from fairlead.model.gang import Gang, ServiceClass
+from fairlead.model.gang import Checkpoint, Gang, ServiceClass
 from fairlead.model.reasons import Kind
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.service.engine import Engine
 from fairlead.service.ports import Books
-from fairlead.simulation.behaviour import Behaviour
+from fairlead.simulation.behaviour import Behaviour, Run, Saves
 from fairlead.simulation.checkers import all_checkers
 from fairlead.simulation.driver import Driver, PromiseBroken
 from fairlead.simulation.fleet import Fleet
@@ -30,7 +30,7 @@ from fairlead.topology.fleets import build
 START_MS = 1_800_000_000_000
 _FLEETS = ("dgx-a100", "hgx-h100", "pcie-l40s", "mixed", "gb200-nvl72")
 _HOUR_MS = 3_600_000
-POOL = Pool(name="fleet", node_selector=(("fairlead.dev/fleet", "yes"),))
+POOL = Pool(name="fleet", node_selector=(("fairlead.dev/fleet", "yes"),), checkpoint_bytes_per_s=1 << 31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +127,14 @@ def _queues(world: random.Random, gpus: int) -> list[Queue]:
 def _submit(driver: Driver, world: random.Random, seed: int, mix: Sequence[Shape], count: int) -> None:
     """Let jobs arrive; some have a priority, a duration, or may not be preempted; some are suspended or deleted."""
     owners = [Owner(namespace=name, queue=name) for name in ("research-a", "research-b", "vision", "speech")]
+    saving = random.Random(f"{seed}/saving")
     gap_ms = world.choice([1_000, 20_000, 120_000])
     longest_ms = 2 * _HOUR_MS
     for arrival in draw(
         seed, count=count, owners=owners, start_ms=START_MS + 1, gap_ms=gap_ms, longest_ms=longest_ms, mix=mix
     ):
-        gang = _vary(arrival.gang, world)
-        driver.fleet.declare(gang.id, arrival.run)
+        gang, job = _saving(_vary(arrival.gang, world), arrival.run, saving)
+        driver.fleet.declare(gang.id, job)
         driver.fleet.schedule(arrival.at_ms, GangSeen(gang=gang, at_ms=arrival.at_ms))
         later_ms = arrival.at_ms + world.randint(1, _HOUR_MS)
         fate = world.randrange(20)
@@ -143,6 +144,32 @@ def _submit(driver: Driver, world: random.Random, seed: int, mix: Sequence[Shape
             resume_ms = later_ms + 600_000
             driver.fleet.schedule(later_ms, GangSeen(gang=replace(gang, suspended=True), at_ms=later_ms))
             driver.fleet.schedule(resume_ms, GangSeen(gang=gang, at_ms=resume_ms))
+
+
+def _saving(gang: Gang, job: Run, saving: random.Random) -> tuple[Gang, Run]:
+    """A third of the jobs save, when they are asked or only by themselves; a few lie about it, or are silent."""
+    if saving.randrange(3):
+        return gang, job
+    way, kind = saving.choice(["file", "file", "signal", "none"]), saving.randrange(8)
+    pause_ms = saving.choice([1_000, 20_000, 120_000])
+    declared = Checkpoint(
+        interval_ms=saving.choice([0, 600_000, 1_800_000]),
+        pause_ms=pause_ms,
+        size_bytes=saving.choice([0, 1 << 34, 1 << 38]),
+        watches=way == "file",
+        signal="SIGTERM" if way == "signal" else "",
+        reshards=saving.randrange(2) == 0,
+    )
+    saves = Saves(
+        every_ms=declared.interval_ms,
+        pause_ms=pause_ms,
+        restart_ms=saving.choice([0, 60_000]),
+        lies=kind == 0,
+        silent=kind == 1,
+        ends=way == "signal",
+    )
+    grace_ms = 0 if way == "none" else saving.choice([2 * pause_ms, 300_000])
+    return replace(gang, checkpoint=declared, grace_ms=grace_ms), replace(job, saves=saves)
 
 
 def _vary(gang: Gang, world: random.Random) -> Gang:

@@ -15,10 +15,10 @@ from fairlead.world.pictures import Running
 def latest_end(attempt: Running, rules: Rules, now_ms: int) -> int | None:
     """Return by when an attempt has let go of everything at the latest, None where nothing says so. UTC ms."""
     spec = attempt.spec
+    if attempt.notice is not None:  # on its way out, but not before it has saved
+        return max(now_ms, attempt.notice.until_ms) + rules.stop_ms
     if attempt.phase is Phase.STOPPING:
         return now_ms + rules.stop_ms
-    if attempt.notice is not None:
-        return max(now_ms, attempt.notice.until_ms) + rules.stop_ms
     if spec is None or spec.duration_ms is None:
         return None
     if attempt.all_running_ms is not None:
