@@ -270,9 +270,9 @@ def edit(path: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ("UPDATE posting SET ticks = ticks + 1 WHERE number = 6 AND line = 1", "entry 6: postings[1].ticks"),
+        ("UPDATE posting SET amount = amount + 1 WHERE number = 6 AND line = 1", "entry 6: postings[1].amount"),
         ("UPDATE posting SET account = 'free:main' WHERE number = 4 AND line = 1", "entry 4: id"),
-        ("UPDATE entry SET to_ms = to_ms - 1 WHERE number = 4", "entry 4: postings[0].ticks"),
+        ("UPDATE entry SET to_ms = to_ms - 1 WHERE number = 4", "entry 4: postings[0].amount"),
         ("UPDATE entry SET name = 'another' WHERE number = 5", "entry 5: hash"),
         ("UPDATE entry SET estimated_ms = 9 WHERE number = 3", "entry 3: hash"),
         ("DELETE FROM entry WHERE number = 4", "entry 5: number: 4 should come here"),
@@ -311,7 +311,7 @@ def test_one_byte_of_an_amount_in_the_file(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     bad = verify_file(path)
     assert bad.exit_code == 7
-    assert re.search(r"WRONG  entry [34]: postings\[1\]\.ticks: is 3360001, must be 3360000", bad.output)
+    assert re.search(r"WRONG  entry [34]: postings\[1\]\.amount: is 3360001, must be 3360000", bad.output)
     assert verify_file(path, "--json").exit_code == 7
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from books_story import story
 from postgres_server import PostgresServer
+from test_ledger import EXAMPLE, Books
+from test_migrations import HEAD_OF_THE_FIRST_VERSION, change_schema, write_as_version_1
 
 from fairlead.errors import BooksDoNotVerify, Unreachable
 from fairlead.ledger.audit import audit
@@ -42,4 +44,24 @@ def test_the_same_facts_make_the_same_chain(postgres: PostgresServer, tmp_path: 
         for statement in (f"UPDATE {table} SET number = 0", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
             with pytest.raises((BooksDoNotVerify, Unreachable), match="append-only"), database.writing(engine) as open_:
                 open_.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_the_schema_goes_back_and_forth_under_books_of_the_first_version(postgres: PostgresServer) -> None:
+    engine = database.connect(postgres.schema())
+    books = Books().take(*EXAMPLE)
+    change_schema(engine, "0001")
+    with database.writing(engine) as connection:
+        journal.append(connection, books.rows)
+        write_as_version_1(connection, books.sealed)
+    for _ in range(2):
+        change_schema(engine, "head")
+        assert database.findings(engine) == ()
+        with database.reading(engine) as connection:
+            found = audit("c", journal.read(connection), entries.read(connection))
+        assert found.verified
+        assert found.head.hash == HEAD_OF_THE_FIRST_VERSION
+        with pytest.raises((BooksDoNotVerify, Unreachable), match="append-only"), database.writing(engine) as open_:
+            open_.exec_driver_sql("DELETE FROM posting")
+        change_schema(engine, "0001")
     engine.dispose()

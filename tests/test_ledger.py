@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_facts import NAMED, any_fact, node, placement, streams
 
-from fairlead.errors import UnreadableInput
-from fairlead.ledger import accounts, meter, sweep
+from fairlead.ledger import meter, sweep
 from fairlead.ledger.audit import Audit, audit
 from fairlead.ledger.chain import Head, Sealed, link, seal
 from fairlead.ledger.entry import EntryKind, Origin, Posting, State, make_entry
@@ -101,8 +100,8 @@ def test_the_worked_example_by_hand() -> None:
     first = books.sealed[0].entry
     assert (first.device, first.from_ms, first.to_ms) == ("gpu-0", 1_000, 2_000)
     assert first.postings == (
-        Posting(account="capacity:main", ticks=-840_000),
-        Posting(account="free:main", ticks=840_000),
+        Posting(account="capacity:main", amount=-840_000),
+        Posting(account="free:main", amount=840_000),
     )
     held = [s.entry for s in books.sealed if s.entry.gang]
     assert [(e.device, e.namespace, e.name, e.attempt, e.rank) for e in held] == [
@@ -278,7 +277,7 @@ def test_the_auditor_agrees_on_any_stream(stream: list[Any]) -> None:
     assert found.verified, [f.sentence for f in found.findings]
     assert sum(found.balances.values()) == 0
     for sealed in books.sealed:
-        assert sum(part.ticks for part in sealed.entry.postings) == 0
+        assert sum(part.amount for part in sealed.entry.postings) == 0
 
 
 @settings(max_examples=100, deadline=None)
@@ -321,7 +320,7 @@ def test_any_changed_entry_is_named(stream: list[Any], data: st.DataObject) -> N
     good = books.sealed[at]
     entry = good.entry
     field = data.draw(
-        st.sampled_from(["at_ms", "to_ms", "from_ms", "rank", "estimated_ms", "node", "name", "fact", "ticks", "gone"])
+        st.sampled_from(["at_ms", "to_ms", "from_ms", "rank", "estimated_ms", "node", "name", "fact", "amount", "gone"])
     )
     if field == "gone":
         del books.sealed[at]
@@ -329,8 +328,8 @@ def test_any_changed_entry_is_named(stream: list[Any], data: st.DataObject) -> N
             return  # the tail cut off: what the published head is for, unless the timeline misses it
         assert books.audit().findings[0].entry == good.number + 1
         return
-    if field == "ticks":
-        part = dataclasses.replace(entry.postings[1], ticks=entry.postings[1].ticks + 1)
+    if field == "amount":
+        part = dataclasses.replace(entry.postings[1], amount=entry.postings[1].amount + 1)
         changed = dataclasses.replace(entry, postings=(entry.postings[0], part))
     else:
         value = getattr(entry, field)
@@ -338,7 +337,7 @@ def test_any_changed_entry_is_named(stream: list[Any], data: st.DataObject) -> N
     books.sealed[at] = dataclasses.replace(good, entry=changed)
     first = books.audit().findings[0]
     assert first.entry == good.number
-    assert field != "ticks" or first.field == "postings[1].ticks"
+    assert field != "amount" or first.field == "postings[1].amount"
 
 
 def test_entries_that_are_consistent_but_untrue_are_named_by_the_timeline() -> None:
@@ -350,7 +349,7 @@ def test_entries_that_are_consistent_but_untrue_are_named_by_the_timeline() -> N
     for sealed in books.sealed:
         entry = sealed.entry
         if entry.gang and entry.device == "gpu-1":
-            parts = (entry.postings[0], Posting(account="free:main", ticks=entry.postings[1].ticks))
+            parts = (entry.postings[0], Posting(account="free:main", amount=entry.postings[1].amount))
             state = State(account="free:main", pool="main")
             origin = Origin("c", entry.fact, entry.at_ms)
             entry = make_entry(origin, entry.kind, ("n1", "gpu-1"), state, (entry.from_ms, entry.to_ms))
@@ -372,14 +371,6 @@ def test_the_auditor_shares_no_code_with_the_meter() -> None:
         tree = ast.parse((folder / name).read_text())
         imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert not imported & {"fairlead.ledger.meter", "fairlead.ledger.timeline"}
-
-
-def test_accounts_are_read_back_and_checked() -> None:
-    assert accounts.parse(accounts.held("lab", "vision", Tier.BORROWED)).tier == "borrowed"
-    assert accounts.parse(accounts.down("main", accounts.Cause.NODE_LOST)).cause == "node-lost"
-    for bad in ("money:x", "held:a:b", "held:a::in-quota", "down:main:tired", "free:", "held:a:b:stolen"):
-        with pytest.raises(UnreadableInput, match="account"):
-            accounts.parse(bad)
 
 
 def test_cuts_are_only_lines() -> None:

@@ -10,16 +10,44 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
+from test_ledger import EXAMPLE, Books
 
 from fairlead.errors import BooksDoNotVerify
+from fairlead.ledger.audit import audit
+from fairlead.ledger.chain import Sealed
 from fairlead.store import engine as database
-from fairlead.store import tables
+from fairlead.store import entries, journal, tables
 
 FILLED = {
     "journal": "INSERT INTO journal VALUES (1, 'i', 'Cut', '', 0, 0, '{}', 'h')",
-    "entry": "INSERT INTO entry VALUES (1, 'i', 'segment', 'f', 0, 'n', 'd', 'p', 0, 1, '', '', '', 0, -1, 0, 'h')",
-    "posting": "INSERT INTO posting VALUES (1, 0, 'free:p', 840)",
+    "entry": "INSERT INTO entry VALUES "
+    "(1, 'i', 'segment', 'f', 0, 'n', 'd', 'p', 0, 1, '', '', '', 0, -1, 0, 'h', '', '', '')",
+    "posting": "INSERT INTO posting VALUES (1, 0, 'free:p', 840, 'ticks')",
 }
+
+
+HEAD_OF_THE_FIRST_VERSION = "9e3204938c49f95010db1d728c006965fe9ee7e741076adcae03265c44f5fb6f"
+"""Of the worked example, as the first version of these programs chained it: no later one may find another."""
+
+
+def change_schema(engine: sa.Engine, version: str) -> None:
+    """Bring the tables to a version, later or earlier."""
+    with database.writing(engine) as connection:
+        config = database._config(connection)
+        is_earlier = version != "head" and "entry" in sa.inspect(connection).get_table_names()
+        (command.downgrade if is_earlier else command.upgrade)(config, version)
+
+
+def write_as_version_1(connection: sa.Connection, sealed: list[Sealed]) -> None:
+    """Write entries as the first version did, which had neither units nor reasons."""
+    for item in sealed:
+        row = {name: getattr(item.entry, name) for name in entries._FIELDS if name not in ("actor", "reason", "refers")}
+        row |= {"kind": item.entry.kind.value, "number": item.number, "hash": item.hash}
+        said = ", ".join(f":{name}" for name in row)
+        connection.execute(sa.text(f"INSERT INTO entry ({', '.join(row)}) VALUES ({said})"), row)
+        for line, part in enumerate(item.entry.postings):
+            values = {"n": item.number, "l": line, "a": part.account, "t": part.amount}
+            connection.execute(sa.text("INSERT INTO posting VALUES (:n, :l, :a, :t)"), values)
 
 
 @pytest.fixture
@@ -76,6 +104,40 @@ def test_downgrade_and_up_again(engine: sa.Engine) -> None:
         command.downgrade(database._config(connection), "base")
         assert not set(sa.inspect(connection).get_table_names()) & set(tables.metadata.tables)
     database.upgrade(engine)
+    assert database.findings(engine) == ()
+
+
+def test_books_of_the_first_version_keep_their_bytes_up_and_down(tmp_path: Path) -> None:
+    opened = database.connect(f"sqlite:///{tmp_path}/old.sqlite")
+    change_schema(opened, "0001")
+    books = Books().take(*EXAMPLE)
+    with database.writing(opened) as connection:
+        journal.append(connection, books.rows)
+        write_as_version_1(connection, books.sealed)
+    for _ in range(2):
+        change_schema(opened, "head")
+        assert database.findings(opened) == ()
+        with database.reading(opened) as connection:
+            found = audit("c", journal.read(connection), entries.read(connection))
+        assert found.verified
+        assert found.head.hash == HEAD_OF_THE_FIRST_VERSION
+        change_schema(opened, "0001")
+        assert {"ticks"} <= {column["name"] for column in sa.inspect(opened).get_columns("posting")}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "INSERT INTO posting VALUES (1, 1, 'spend:a:b:in-quota', 5, 'money:EUR')",
+        FILLED["entry"].replace("(1, 'i'", "(2, 'j'").replace("'', '')", "'who', '')"),
+    ],
+)
+def test_books_that_say_more_do_not_go_back(engine: sa.Engine, planted: str) -> None:
+    with database.writing(engine) as connection:
+        for statement in (FILLED["entry"], FILLED["posting"], planted):
+            connection.exec_driver_sql(statement)
+    with pytest.raises(RuntimeError, match="cannot hold"):
+        change_schema(engine, "0001")
     assert database.findings(engine) == ()
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from fairlead.errors import UnreadableInput
 
 TICKS_PER_GPU_MS = 840  # lcm(1..8) = 840, also divisible by 12: exact for 1/4, 1/7, 1/8 and 1/12 of a GPU
+NANO = 1_000_000_000  # money is in billionths of a currency's unit
 FIXED_POINT = 1_000_000  # scores and shares that decide are integers in millionths
 
 _SUFFIX = {
@@ -156,6 +157,13 @@ def gpu_hours_text(gpu_ms: int) -> str:
     """Write GPU-milliseconds as GPU-hours with three places, exactly rounded half up."""
     thousandths = (gpu_ms * 1_000 + 1_800_000) // 3_600_000
     return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"
+
+
+def money_text(nanos: int) -> str:
+    """Write nano-units of a currency exactly, two places at least: ``12.50``, ``-0.000000001``."""
+    whole, rest = divmod(abs(nanos), NANO)
+    places = f"{rest:09}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nanos < 0 else ''}{whole}.{places}"
 
 
 def gpus_of(milli: int) -> int | str:

@@ -309,7 +309,7 @@ def test_the_books_verify_and_one_changed_byte_does_not(operator, tmp_path):
 def change_one_byte(books):
     """Change one byte of one amount in the file, behind the database's back; return the entry's number."""
     with sqlite3.connect(books) as reader:
-        rows = reader.execute("SELECT number, ticks FROM posting WHERE abs(ticks) > 70000 ORDER BY number").fetchall()
+        rows = reader.execute("SELECT number, amount FROM posting WHERE abs(amount) > 70000 ORDER BY number").fetchall()
     number, ticks = rows[len(rows) // 2]
     found = abs(ticks)
     raw = books.read_bytes()
@@ -321,7 +321,7 @@ def change_one_byte(books):
         changed[at + width - 1] ^= 1
         books.write_bytes(changed)
         with sqlite3.connect(books) as reader:
-            after = reader.execute("SELECT number, line, ticks FROM posting ORDER BY number, line").fetchall()
+            after = reader.execute("SELECT number, line, amount FROM posting ORDER BY number, line").fetchall()
         before = reader_rows(raw, books.with_suffix(".whole"))
         different = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
         if len(different) == 1 and different[0][0][0] == number:
@@ -332,4 +332,4 @@ def change_one_byte(books):
 def reader_rows(raw, file):
     file.write_bytes(raw)
     with sqlite3.connect(file) as reader:
-        return reader.execute("SELECT number, line, ticks FROM posting ORDER BY number, line").fetchall()
+        return reader.execute("SELECT number, line, amount FROM posting ORDER BY number, line").fetchall()

@@ -10,7 +10,7 @@ import typer
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, shown, to_read, url_of
 from fairlead.errors import NotFound
-from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text
+from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text, money_text
 
 if TYPE_CHECKING:
     from fairlead.ledger.audit import Audit
@@ -50,6 +50,10 @@ def _print(name: str, found: Audit) -> None:
     for account, ticks in sorted(found.balances.items()):
         if ticks:
             typer.echo(f"  {account}  {gpu_hours_text(abs(ticks) // TICKS_PER_GPU_MS)} GPU-h")
+    for currency, accounts in sorted(found.money.items()):
+        for account, nanos in sorted(accounts.items()):
+            if nanos:
+                typer.echo(f"  {account}  {money_text(nanos)} {currency}")
     for finding in found.findings:
         typer.echo(f"WRONG  {finding.sentence}")
     if found.verified:
@@ -67,6 +71,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Print the entries of one gang in the order they were written."""
+    from fairlead.ledger.entry import TIMELINE
     from fairlead.store import engine as store
     from fairlead.store import entries
 
@@ -74,7 +79,11 @@ def show(
         known = entries.gangs_named(connection, gang)
         if not known:
             raise NotFound(f"no gang {gang!r} is in the books of {shown(engine)}")
-        rows = [_line(sealed) for uid, _, _ in known for sealed in entries.read(connection, gang=uid)]
+        rows = [
+            _line(sealed, sealed.entry.kind in TIMELINE)
+            for uid, _, _ in known
+            for sealed in entries.read(connection, gang=uid)
+        ]
     if json:
         render.as_json({"items": rows})
         return
@@ -86,7 +95,7 @@ def show(
     render.table(head, cells, right=frozenset({"ENTRY", "ATTEMPT", "RANK", "GPU-MS", "ESTIMATED-MS"}))
 
 
-def _line(sealed: Any) -> dict[str, Any]:
+def _line(sealed: Any, is_timeline: bool) -> dict[str, Any]:
     entry = sealed.entry
     return {
         "number": sealed.number,
@@ -103,8 +112,11 @@ def _line(sealed: Any) -> dict[str, Any]:
         "account": entry.account,
         "from_ms": entry.from_ms,
         "to_ms": entry.to_ms,
-        "gpu_ms": entry.postings[-1].ticks // TICKS_PER_GPU_MS if entry.postings else 0,
+        "gpu_ms": entry.postings[1].amount // TICKS_PER_GPU_MS if is_timeline else 0,
         "estimated_ms": entry.estimated_ms,
+        "actor": entry.actor,
+        "reason": entry.reason,
+        "refers": entry.refers,
         "hash": sealed.hash,
     }
 

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
-from fairlead.ledger.accounts import Kind
+from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Kind
 from fairlead.ledger.chain import Head, Sealed, link
-from fairlead.ledger.entry import Entry, EntryKind, Origin, State, entry_bytes, entry_id
+from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, State, entry_bytes, entry_id, unbalanced
 from fairlead.ledger.sweep import Span, Sweep, What
 from fairlead.model import codec
 from fairlead.units import TICKS_PER_GPU_MS
@@ -86,7 +86,10 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Audit:
-    """What was looked at and what was found. `balances` is account -> ticks. No findings: the books verify."""
+    """What was looked at and what was found. No findings: the books verify.
+
+    `balances` is account -> ticks, `money` currency -> account -> nano-units.
+    """
 
     records: int = 0
     entries: int = 0
@@ -95,6 +98,7 @@ class Audit:
     journal_head: Head = field(default_factory=Head)
     newest_ms: int | None = None
     balances: dict[str, int] = field(default_factory=dict[str, int])
+    money: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     findings: list[Finding] = field(default_factory=list[Finding])
 
     @property
@@ -142,7 +146,11 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
             continue
         entry = sealed.entry
         for part in entry.postings:
-            found.balances[part.account] = found.balances.get(part.account, 0) + part.ticks
+            currency = accounts.currency_of(part.unit)
+            sums = found.balances if currency is None else found.money.setdefault(currency, {})
+            sums[part.account] = sums.get(part.account, 0) + part.amount
+        if entry.kind not in TIMELINE:
+            continue
         sign = 1 if entry.kind is EntryKind.SEGMENT else -1
         intervals.setdefault((entry.node, entry.device), []).append(
             (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
@@ -197,7 +205,13 @@ def _check_entry(
         yield Finding(entry=number, field="fact", message=f"the journal has no record {entry.fact}")
     elif facts[entry.fact][1] != entry.at_ms:
         yield Finding(entry=number, field="at_ms", message=f"is {entry.at_ms}, its fact says {facts[entry.fact][1]}")
-    origin = Origin(cluster, entry.fact, entry.at_ms)
+    if entry.kind in TIMELINE and _timeline_id(cluster, entry) != entry.id:
+        yield Finding(entry=number, field="id", message="is not made from what the entry says")
+    if link(found.head.hash, number, entry_bytes(entry)) != sealed.hash:
+        yield Finding(entry=number, field="hash", message="the chain breaks: this entry or its place was changed")
+
+
+def _timeline_id(cluster: str, entry: Entry) -> str:
     state = State(
         account=entry.account,
         pool=entry.pool,
@@ -206,30 +220,57 @@ def _check_entry(
         rank=entry.rank,
         ticks=_ticks_per_ms(entry),
     )
-    where = (entry.node, entry.device)
-    if entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms)) != entry.id:
-        yield Finding(entry=number, field="id", message="is not made from what the entry says")
-    if link(found.head.hash, number, entry_bytes(entry)) != sealed.hash:
-        yield Finding(entry=number, field="hash", message="the chain breaks: this entry or its place was changed")
+    origin, where = Origin(cluster, entry.fact, entry.at_ms), (entry.node, entry.device)
+    return entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms))
 
 
 def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield (field, what is wrong) for what an entry must say whatever the facts."""
     numbers = ("at_ms", "from_ms", "to_ms", "attempt", "rank", "estimated_ms")
-    for name in (*numbers, "id", "fact", "node", "device", "pool", "gang", "namespace", "name"):
+    texts = ("id", "fact", "node", "device", "pool", "gang", "namespace", "name", "actor", "reason", "refers")
+    for name in (*numbers, *texts):
         value = getattr(entry, name)
         if not isinstance(value, int if name in numbers else str):
             yield name, f"is {value!r}, which is no {'integer' if name in numbers else 'text'}"
             return
     if entry.kind not in tuple(EntryKind):
         yield "kind", f"is {entry.kind!r}"
+    if entry.kind in TIMELINE:
+        yield from _check_timeline(entry)
+    elif entry.from_ms > entry.to_ms:
+        yield "to_ms", f"is {entry.to_ms}, before from_ms {entry.from_ms}"
+    yield from _check_postings(entry)
+
+
+def _check_postings(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the lines of any entry: their accounts, their units, and that each unit sums to zero."""
+    if len(entry.postings) < 2:
+        yield "postings", f"there are {len(entry.postings)}, not 2 or more"
+    for line, part in enumerate(entry.postings):
+        if type(part.amount) is not int:
+            yield f"postings[{line}].amount", f"is {part.amount!r}, which is no integer"
+            return
+        try:
+            account, is_money = accounts.parse(part.account), accounts.currency_of(part.unit) is not None
+        except (UnreadableInput, AttributeError) as error:
+            yield f"postings[{line}].account", str(error)
+            continue
+        if is_money != (account.kind in MONEY_KINDS):
+            yield f"postings[{line}].unit", f"{part.account} has no {part.unit}"
+    for unit, amount in unbalanced(entry.postings).items():
+        yield "postings", f"{unit} sum to {amount}, not to zero"
+
+
+def _check_timeline(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with what an entry says of its device: from capacity to one account, so long, so much."""
     if entry.from_ms >= entry.to_ms:
         yield "to_ms", f"is {entry.to_ms}, not after from_ms {entry.from_ms}"
-    if len(entry.postings) != 2:
-        yield "postings", f"there are {len(entry.postings)}, not 2"
+    ours = [part for part in entry.postings if part.unit == TICKS]
+    if len(ours) != 2 or tuple(ours) != entry.postings[:2]:
+        yield "postings", f"there are {len(ours)} in ticks, not the first 2"
         return
     ticks = (entry.to_ms - entry.from_ms) * _ticks_per_ms(entry) * (1 if entry.kind == EntryKind.SEGMENT else -1)
-    for line, (part, due) in enumerate(zip(entry.postings, (-ticks, ticks), strict=True)):
+    for line, (part, due) in enumerate(zip(ours, (-ticks, ticks), strict=True)):
         try:
             account = accounts.parse(part.account)
         except (UnreadableInput, AttributeError) as error:
@@ -239,13 +280,13 @@ def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
             yield f"postings[{line}].account", f"{part.account} does not belong on this line"
         elif account.pool and account.pool != entry.pool:
             yield f"postings[{line}].account", f"{part.account} is not of pool {entry.pool}"
-        if type(part.ticks) is not int or part.ticks != due:
-            yield f"postings[{line}].ticks", f"is {part.ticks!r}, must be {due}"
+        if type(part.amount) is not int or part.amount != due:
+            yield f"postings[{line}].amount", f"is {part.amount!r}, must be {due}"
 
 
 def _ticks_per_ms(entry: Entry) -> int:
     """Return the part of its device that an entry is of, all of it where its ticks are no part that could be."""
-    ticks, span = entry.postings[1].ticks, entry.to_ms - entry.from_ms
+    ticks, span = entry.postings[1].amount, entry.to_ms - entry.from_ms
     whole = type(ticks) is int and ticks % span == 0 and 0 < abs(ticks) // span <= TICKS_PER_GPU_MS
     return abs(ticks) // span if whole else TICKS_PER_GPU_MS
 

@@ -1,9 +1,14 @@
-"""One entry of the ledger: a device, an interval, and postings in ticks that sum to zero."""
+"""One entry of the ledger: what it is about, and postings that sum to zero in each unit.
+
+The bytes that the chain hashes never change for an entry that was written once. So a field that came later is left out
+of them where it is empty, and a posting in ticks is written as it was when there was no other unit.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import msgspec
@@ -13,27 +18,45 @@ from fairlead.units import TICKS_PER_GPU_MS
 
 
 class EntryKind(StrEnum):
-    """SEGMENT books an interval; REVERSAL takes a booked one back, because a later fact says it was otherwise."""
+    """What an entry does.
+
+    SEGMENT books an interval of a device; REVERSAL takes a booked one back, because a later fact says it was otherwise.
+    SPLIT says of a held interval what of it was used, idle or wasted. ADJUSTMENT moves money that somebody decided on.
+    """
 
     SEGMENT = "segment"
     REVERSAL = "reversal"
+    SPLIT = "split"
+    ADJUSTMENT = "adjustment"
+
+
+TIMELINE = (EntryKind.SEGMENT, EntryKind.REVERSAL)
+"""The kinds whose net is the timeline of devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """One line: an amount in ticks on an account. What an account receives is positive."""
+    """One line: an amount of a unit on an account. What an account receives is positive.
+
+    `unit` is "ticks" or, in nano-units of a currency, "money:<currency>".
+    """
 
     account: str
-    ticks: int
+    amount: int
+    unit: str = accounts.TICKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the books say about one device from `from_ms` to before `to_ms` (UTC ms).
+    """What the books say about one device from `from_ms` to before `to_ms` (UTC ms), or about an account.
 
     `id` is made from facts, so that twice is once. `fact` is the id of the journal record that made it, `at_ms` that
     record's time. `gang` and what follows it are set on held devices only. `estimated_ms` is the width in which the
-    end lies, 0 where it is exact.
+    end lies, 0 where it is exact. Of a timeline entry the first two postings are ticks from capacity to an account, and
+    those after them the money that this was worth when it was booked.
+
+    `actor` is who decided and `reason` why, where somebody did; `refers` is the id of the entry that this one splits or
+    mends, "" where it is of no single one.
     """
 
     id: str
@@ -51,12 +74,15 @@ class Entry:
     attempt: int = 0
     rank: int = -1
     estimated_ms: int = 0
+    actor: str = ""
+    reason: str = ""
+    refers: str = ""
     postings: tuple[Posting, ...] = ()
 
     @property
     def account(self) -> str:
-        """The account beside capacity."""
-        return self.postings[1].account if len(self.postings) == 2 else ""
+        """The account on the second line: of a timeline entry, what the device was in."""
+        return self.postings[1].account if len(self.postings) > 1 else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +109,8 @@ class Origin:
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
+_WHERE_SAID = ("actor", "reason", "refers")
+_ALWAYS = tuple(field.name for field in fields(Entry) if field.name not in ("postings", *_WHERE_SAID))
 
 
 def make_entry(
@@ -109,8 +137,8 @@ def make_entry(
         rank=state.rank,
         estimated_ms=estimated_ms,
         postings=(
-            Posting(account=accounts.of_pool(accounts.Kind.CAPACITY, state.pool), ticks=-ticks),
-            Posting(account=state.account, ticks=ticks),
+            Posting(account=accounts.of_pool(accounts.Kind.CAPACITY, state.pool), amount=-ticks),
+            Posting(account=state.account, amount=ticks),
         ),
     )
 
@@ -128,6 +156,22 @@ def entry_id(origin: Origin, kind: EntryKind, device: tuple[str, str], state: St
     return hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
 
 
+def unbalanced(postings: Iterable[Posting]) -> dict[str, int]:
+    """Return unit -> what its amounts sum to, of those that do not sum to zero."""
+    sums: dict[str, int] = {}
+    for part in postings:
+        sums[part.unit] = sums.get(part.unit, 0) + part.amount
+    return {unit: amount for unit, amount in sums.items() if amount}
+
+
 def entry_bytes(entry: Entry) -> bytes:
     """Return the canonical bytes that the chain hashes."""
-    return _ENCODER.encode(entry)
+    body: dict[str, object] = {name: getattr(entry, name) for name in _ALWAYS}
+    for name in _WHERE_SAID:
+        if value := getattr(entry, name):
+            body[name] = value
+    body["postings"] = [
+        {"account": part.account, "ticks": part.amount} if part.unit == accounts.TICKS else part
+        for part in entry.postings
+    ]
+    return _ENCODER.encode(body)

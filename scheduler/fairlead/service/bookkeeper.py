@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, UnreadableInput
+from fairlead.ledger.accounts import TICKS
 from fairlead.ledger.chain import Head, Sealed, seal
 from fairlead.ledger.entry import Entry
 from fairlead.ledger.meter import HOUR_MS, Meter
@@ -238,7 +239,8 @@ class Bookkeeper:
     def balances(self) -> dict[str, int]:
         """Return account -> GPU-ms posted so far (open segments not included)."""
         with database.reading(self._engine) as connection:
-            return {name: ticks // TICKS_PER_GPU_MS for name, ticks in entries.balances(connection).items()}
+            found = entries.balances(connection).get(TICKS, {})
+        return {name: ticks // TICKS_PER_GPU_MS for name, ticks in found.items()}
 
     def _queue(self, record: Record, now_ms: int) -> None:
         data = codec.encode(record)

@@ -35,7 +35,7 @@ def append(connection: sa.Connection, sealed: Sequence[Sealed]) -> int:
     if new:
         connection.execute(entry.insert(), [_entry_row(item) for item in new])
         connection.execute(posting.insert(), [
-            {"number": item.number, "line": line, "account": part.account, "ticks": part.ticks}
+            {"number": item.number, "line": line, "account": part.account, "amount": part.amount, "unit": part.unit}
             for item in new for line, part in enumerate(item.entry.postings)
         ])  # fmt: skip
     return len(new)
@@ -51,7 +51,7 @@ def read(connection: sa.Connection, *, gang: str = "") -> Iterator[Sealed]:
     """Yield entries with their postings in order of number, a batch in memory at a time."""
     joined = entry.outerjoin(posting, entry.c.number == posting.c.number)
     query = (
-        sa.select(entry, posting.c.line, posting.c.account, posting.c.ticks)
+        sa.select(entry, posting.c.line, posting.c.account, posting.c.amount, posting.c.unit)
         .select_from(joined)
         .order_by(entry.c.number, posting.c.line)
     )
@@ -63,10 +63,13 @@ def read(connection: sa.Connection, *, gang: str = "") -> Iterator[Sealed]:
         yield Sealed(number, lines[0]["hash"], _entry(lines))
 
 
-def balances(connection: sa.Connection) -> dict[str, int]:
-    """Return account -> ticks over all entries; they sum to zero."""
-    query = sa.select(posting.c.account, *wide_sum(posting.c.ticks)).group_by(posting.c.account)
-    return {str(account): joined_sum(high, low) for account, high, low in connection.execute(query)}
+def balances(connection: sa.Connection) -> dict[str, dict[str, int]]:
+    """Return unit -> account -> amount over all entries; those of a unit sum to zero."""
+    key = (posting.c.unit, posting.c.account)
+    found: dict[str, dict[str, int]] = {}
+    for unit, account, high, low in connection.execute(sa.select(*key, *wide_sum(posting.c.amount)).group_by(*key)):
+        found.setdefault(str(unit), {})[str(account)] = joined_sum(high, low)
+    return found
 
 
 def gangs_named(connection: sa.Connection, name: str) -> list[tuple[str, str, str]]:
@@ -109,5 +112,9 @@ def _entry(lines: Sequence[sa.RowMapping]) -> Entry:
     values = {name: lines[0][name] for name in _FIELDS}
     if values["kind"] in tuple(EntryKind):
         values["kind"] = EntryKind(str(values["kind"]))
-    parts = tuple(Posting(account=row["account"], ticks=row["ticks"]) for row in lines if row["line"] is not None)
+    parts = tuple(
+        Posting(account=row["account"], amount=row["amount"], unit=row["unit"])
+        for row in lines
+        if row["line"] is not None
+    )
     return Entry(**values, postings=parts)

@@ -50,6 +50,9 @@ entry = sa.Table(
     sa.Column("rank", sa.BigInteger, nullable=False),
     sa.Column("estimated_ms", sa.BigInteger, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False, server_default=""),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("refers", sa.Text, nullable=False, server_default=""),  # entry.id of what it splits or mends
     sa.Index("entry_gang", "gang", "attempt", "rank"),
     sa.Index("entry_time", "to_ms", "from_ms"),
 )
@@ -60,7 +63,8 @@ posting = sa.Table(
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),  # 0 is capacity
     sa.Column("account", sa.Text, nullable=False),
-    sa.Column("ticks", sa.BigInteger, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False, server_default="ticks"),  # or money:<currency>, in nano-units
     sa.ForeignKeyConstraint(["number"], ["entry.number"], name="posting_entry"),
 )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from fairlead.ledger.accounts import TICKS
+from fairlead.ledger.entry import TIMELINE
 from fairlead.store.tables import entry, joined_sum, journal, posting, wide_sum
 
 
@@ -61,15 +63,15 @@ def by_account(
 
 
 def _clipped(since_ms: int | None, until_ms: int | None) -> tuple[sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
-    """Return the part of a posting's ticks that lies in [since_ms, until_ms), and which entries have any."""
+    """Return the part of a timeline posting's ticks that lies in [since_ms, until_ms), and which entries have any."""
     begin, end = entry.c.from_ms, entry.c.to_ms
-    inside: list[sa.ColumnElement[bool]] = []
-    ticks: sa.ColumnElement[int] = posting.c.ticks
+    inside: list[sa.ColumnElement[bool]] = [posting.c.unit == TICKS, entry.c.kind.in_(TIMELINE)]
+    ticks: sa.ColumnElement[int] = posting.c.amount
     if since_ms is not None or until_ms is not None:
         since, until = sa.literal(since_ms, sa.BigInteger), sa.literal(until_ms, sa.BigInteger)
         first = begin if since_ms is None else sa.case((begin < since, since), else_=begin)
         last = end if until_ms is None else sa.case((end > until, until), else_=end)
-        ticks = posting.c.ticks // (end - begin) * (last - first)
+        ticks = posting.c.amount // (end - begin) * (last - first)
     if since_ms is not None:
         inside.append(end > since_ms)
     if until_ms is not None:

@@ -1,0 +1,115 @@
+"""Names of accounts and units, and entries that no device's timeline makes: what they may say."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_ledger import EXAMPLE, Books
+
+from fairlead.errors import UnreadableInput
+from fairlead.ledger import accounts
+from fairlead.ledger.audit import Audit
+from fairlead.ledger.chain import seal
+from fairlead.ledger.entry import Entry, EntryKind, Posting, entry_bytes
+from fairlead.model.gang import Tier
+
+
+def test_accounts_are_read_back_and_checked() -> None:
+    assert accounts.parse(accounts.held("lab", "vision", Tier.BORROWED)).tier == "borrowed"
+    assert accounts.parse(accounts.down("main", accounts.Cause.NODE_LOST)).cause == "node-lost"
+    assert accounts.parse(accounts.spend("lab", "vision", "opportunistic")).tier == "opportunistic"
+    assert accounts.parse(accounts.use("lab", "vision", "idle")).use == "idle"
+    assert accounts.parse(accounts.waste("node-lost", "lab", "vision")).cause == "node-lost"
+    assert accounts.parse(accounts.credit("outage")).reason == "outage"
+    assert accounts.parse("rounding").kind is accounts.Kind.ROUNDING
+    for bad in (
+        "money:x", "held:a:b", "held:a::in-quota", "down:main:tired", "free:", "held:a:b:stolen", "rounding:",
+        "spend:a:b:free", "use:a:b:lost", "revenue:a%41", "revenue:a\x00", "credit:=cmd", "free:%ZZ",
+    ):  # fmt: skip
+        with pytest.raises(UnreadableInput, match="account"):
+            accounts.parse(bad)
+
+
+@given(st.text(min_size=1))
+def test_any_text_may_be_a_part_of_an_accounts_name_and_none_is_mistaken_for_another(text: str) -> None:
+    name = accounts.revenue(text)
+    assert accounts.parse(name).sku == text
+    assert re.fullmatch(r"revenue:[-A-Za-z0-9._~/% ]+", name)
+    assert name.count(":") == 1
+
+
+def test_parts_that_mean_something_elsewhere_are_escaped() -> None:
+    assert accounts.revenue("NVIDIA A100-SXM4-80GB") == "revenue:NVIDIA A100-SXM4-80GB"
+    assert accounts.held("a:b", "=cmd|' /C calc'!A0", Tier.BORROWED) == (
+        "held:a%3Ab:%3Dcmd%7C%27 /C calc%27%21A0:borrowed"
+    )  # fmt: skip
+    assert accounts.credit("d\u00fcrr\x00") == "credit:d%C3%BCrr%00"
+
+
+@pytest.mark.parametrize("currency", ["", "EUR ", "=EUR", "E:R", "€", "9", "A" * 33, "E\n"])
+def test_what_is_no_currency_is_refused(currency: str) -> None:
+    with pytest.raises(UnreadableInput, match="currency"):
+        accounts.money(currency)
+    with pytest.raises(UnreadableInput, match="unit"):
+        accounts.currency_of(f"money:{currency}")
+
+
+def test_currencies_are_units_beside_ticks() -> None:
+    assert accounts.currency_of(accounts.money("GPU-credits")) == "GPU-credits"
+    assert accounts.currency_of(accounts.TICKS) is None
+
+
+MONEY = (
+    Posting(account="spend:lab:vision:in-quota", amount=7, unit="money:EUR"),
+    Posting(account="revenue:A100", amount=-7, unit="money:EUR"),
+)
+
+
+def adjusted(books: Books, *postings: Posting, **changes: Any) -> Audit:
+    """Add an entry of kind adjustment to the books, about the last fact."""
+    last = books.rows[-1]
+    entry = Entry(
+        id="adjusted", kind=EntryKind.ADJUSTMENT, fact=last.id, at_ms=last.at_ms, node="", device="", pool="",
+        from_ms=0, to_ms=0, actor="ann", reason="outage", postings=postings,
+    )  # fmt: skip
+    books.sealed += seal(books.heads[1], [dataclasses.replace(entry, **changes)])[0]
+    return books.audit()
+
+
+def test_an_adjustment_balances_by_itself_and_says_who_and_why() -> None:
+    found = adjusted(Books().take(*EXAMPLE), *MONEY)
+    assert found.verified, found.findings
+    assert found.money == {"EUR": {"spend:lab:vision:in-quota": 7, "revenue:A100": -7}}
+    assert sum(found.balances.values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("postings", "changes", "field"),
+    [
+        (MONEY[:1], {}, "postings"),
+        ((MONEY[0], dataclasses.replace(MONEY[1], unit="money:USD")), {}, "postings"),
+        ((MONEY[0], dataclasses.replace(MONEY[1], unit="ticks")), {}, "postings[1].unit"),
+        ((MONEY[0], dataclasses.replace(MONEY[1], account="capacity:main")), {}, "postings[1].unit"),
+        ((MONEY[0], dataclasses.replace(MONEY[1], unit="coins")), {}, "postings[1].account"),
+        (MONEY, {"from_ms": 1}, "to_ms"),
+        (MONEY, {"fact": "none"}, "fact"),
+        (MONEY, {"reason": 7}, "reason"),
+    ],
+)
+def test_what_an_adjustment_may_not_be(postings: Any, changes: Any, field: str) -> None:
+    assert adjusted(Books().take(*EXAMPLE), *postings, **changes).findings[0].field == field
+
+
+def test_fields_that_came_later_are_in_the_bytes_only_where_they_say_something() -> None:
+    entry = Books().take(*EXAMPLE).sealed[0].entry
+    assert b"actor" not in entry_bytes(entry)
+    assert b"unit" not in entry_bytes(entry)
+    seen = {entry_bytes(entry)}
+    seen |= {entry_bytes(dataclasses.replace(entry, **{name: "x"})) for name in ("actor", "reason", "refers")}
+    seen |= {entry_bytes(dataclasses.replace(entry, postings=(*entry.postings, *MONEY)))}
+    assert len(seen) == 5
