@@ -15,11 +15,12 @@ _OF_QUOTA = {
 
 
 def fields(named: dict[str, str]) -> dict[str, Any]:
-    """lend=, borrow=, need=, policy= (of its children), over=requeue, fixed=in-quota, shares=parent. Of
+    """lend=, borrow=, need=, policy= (of its children), scope=subtree, over=requeue, fixed=in-quota, shares=parent. Of
     other resources, in what people write, with the name in front: ``gpu/H100.guaranteed=8 cpu.limit=64``."""
     return {
         "quotas": _quotas(named),
         "fairness_policy": named.get("policy", ""),
+        "priority_scope": named.get("scope", "queue"),
         "on_over_limit": named.get("over", "keep"),
         "non_preemptible": named.get("fixed", "any"),
         "shares": named.get("shares", "own"),

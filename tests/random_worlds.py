@@ -23,6 +23,7 @@ from fairlead.placement.placer import Placer
 from fairlead.placement.refusals import unknown_level, why_never
 from fairlead.placement.score import Score
 from fairlead.world.overlay import Overlay
+from fairlead.world.takings import OUTSIDE as OF_THE_WORLD
 
 MORE = int(os.environ.get("FAIRLEAD_EXAMPLES", "0"))
 
@@ -123,8 +124,8 @@ OUTSIDE = (
 class Life:
     """Plays random operations on a stage; what the cluster answers is drawn too."""
 
-    def __init__(self, nodes) -> None:
-        self.stage = a_stage(nodes)
+    def __init__(self, nodes, queues=QUEUES) -> None:
+        self.stage = a_stage(nodes, queues)
         self.first = {node.name: node for node in nodes}
         self.count = 0
 
@@ -224,6 +225,17 @@ class Life:
                 return done
         last = "\n".join(tell(effect) for effect in self.stage.effects[-12:])
         raise AssertionError(f"not quiet after {rounds} rounds:\n{last}")
+
+
+def takings_between_facts_from_outside(stage: Stage) -> list[list[str]]:
+    """Return who was given room, in order, between one fact from outside and the next."""
+    bouts: list[list[str]] = [[]]
+    for fact in stage.facts:
+        if type(fact) in OF_THE_WORLD:
+            bouts.append([])
+        elif isinstance(fact, ev.Nominated):
+            bouts[-1].append(fact.gang)
+    return bouts
 
 
 def sound(stage: Stage) -> None:

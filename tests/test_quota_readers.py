@@ -62,6 +62,7 @@ def test_quotas_of_every_resource_are_read(read) -> None:
             {"name": "example.com/licence", "borrowLimit": 0},
         ],
         "fairnessPolicy": "even",
+        "priorityScope": "subtree",
         "onOverLimit": "requeue",
         "nonPreemptible": "in-quota",
         "shares": "parent",
@@ -77,16 +78,16 @@ def test_quotas_of_every_resource_are_read(read) -> None:
     )
     gpu = queue.quota("gpu")
     assert (gpu.guaranteed, gpu.most, gpu.kept) == (8_000, 14_000, 4_000)
-    words = (queue.fairness_policy, queue.on_over_limit, queue.non_preemptible, queue.shares)
-    assert words == ("even", "requeue", "in-quota", "parent")
+    words = (queue.fairness_policy, queue.priority_scope, queue.on_over_limit, queue.non_preemptible, queue.shares)
+    assert words == ("even", "subtree", "requeue", "in-quota", "parent")
 
 
 @READERS
 def test_a_queue_that_says_nothing_has_no_quotas(read) -> None:
     queue = read("Queue", {"resources": []})
     assert (queue.guaranteed_gpus, queue.limit_gpus, queue.weight, queue.quotas) == (0, None, 1, ())
-    words = (queue.fairness_policy, queue.on_over_limit, queue.non_preemptible, queue.shares)
-    assert words == ("", "keep", "any", "own")
+    words = (queue.fairness_policy, queue.priority_scope, queue.on_over_limit, queue.non_preemptible, queue.shares)
+    assert words == ("", "queue", "keep", "any", "own")
 
 
 @READERS
@@ -116,16 +117,10 @@ def test_a_resource_stands_there_once(read) -> None:
 
 
 @READERS
-@pytest.mark.parametrize("field", ["onOverLimit", "nonPreemptible", "shares"])
+@pytest.mark.parametrize("field", ["priorityScope", "onOverLimit", "nonPreemptible", "shares"])
 def test_words_that_are_not_known_are_refused_by_name(read, field) -> None:
     with pytest.raises(UnreadableInput, match=rf"{field}.*'maybe' is not"):
         read("Queue", {"resources": [], field: "maybe"})
-
-
-@READERS
-def test_a_wider_scope_of_priority_is_refused_as_long_as_there_is_none(read) -> None:
-    with pytest.raises(UnreadableInput, match=r"priorityScope:? is not supported"):
-        read("Queue", {"resources": [], "priorityScope": "subtree"})
 
 
 @READERS

@@ -86,6 +86,7 @@ EVERYTHING = {
             "maxJobs": 9,
             "resources": [{"name": "cpu", "limit": 8}],
             "fairnessPolicy": "even",
+            "priorityScope": "subtree",
             "onOverLimit": "requeue",
             "nonPreemptible": "in-quota",
             "shares": "parent",

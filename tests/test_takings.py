@@ -9,24 +9,12 @@ import pytest
 from builders import Stage
 from hypothesis import given
 from hypothesis import strategies as st
-from random_worlds import Life, examples, gang_texts, node_lists
+from random_worlds import Life, examples, gang_texts, node_lists, takings_between_facts_from_outside
 
 from fairlead.model import events as ev
 from fairlead.model.effects import Nominate, Notice, Phase, Shrink, Stop
 from fairlead.model.gang import GangId
 from fairlead.planning.plan import Plan
-from fairlead.world.takings import OUTSIDE
-
-
-def takings_between_facts_from_outside(stage: Stage) -> list[list[str]]:
-    """Return who was given room, in order, between one fact from outside and the next."""
-    bouts: list[list[str]] = [[]]
-    for fact in stage.facts:
-        if type(fact) in OUTSIDE:
-            bouts.append([])
-        elif isinstance(fact, ev.Nominated):
-            bouts[-1].append(fact.gang)
-    return bouts
 
 
 @given(node_lists(), st.lists(gang_texts(), min_size=4, max_size=14), st.lists(st.integers(1, 3), max_size=14))

@@ -233,6 +233,51 @@ def test_priority_across_queues_is_seen_even_where_reclaim_would_be_right() -> N
     assert found == ["b/victim: Preempted across queues"]
 
 
+LAB = {"lab": "scope=subtree", "a": "parent=lab", "b": "parent=lab", "c": ""}
+
+
+@pytest.mark.parametrize(
+    ("victim", "taker", "queues", "reason", "said"),
+    [
+        pytest.param("1x8 queue=b", "1x8 queue=a priority=1", {}, Reason.PREEMPTED, "", id="priority is right"),
+        pytest.param("1x8 queue=b", "1x8 queue=a", {}, Reason.PREEMPTED, "no higher priority", id="equal priority"),
+        pytest.param(
+            "1x8 queue=b", "1x8 queue=c priority=1", {}, Reason.PREEMPTED, "no scope of priority joins", id="outside"
+        ),
+        pytest.param(
+            "1x8 queue=b",
+            "1x8 queue=a priority=1",
+            {"b": "parent=lab guaranteed=1"},
+            Reason.PREEMPTED,
+            "by priority below the guarantee of b",
+            id="below a guarantee",
+        ),
+        pytest.param(
+            "1x8 queue=b cpu=2",
+            "1x8 queue=a priority=1",
+            {"b": "parent=lab cpu.guaranteed=1"},
+            Reason.PREEMPTED,
+            "by priority below the guarantee of b",
+            id="below a guarantee of CPUs",
+        ),
+        pytest.param("1x8 queue=b", "1x4 queue=a", {}, Reason.RECLAIMED, "borrowed nothing", id="no reclaim inside"),
+        pytest.param(
+            "1x8 queue=b", "1x4 queue=a", {"a": "parent=lab guaranteed=4"}, Reason.RECLAIMED, "", id="what is due"
+        ),
+        pytest.param("1x8 queue=b", "1x4 queue=c", {}, Reason.RECLAIMED, "", id="from outside by entitlement"),
+    ],
+)
+def test_who_may_take_from_whom_in_a_scope(victim, taker, queues, reason, said) -> None:
+    world, (nominate, stop) = a_taking(victim, taker, LAB | queues)
+    placement = replace(nominate.placement, members=nominate.placement.members)
+    if taker.startswith("1x4"):
+        member = replace(placement.members[0], devices=placement.members[0].devices[:4])
+        placement = replace(placement, members=(member,))
+    effects = [replace(nominate, placement=placement), replace(stop, cause=refuse(reason, gpus=8))]
+    found = texts(world, effects)
+    assert any(said in text for text in found) if said else found == []
+
+
 def test_reclaim_inside_a_queue_is_seen() -> None:
     world, (nominate, stop) = a_taking("1x8", "1x8 priority=9", {"team": ""})
     found = texts(world, [nominate, replace(stop, cause=refuse(Reason.RECLAIMED, gpus=8))])

@@ -233,7 +233,7 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     users: list[NamedCapSpec] = []
     groups: list[NamedCapSpec] = []
     fairness_policy: str = ""
-    priority_scope: str = ""
+    priority_scope: str = "queue"
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
     shares: str = "own"

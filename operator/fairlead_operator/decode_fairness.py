@@ -8,7 +8,7 @@ from typing import Any
 from fairlead.errors import UnreadableInput
 from fairlead.model.fairness import FairnessPolicy, Sharing
 from fairlead.model.quota import Quota, is_resource, quota_of
-from fairlead.model.tenancy import NON_PREEMPTIBLE, ON_OVER_LIMIT, SHARES, quota_fields
+from fairlead.model.tenancy import NON_PREEMPTIBLE, ON_OVER_LIMIT, PRIORITY_SCOPES, SHARES, quota_fields
 from fairlead.units import duration_ms
 from fairlead_operator.custom_objects import QueueResource, QueueSpec
 from fairlead_operator.fairness_objects import FairnessPolicyObject
@@ -48,17 +48,17 @@ def queue_sharing(name: str, spec: QueueSpec) -> dict[str, Any]:
         A word is not known; the text names it and those that are.
     """
     words = {
+        "priorityScope": (spec.priority_scope, PRIORITY_SCOPES),
         "onOverLimit": (spec.on_over_limit, ON_OVER_LIMIT),
         "nonPreemptible": (spec.non_preemptible, NON_PREEMPTIBLE),
         "shares": (spec.shares, SHARES),
     }
-    if spec.priority_scope:
-        raise UnreadableInput(f"Queue {name}: spec.priorityScope is not supported yet; remove it")
     for field, (word, known) in words.items():
         if word not in known:
             raise UnreadableInput(f"Queue {name}: spec.{field} {word!r} is not known; use {' or '.join(known)}")
     return {
         "fairness_policy": spec.fairness_policy,
+        "priority_scope": spec.priority_scope,
         "on_over_limit": spec.on_over_limit,
         "non_preemptible": spec.non_preemptible,
         "shares": spec.shares,

@@ -130,7 +130,7 @@ REFUSED = {
     "lends more than it has": (quota(guaranteed=2, lendLimit=4), "spec.resources[].lendLimit is above guaranteed"),
     "needs more than it may": (quota(limit=4, need=8), "spec.resources[].need is above limit"),
     "another resource": (queue(resources=[{"name": "watts"}]), "spec.resources[].name is no resource"),
-    "priority in a subtree": (queue(priorityScope="subtree"), "spec.priorityScope is not supported yet"),
+    "priority everywhere": (queue(priorityScope="cluster"), "spec.priorityScope: Unsupported value"),
     "a peak without length": (
         queue(peaks=[{"serviceClasses": ["batch"], "windows": [{"from": "08:00", "to": "08:00"}]}]),
         "spec.peaks[].windows[] has no length",

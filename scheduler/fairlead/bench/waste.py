@@ -294,7 +294,8 @@ def _newest_first(
             taken = fewer
     placement = _placed(gang, taken, placer, victims.extended)
     assert placement is not None, gang
-    parts = tuple(Taken(v.attempt, (), v.gpu_milli, v.also, v.lost(world.now_ms)) for v in taken)
+    now = world.now_ms
+    parts = tuple(Taken(v.attempt, (), v.gpu_milli, v.also, v.lost(now), by_priority=True) for v in taken)
     return RoomAnswer(Room(placement, parts))
 
 

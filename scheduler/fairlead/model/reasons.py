@@ -308,7 +308,7 @@ class Reason(Enum):
     PREEMPTED = (
         "Preempted",
         Kind.ENDED,
-        "a job of higher priority in the same queue needed its devices",
+        "a job of higher priority, in its queue or in its scope of priority, needed its devices",
         "the job is back in its queue",
     )
     LENT_RETURNED = (

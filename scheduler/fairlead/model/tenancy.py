@@ -22,6 +22,8 @@ ON_OVER_LIMIT = ("keep", "requeue")
 """What becomes of running work when a limit is lowered below what is held."""
 SHARES = ("own", "parent")
 """Whether a queue stands by its own weight in a slurm-classic tree, or exactly as the queue above it."""
+PRIORITY_SCOPES = ("queue", "subtree")
+"""Where priority takes from running work: inside each queue alone, or among all queues from this one down."""
 NON_PREEMPTIBLE = ("any", "in-quota")
 """What gangs that may not be preempted may hold: anything, or only what the guarantee covers."""
 
@@ -70,6 +72,7 @@ class Queue:
     promise_notice_ms: int = 3_600_000
     quotas: tuple[Quota, ...] = ()
     fairness_policy: str = ""
+    priority_scope: str = "queue"
     on_over_limit: str = "keep"
     non_preemptible: str = "any"
     shares: str = "own"

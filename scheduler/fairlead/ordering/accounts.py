@@ -41,6 +41,7 @@ class Account:
         self.tree_hoped: dict[str, int] = {}
         self.all_used = 0
         self.entitled: Mapping[str, int] = {}
+        self.scope_entitled: dict[str, int] = {}
         self.above: set[str] = set()
         for name, amount in used.items():
             if amount and name in self._chain:
@@ -56,7 +57,11 @@ class Account:
     def entitle(self, entitled: Mapping[str, int]) -> None:
         """Take what queues are entitled to; those that are not named are entitled to nothing."""
         self.entitled = entitled
-        self.above = {name for name, amount in self.used.items() if amount > entitled.get(name, 0)}
+        scopes = self._tree.scopes
+        for name, amount in entitled.items() if scopes else ():
+            if name in scopes:
+                self.scope_entitled[scopes[name]] = self.scope_entitled.get(scopes[name], 0) + amount
+        self.above = {scopes.get(name, name) for name in self.used if self.excess(name) > 0}
 
     def charge(self, queue: str, amount: int) -> None:
         """Count as used by a queue that is there; negative gives back."""
@@ -78,10 +83,10 @@ class Account:
             self.tree_hoped[name] = self.tree_hoped.get(name, 0) + amount
 
     def _weigh(self, queue: str) -> None:
-        if self.used[queue] - self.hoped.get(queue, 0) > self.entitled.get(queue, 0):
-            self.above.add(queue)
+        if self.excess(queue) > 0:
+            self.above.add(self._tree.scopes.get(queue, queue))
         else:
-            self.above.discard(queue)
+            self.above.discard(self._tree.scopes.get(queue, queue))
 
     # --- limits -----------------------------------------------------------------------------------------------------
 
@@ -161,9 +166,26 @@ class Account:
 
     # --- rights -----------------------------------------------------------------------------------------------------
 
+    def excess(self, queue: str) -> int:
+        """Return how much more than its entitlement a queue, or its scope of priority, holds, hopes left out."""
+        head = self._tree.scopes.get(queue)
+        if head is None:
+            return self.used.get(queue, 0) - self.hoped.get(queue, 0) - self.entitled.get(queue, 0)
+        return self.tree_used.get(head, 0) - self.tree_hoped.get(head, 0) - self.scope_entitled.get(head, 0)
+
+    def room_in_entitlement(self, queue: str, *, alone: bool = False) -> int:
+        """Return what a queue's entitlement, or that of its scope of priority, leaves beside all that it is to get.
+
+        `alone` asks about the queue itself.
+        """
+        head = None if alone else self._tree.scopes.get(queue)
+        if head is None:
+            return self.entitled.get(queue, 0) - self.used.get(queue, 0)
+        return self.scope_entitled.get(head, 0) - self.tree_used.get(head, 0)
+
     def lends(self, queue: str) -> bool:
-        """Whether a queue holds more than it is entitled to, hopes left out."""
-        return queue in self.above
+        """Whether a queue, or its scope of priority, holds more than it is entitled to, hopes left out."""
+        return self._tree.scopes.get(queue, queue) in self.above
 
     def left_above_guarantees(self, queue: str, taker: str) -> int:
         """Return what a queue may lose before a guarantee of it, or of one above it but not the taker, is broken."""

@@ -65,7 +65,7 @@ class Walk:
         while True:
             while self._queues:
                 key = self._queues[0]
-                fresh = self._standing.order_key(key[-1])
+                fresh = self._key(key[-1])
                 if fresh != key:
                     heapq.heapreplace(self._queues, fresh)
                     continue
@@ -91,7 +91,18 @@ class Walk:
             heapq.heappush(self._next.setdefault(queue, []), (*inside_queue(ready[at + 1]), ready, at + 1))
 
     def _start(self, queues: Iterable[str]) -> None:
-        self._queues = sorted(self._standing.order_key(name) for name in queues)  # a sorted list is a heap
+        self._queues = sorted(self._key(name) for name in queues)  # a sorted list is a heap
+
+    def _key(self, queue: str) -> OrderKey:
+        """Return a queue's place in the order; in a scope of priority its next gang decides, too."""
+        standing = self._standing
+        if queue not in standing.tree.scopes:
+            return standing.order_key(queue)
+        again = self._again > 0 or self._late
+        entries = (self._fresh.peek(queue), self._reopened.peek(queue) if again else None)
+        heads = [-entry[0] for entry in entries if entry is not None]
+        heads += [-head[0] for head in self._next.get(queue, ())[:1]]
+        return standing.order_key(queue, max(heads, default=0))
 
     def _take(self, queue: str, *, elders: bool = False) -> Waiting | None:
         """Take the first gang out of a queue; `elders` asks those again, too, for which there are no steps."""

@@ -94,6 +94,7 @@ class QueueTree:
             self._children.setdefault(self.parents[name], []).append(name)
             self._place[name] = (-len(self.chains[name]), at)
         self._downward = sorted(self.names, key=self._place.__getitem__, reverse=True)
+        self.scopes = self._scopes()
         self.requeuing = [name for name in self._downward if self.queues[name].on_over_limit == "requeue"]
         self._set_rules()
         self._books: dict[str, Book] = {}
@@ -122,6 +123,20 @@ class QueueTree:
         for name in self._downward:
             own = self.policies.get(self.queues[name].fairness_policy)
             self._rules[name] = self._rules.get(self.parents[name], top) if own is None else Rule(own)
+
+    def _scopes(self) -> dict[str, str]:
+        """Return for each queue in a scope of priority the queue that the scope begins with, the topmost that says so."""
+        saying = {name for name, queue in self.queues.items() if queue.priority_scope == "subtree"}
+        found: dict[str, str] = {}
+        for name in self.names if saying else ():
+            heads = [above for above in self.chains[name] if above in saying]
+            if heads and name not in self._circling:
+                found[name] = heads[-1]
+        return found
+
+    def same_scope(self, one: str, other: str) -> bool:
+        """Whether two queues are in one scope of priority."""
+        return one in self.scopes and self.scopes[one] == self.scopes.get(other)
 
     def below(self, name: str) -> list[str]:
         """Return the children of a queue, of none the roots."""

@@ -17,8 +17,9 @@ from fairlead.units import FIXED_POINT
 
 __all__ = ["Counted", "LimitHit", "OrderKey", "Standing"]
 
-OrderKey = tuple[int, int, int, int, str]
-"""Whether below its guarantee, how far, share of entitlement, past usage, name: the smallest queue is next."""
+OrderKey = tuple[int, int, int, int, int, int, str]
+"""Whether below its guarantee, how far, share of entitlement, past usage; in a scope of priority the priority of its
+next job, negated, and its own share; name: the smallest queue is next."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -69,6 +70,7 @@ class Standing:
         self.entitled = self._gpu.entitled
         self._history = history
         self._trees: dict[str, int] | None = None
+        self._past_of: dict[str, int] = {}
         self._lenders: tuple[str, ...] | None = None
         for name, milli, *also in leaving:
             self.leave(name, milli, also[0] if also else ())
@@ -171,11 +173,13 @@ class Standing:
 
     # --- rights -----------------------------------------------------------------------------------------------------
 
-    def within_entitlement(self, queue: str, milli: int, also: Amounts = ()) -> bool:
-        """Whether the queue would still be at or below its entitlement with `milli` more, of every resource."""
+    def within_entitlement(self, queue: str, milli: int, also: Amounts = (), *, alone: bool = False) -> bool:
+        """Whether the queue would still be at or below its entitlement with `milli` more, of every resource.
+
+        In a scope of priority that is asked of the whole scope, unless it is the queue `alone`.
+        """
         return queue in self._queues and all(
-            account.used.get(queue, 0) + amount <= account.entitled.get(queue, 0)
-            for account, amount in self._shared(milli, also)
+            amount <= account.room_in_entitlement(queue, alone=alone) for account, amount in self._shared(milli, also)
         )
 
     def kinds(self, milli: int, also: Amounts) -> frozenset[str]:
@@ -194,24 +198,29 @@ class Standing:
         return milli <= self.most_to_lose(queue, taker, also, wants=wants)
 
     def lenders(self) -> tuple[str, ...]:
-        """Return the queues above their entitlement, the one furthest above first: nobody else has anything to take."""
+        """Return the queues above their entitlement, the one furthest above first: nobody else has anything to take.
+
+        Those of a scope of priority that is above its entitlement come together.
+        """
         if self._lenders is None:
             found = {name for account in self._accounts for name in account.above}
-            self._lenders = tuple(sorted(found, key=lambda name: (-self.excess(name), name)))
+            if self.tree.scopes:
+                using = {name for account in self._accounts for name in account.used}
+                found = {name for name in using if self.tree.scopes.get(name, name) in found}
+            scopes = self.tree.scopes
+            self._lenders = tuple(sorted(found, key=lambda q: (-self.excess(q), scopes.get(q, q), q)))
         return self._lenders
 
     def excess(self, queue: str) -> int:
         """Return how far a queue is above its entitlement, in millionths of the capacity, where it is most."""
-        return max(
-            (account.used.get(queue, 0) - account.hoped.get(queue, 0) - account.entitled.get(queue, 0))
-            * FIXED_POINT
-            // max(1, account.capacity)
-            for account in self._accounts
-        )
+        return max(account.excess(queue) * FIXED_POINT // max(1, account.capacity) for account in self._accounts)
 
     def most_to_lose(self, queue: str, taker: str, also: Amounts = (), *, wants: frozenset[str] | None = None) -> int:
-        """Return the most GPUs that `taker` may take of `queue` by one attempt, -1 for nothing: see `may_lose`."""
-        if queue not in self._queues:
+        """Return the most GPUs that `taker` may take of `queue` by one attempt, -1 for nothing: see `may_lose`.
+
+        In one scope of priority entitlements give no right.
+        """
+        if queue not in self._queues or self.tree.same_scope(queue, taker):
             return -1
         lent = [a for a in self._accounts if a.lends(queue) and (wants is None or a.resource in wants)]
         if not lent:
@@ -221,6 +230,16 @@ class Standing:
             if protected and amount > account.left_above_guarantees(queue, taker):
                 return -1
         return max(-1, self._gpu.left_above_guarantees(queue, taker))
+
+    def above_guarantees(self, queue: str, taker: str) -> int:
+        """Return the GPUs that a queue may lose to `taker` before a guarantee breaks that does not cover both."""
+        return self._gpu.left_above_guarantees(queue, taker)
+
+    def may_yield(self, queue: str, milli: int, taker: str, also: Amounts = ()) -> bool:
+        """Whether a queue in the scope of priority of `taker` may lose so much to higher priority: no guarantee breaks."""
+        return self.tree.same_scope(queue, taker) and all(
+            amount <= account.left_above_guarantees(queue, taker) for account, amount in self._shared(milli, also)
+        )
 
     def is_owed(self, queue: str, milli: int) -> bool:
         """Whether `milli` more GPUs are within a guarantee of the queue, or of one above it."""
@@ -239,13 +258,15 @@ class Standing:
 
     # --- order ------------------------------------------------------------------------------------------------------
 
-    def order_key(self, queue: str) -> OrderKey:
+    def order_key(self, queue: str, priority: int = 0) -> OrderKey:
         """Queues below their guarantee first, furthest first; then by share of entitlement used; then by past usage.
 
-        The last two are read as the queue's policy says; names decide at last, so that the order is total.
+        The last two are read as the queue's policy says; names decide at last, so that the order is total. The queues
+        of a scope of priority stand together, by what all of them use and used; `priority`, of what is next in the
+        queue, decides among them.
         """
         if queue not in self._queues:
-            return (2, 0, 0, 0, queue)
+            return (2, 0, 0, 0, 0, 0, queue)
         lack = 0
         for account in self._accounts:
             guaranteed = account.book.guaranteed.get(queue, 0)
@@ -256,11 +277,17 @@ class Standing:
         root = self.tree.classic_root(queue)
         if root is not None and self._history is not None:
             past = self._history.classic_rank(queue)
-            return (0, -lack, 0, past, queue) if lack else (1, 0, self._share_of_tree(root), past, queue)
+            share = self._share_of_tree(root)
+        else:
+            past = self._past(queue)
+            keeps = self.tree.rule(self.tree.parents[queue]).keeps_what_is_held
+            share = 0 if keeps or lack else self._share(queue)
         if lack:
-            return (0, -lack, 0, self._past(queue), queue)
-        keeps = self.tree.rule(self.tree.parents[queue]).keeps_what_is_held
-        return (1, 0, 0 if keeps else self._share(queue), self._past(queue), queue)
+            return (0, -lack, 0, past, 0, 0, queue)
+        scope = self.tree.scopes.get(queue)
+        if scope is None:
+            return (1, 0, share, past, 0, 0, queue)
+        return (1, 0, self._share_of_tree(scope), self._past_of_tree(scope), -priority, share, queue)
 
     def _share_of_tree(self, root: str) -> int:
         """Return the share of entitlement that all below a queue use together, in millionths; 0 for the whole tree."""
@@ -285,6 +312,16 @@ class Standing:
                 used = max(used, account.used.get(queue, 0) * FIXED_POINT**2 // part_of)
                 entitled = max(entitled, account.entitled.get(queue, 0) * FIXED_POINT**2 // part_of)
         return used * FIXED_POINT // (entitled or FIXED_POINT)
+
+    def _past_of_tree(self, root: str) -> int:
+        """Return what all below a queue used before, by what they are entitled to together."""
+        if self._history is None:
+            return 0
+        if root not in self._past_of:
+            self._past_of[root] = sum(
+                self._history.used(name) for name, scope in self.tree.scopes.items() if scope == root
+            )
+        return self._past_of[root] * WHOLE // (self._gpu.scope_entitled.get(root, 0) or WHOLE)
 
     def _past(self, queue: str) -> int:
         past = 0 if self._history is None else self._history.used(queue)

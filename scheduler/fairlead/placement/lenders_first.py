@@ -24,12 +24,15 @@ def look_for_room_by_excess(
 ) -> RoomAnswer:
     """Return the cheapest room of the first few lenders of whom there is any: of one, then two, four and so on.
 
-    Like `look_for_room`, which takes from whoever is cheapest; the own queue may always be taken from by priority.
+    Like `look_for_room`, which takes from whoever is cheapest; the own queue, and others of its scope, may always be
+    taken from by priority. The queues of another scope of priority count as one lender.
     """
+    scopes = standing.tree.scopes
     lenders = [name for name in standing.lenders() if name != gang.queue]
+    heads = list(dict.fromkeys(scopes.get(name, name) for name in lenders))
     first = 1
-    while first < len(lenders):
-        among = frozenset(lenders[:first])
+    while first < len(heads):
+        among = frozenset(name for name in lenders if scopes.get(name, name) in heads[:first])
         answer = look_for_room(gang, world, placer, standing, spared, memo, at_most, shields, among=among)
         if answer.room is not None:
             return answer

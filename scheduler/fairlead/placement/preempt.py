@@ -1,12 +1,12 @@
 """Who yields: the cheapest set of whole gangs whose devices are the right shape for one that may take them.
 
-Two rights and no others (design section 8). *Priority* takes from gangs of lower priority in the same queue.
-*Reclaim* takes from queues above their entitlement, for a queue that stays at or below its own, and never below a
+Two rights and no others (design section 8). *Priority* takes from gangs of lower priority in the same queue, or in
+the queues of its scope of priority down to their guarantees. *Reclaim* takes from queues above their entitlement, for a queue that stays at or below its own, and never below a
 guarantee. Both depend on limits, guarantees, entitlements and static priority only.
 
 Why this ends: reclaim lowers Σ max(0, used − entitled) over queues and raises nobody's, because the taker stays
-within its entitlement; priority replaces work of one queue by work of higher priority in it. Between two facts both
-can happen only finitely often.
+within its entitlement (of a scope of priority all queues count together); priority replaces work of one queue or scope
+by work of higher priority in it. Between two facts both can happen only finitely often.
 
 How it is found: rights first, then a bound on what each domain could hold if everybody were gone whom the gang has a
 right to. Where that is enough, the domains are ranked by a price, the best of them walked node by node, and the
@@ -200,14 +200,15 @@ def rights_of(
     With `shields`, queues of which nothing more may be taken in this hour are left out; without, nobody is: not even
     those who are protected for now.
     """
-    groups: list[tuple[str, int | None]] = []
+    most = _ranked(gang, victims, standing, rules, shields)
+    ranked = frozenset(most)
+    groups: list[tuple[str, int | None]] = [(queue, gang.priority) for queue in most]
     if rules.preemption_on and _has_any(victims, gang.queue, gang.priority, shields):
-        groups.append((gang.queue, gang.priority))
-    most: dict[str, int] = {}
+        groups.insert(0, (gang.queue, gang.priority))
     wants = standing.kinds(gpu_milli, also)
     if rules.reclaim_on and wants and standing.within_entitlement(gang.queue, gpu_milli, also):
         for lender in standing.lenders():
-            if lender == gang.queue or not _has_any(victims, lender, None, shields):
+            if lender == gang.queue or lender in ranked or not _has_any(victims, lender, None, shields):
                 continue
             if among is not None and lender not in among:
                 continue
@@ -215,7 +216,20 @@ def rights_of(
             if milli >= 0:
                 most[lender] = milli
                 groups.append((lender, None))
-    return Rights(gang.queue, gang.priority, most, tuple(groups)) if groups else None
+    return Rights(gang.queue, gang.priority, most, tuple(groups), ranked=ranked) if groups else None
+
+
+def _ranked(gang: Gang, victims: Victims, standing: Standing, rules: Rules, shields: Shields | None) -> dict[str, int]:
+    """Return the other queues of the gang's scope in which somebody of lower priority runs, and what each may lose."""
+    scope = standing.tree.scopes.get(gang.queue)
+    found: dict[str, int] = {}
+    for queue in sorted(standing.used) if scope is not None and rules.preemption_on else ():
+        if queue == gang.queue or standing.tree.scopes.get(queue) != scope:
+            continue
+        milli = standing.above_guarantees(queue, gang.queue)
+        if milli > 0 and _has_any(victims, queue, gang.priority, shields):
+            found[queue] = milli
+    return found
 
 
 def rights_by_guarantee(
@@ -234,15 +248,22 @@ def rights_by_guarantee(
     """
     if not rules.reclaim_on or not standing.is_owed(gang.queue, gpu_milli):
         return None
-    if not standing.within_entitlement(gang.queue, gpu_milli, also):
+    if not standing.within_entitlement(gang.queue, gpu_milli, also, alone=True):
         return None
-    due = {queue: standing.due(queue, gang.queue, gpu_milli) for queue in sorted(standing.used) if queue != gang.queue}
+    outside = standing.within_entitlement(gang.queue, gpu_milli, also)  # of other scopes only what its own is due
+    due = {
+        queue: standing.due(queue, gang.queue, gpu_milli)
+        for queue in sorted(standing.used)
+        if queue != gang.queue and (outside or standing.tree.same_scope(queue, gang.queue))
+    }
     most = {queue: milli for queue, milli in due.items() if milli >= 0 and _has_any(victims, queue, None, shields)}
     if not most:
         return None
+    ranked = {q: m for q, m in _ranked(gang, victims, standing, rules, shields).items() if q not in most}
     may_preempt = rules.preemption_on and _has_any(victims, gang.queue, gang.priority, shields)
     own = [(gang.queue, gang.priority)] if may_preempt else []
-    return Rights(gang.queue, gang.priority, most, (*own, *((queue, None) for queue in most)), owed=True)
+    groups = (*own, *((queue, gang.priority) for queue in ranked), *((queue, None) for queue in most))
+    return Rights(gang.queue, gang.priority, most | ranked, groups, owed=True, ranked=frozenset(ranked))
 
 
 def _has_any(victims: Victims, queue: str, below: int | None, shields: Shields | None) -> bool:

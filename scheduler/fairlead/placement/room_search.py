@@ -29,13 +29,17 @@ EVERYONE_AT_MOST = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What is taken of one attempt: all of it, or the members of `ranks`. `lost_gpu_ms` is what that throws away."""
+    """What is taken of one attempt: all of it, or the members of `ranks`. `lost_gpu_ms` is what that throws away.
+
+    `by_priority` says by which right: else it is reclaimed.
+    """
 
     attempt: Running
     ranks: tuple[int, ...]
     gpu_milli: int
     also: Amounts
     lost_gpu_ms: int
+    by_priority: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,8 @@ class RoomSearch:
             milli, also = those[0].gpu_milli, those[0].also
             for victim in those[1:]:
                 milli, also = milli + victim.gpu_milli, added(also, victim.also)
-            found.append(Taken(those[0].attempt, ranks, milli, also, sum(v.lost(self._now_ms) for v in those)))
+            lost, ranked = sum(v.lost(self._now_ms) for v in those), self._rights.by_priority(those[0].queue)
+            found.append(Taken(those[0].attempt, ranks, milli, also, lost, ranked))
         return tuple(found)
 
     def _rightful(self, victims: Sequence[Victim]) -> list[Victim]:
@@ -186,6 +191,8 @@ class RoomSearch:
 
     def _may_lose(self, queue: str, milli: int, also: Amounts) -> bool:
         """Whether another queue may lose so much, as usage stands by now."""
+        if self._rights.by_priority(queue):
+            return self._standing.may_yield(queue, milli, self._gang.queue, also)
         if self._rights.owed:
             return milli <= self._standing.due(queue, self._gang.queue, self._gpu_milli)
         return self._standing.may_lose(queue, milli, self._gang.queue, also, wants=self._wants)
@@ -208,14 +215,16 @@ class RoomSearch:
         if placement is None:
             return None
         also = self._charges.of(self._gang, placement)
-        reclaims = any(victim.queue != self._gang.queue for victim in victims)
-        if also == self._also or self._has_right(placement.gpu_milli, also, victims, reclaims=reclaims):
+        if also == self._also or self._has_right(placement.gpu_milli, also, victims):
             return placement
         return None
 
-    def _has_right(self, milli: int, also: Amounts, victims: Iterable[Victim], *, reclaims: bool) -> bool:
+    def _has_right(self, milli: int, also: Amounts, victims: Iterable[Victim]) -> bool:
         """Whether limits and entitlements allow what a placement is charged for, now that its models are known."""
-        right = not reclaims or self._standing.within_entitlement(self._gang.queue, milli, also)
+        own, standing = self._gang.queue, self._standing
+        lenders = {victim.queue for victim in victims if not self._rights.by_priority(victim.queue)}
+        alone = all(standing.tree.same_scope(queue, own) for queue in lenders)
+        right = not lenders or standing.within_entitlement(own, milli, also, alone=alone)
         return right and self._within_limits(victims, also)
 
     def _within_limits(self, victims: Iterable[Victim], also: Amounts) -> bool:

@@ -23,6 +23,7 @@ Holder = tuple[Victim, Held]
 class Rights:
     """Whom a gang may take from, each alone: its own queue below its priority, and others up to what they may lose.
 
+    Of queues `ranked`, which are in its scope of priority, only those of lower priority.
     `groups` are (queue, below which priority or None) of everybody who comes into question; `kind` is the last one
     that is asked. `owed` says that what is taken of others is due by a guarantee: see `Standing.due`.
     """
@@ -33,13 +34,20 @@ class Rights:
     groups: tuple[tuple[str, int | None], ...]
     kind: Kind = Kind.ANY
     owed: bool = False
+    ranked: frozenset[str] = frozenset()
+
+    def by_priority(self, queue: str) -> bool:
+        """Whether what is taken of a queue is taken by priority, and not reclaimed."""
+        return queue == self.queue or queue in self.ranked
 
     def cover(self, victim: Victim) -> bool:
         """Whether the gang has a right to a victim."""
         if victim.kind > self.kind:
             return False
+        if self.by_priority(victim.queue) and victim.priority >= self.priority:
+            return False
         if victim.queue == self.queue:
-            return victim.priority < self.priority
+            return True
         return victim.whole_milli <= self.most_milli.get(victim.queue, -1)
 
 

@@ -20,7 +20,7 @@ PREEMPTION, RECLAIM, BOTH = "preemption", "reclaim", "both"
 
 def takings(gang: Gang, room: Room, world: World) -> Iterator[Effect]:
     """Yield the nomination, then the stop or shrink of each victim, with what each of them costs (R77)."""
-    own = {taken.attempt.queue == gang.queue for taken in room.taken}
+    own = {taken.by_priority for taken in room.taken}
     yield Nominate(
         gang=gang.id,
         placement=room.placement,
@@ -31,7 +31,7 @@ def takings(gang: Gang, room: Room, world: World) -> Iterator[Effect]:
         lost_gpu_ms=room.cost,
     )
     for taken in room.taken:
-        victim, cause = taken.attempt, _cause(taken, gang)
+        victim, cause = taken.attempt, _cause(taken)
         if taken.ranks:
             yield Shrink(
                 gang=victim.gang,
@@ -52,10 +52,10 @@ def takings(gang: Gang, room: Room, world: World) -> Iterator[Effect]:
             )
 
 
-def _cause(taken: Taken, gang: Gang) -> Refusal:
+def _cause(taken: Taken) -> Refusal:
     """Say to the victim what it lost, in its own numbers; who gains is nobody's business but the journal's."""
     numbers: dict[str, str | int] = {"gpus": gpus_of(taken.gpu_milli), "lost_gpu_s": taken.lost_gpu_ms // 1000}
-    return refuse(Reason.PREEMPTED if taken.attempt.queue == gang.queue else Reason.RECLAIMED, **numbers)
+    return refuse(Reason.PREEMPTED if taken.by_priority else Reason.RECLAIMED, **numbers)
 
 
 def why_no_room(answer: RoomAnswer, rules: Rules) -> Refusal | None:

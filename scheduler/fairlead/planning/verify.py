@@ -230,6 +230,9 @@ def _check_stop(effect: Stop | Notice | Shrink, world: World, tally: _Tally) -> 
         if spec.priority >= taker.gang.priority:
             yield f"{spec.full_name}: taken by a job of no higher priority"
         return
+    if effect.cause.reason is Reason.PREEMPTED and tally.quotas.scope(attempt.queue):
+        yield from tally.quotas.check_scope(part, taker.gang, spec)
+        return
     if effect.cause.reason is not Reason.RECLAIMED:
         yield f"{spec.full_name}: {effect.cause.reason.token} across queues"
     yield from tally.quotas.check_reclaim(part, taker.gang, spec.full_name)

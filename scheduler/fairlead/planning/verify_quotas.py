@@ -195,6 +195,37 @@ class Quotas:
 
     # --- rights between queues --------------------------------------------------------------------------------------
 
+    def scope(self, name: str) -> str:
+        """Return the topmost queue from here up whose whole subtree priority is to decide in; "" where none is."""
+        above = self.above(name)
+        circles = bool(above) and self.world.queues[above[-1]].parent in above
+        saying = [] if circles else [one for one in above if self.world.queues[one].priority_scope == "subtree"]
+        return saying[-1] if saying else ""
+
+    def check_scope(self, attempt: Running, taker: Gang, spec: Gang) -> Iterator[str]:
+        """By priority from another queue: in one scope, from lower priority, never below a guarantee of any resource."""
+        if self.scope(attempt.queue) != self.scope(taker.queue):
+            yield f"{spec.full_name}: Preempted across queues that no scope of priority joins"
+        if spec.priority >= taker.priority:
+            yield f"{spec.full_name}: taken by a job of no higher priority"
+        before = {resource: dict(of) for resource, of in self.remaining.items()}
+        self.subtract(attempt)
+        for resource in self.remaining:
+            if resource == FIXED or before.get(resource) == self.remaining[resource]:
+                continue
+            for name in sorted(set(self.above(attempt.queue)) - set(self.above(taker.queue))):
+                guaranteed = self._guaranteed(name, resource)
+                if guaranteed and self._inside(self.remaining[resource], name) < guaranteed:
+                    yield f"{spec.full_name}: taken by priority below the guarantee of {name}"
+
+    def _held_beyond(self, amounts: Mapping[str, int], resource: str, name: str) -> int:
+        """Return how far a queue is above its entitlement; all queues of a scope of priority are looked at as one."""
+        scope = self.scope(name)
+        if not scope:
+            return amounts.get(name, 0) - self.entitled(resource, name)
+        inside = [queue for queue in self.world.queues if scope in self.above(queue)]
+        return sum(amounts.get(queue, 0) - self.entitled(resource, queue) for queue in inside)
+
     def entitled(self, resource: str, name: str) -> int:
         """Return what a queue is entitled to, by what may be used or is held, and what is held or waited for."""
         if self._entitled is None:
@@ -222,22 +253,25 @@ class Quotas:
         """Only what is borrowed, only for a queue within its entitlement, never below a guarantee.
 
         Borrowed is what is beyond an entitlement, and for a queue that is within its guarantee what is beyond one.
+        In one scope of priority only the latter is.
         """
-        coming: dict[str, int] = {}
-        for queue, charge in self.hoped.values():
-            for resource, amount in charge.items() if queue == taker.queue else ():
-                coming[resource] = coming.get(resource, 0) + amount
+        within = self.scope(taker.queue) == self.scope(attempt.queue) != ""
         wants = self.hoped.get(taker.id, ("", {}))[1]
         shared = [resource for resource in self.held if resource != FIXED]
         for resource in shared:
-            left = self.remaining[resource].get(taker.queue, 0) + coming.get(resource, 0)
-            if wants.get(resource, 0) and left > self.entitled(resource, taker.queue):
+            after = dict(self.remaining[resource])
+            for queue, charge in self.hoped.values():
+                after[queue] = after.get(queue, 0) + charge.get(resource, 0)
+            own = after.get(taker.queue, 0) - self.entitled(resource, taker.queue)
+            beyond = own if within else self._held_beyond(after, resource, taker.queue)
+            if wants.get(resource, 0) and beyond > 0:
                 yield f"{taker.full_name}: reclaims although {taker.queue} would be above its entitlement"
         lent = {
             resource
             for resource in shared
             if wants.get(resource, 0)
-            and self.remaining[resource].get(attempt.queue, 0) > self.entitled(resource, attempt.queue)
+            and not within
+            and self._held_beyond(self.remaining[resource], resource, attempt.queue) > 0
         }
         if not lent and not self._is_due(attempt, taker):
             yield f"{name_of_victim}: taken although {attempt.queue} has borrowed nothing"

@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlead.model.fairness import AGING_MS, HALF_LIFE_MS, FairnessPolicy, Sharing
 from fairlead.model.quota import AMOUNT_MOST, GPU, Quota, is_resource, quota_of
-from fairlead.model.tenancy import NON_PREEMPTIBLE, ON_OVER_LIMIT, SHARES, Queue
+from fairlead.model.tenancy import NON_PREEMPTIBLE, ON_OVER_LIMIT, PRIORITY_SCOPES, SHARES, Queue
 from fairlead.simulation.fields import DNS_LABEL, Fields
 
 NUMBERS = ("guaranteed", "limit", "weight", "lendLimit", "borrowLimit", "need")
@@ -47,9 +47,9 @@ def one_quota(item: Fields, resource: str) -> Quota:
 
 def sharing_fields(item: Fields) -> dict[str, Any]:
     """Read what a queue says beside its quotas about sharing: fields of a Queue. Raises `UnreadableInput`."""
-    item.unsupported("priorityScope", "remove it; priority takes from running work inside one queue only")
     return {
         "fairness_policy": item.text("fairnessPolicy", ""),
+        "priority_scope": item.choice("priorityScope", PRIORITY_SCOPES, "queue"),
         "on_over_limit": item.choice("onOverLimit", ON_OVER_LIMIT, "keep"),
         "non_preemptible": item.choice("nonPreemptible", NON_PREEMPTIBLE, "any"),
         "shares": item.choice("shares", SHARES, "own"),
