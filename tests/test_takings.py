@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_worlds import Life, examples, gang_texts, node_lists, takings_between_facts_from_outside
 
-from fairlead.model import events as ev
 from fairlead.model.effects import Nominate, Notice, Phase, Shrink, Stop
 from fairlead.model.gang import GangId
 from fairlead.planning.plan import Plan

@@ -125,7 +125,7 @@ class QueueTree:
             self._rules[name] = self._rules.get(self.parents[name], top) if own is None else Rule(own)
 
     def _scopes(self) -> dict[str, str]:
-        """Return for each queue in a scope of priority the queue that the scope begins with, the topmost that says so."""
+        """Return queue -> where its scope of priority begins: the topmost queue above it that says so."""
         saying = {name for name, queue in self.queues.items() if queue.priority_scope == "subtree"}
         found: dict[str, str] = {}
         for name in self.names if saying else ():

@@ -236,7 +236,7 @@ class Standing:
         return self._gpu.left_above_guarantees(queue, taker)
 
     def may_yield(self, queue: str, milli: int, taker: str, also: Amounts = ()) -> bool:
-        """Whether a queue in the scope of priority of `taker` may lose so much to higher priority: no guarantee breaks."""
+        """Whether a queue in the scope of priority of `taker` may lose so much to priority: no guarantee breaks."""
         return self.tree.same_scope(queue, taker) and all(
             amount <= account.left_above_guarantees(queue, taker) for account, amount in self._shared(milli, also)
         )

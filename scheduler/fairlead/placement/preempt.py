@@ -1,8 +1,9 @@
 """Who yields: the cheapest set of whole gangs whose devices are the right shape for one that may take them.
 
 Two rights and no others (design section 8). *Priority* takes from gangs of lower priority in the same queue, or in
-the queues of its scope of priority down to their guarantees. *Reclaim* takes from queues above their entitlement, for a queue that stays at or below its own, and never below a
-guarantee. Both depend on limits, guarantees, entitlements and static priority only.
+the queues of its scope of priority down to their guarantees. *Reclaim* takes from queues above their entitlement, for a
+queue that stays at or below its own, and never below a guarantee. Both depend on limits, guarantees, entitlements and
+static priority only.
 
 Why this ends: reclaim lowers Σ max(0, used − entitled) over queues and raises nobody's, because the taker stays
 within its entitlement (of a scope of priority all queues count together); priority replaces work of one queue or scope

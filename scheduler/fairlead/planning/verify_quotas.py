@@ -203,7 +203,7 @@ class Quotas:
         return saying[-1] if saying else ""
 
     def check_scope(self, attempt: Running, taker: Gang, spec: Gang) -> Iterator[str]:
-        """By priority from another queue: in one scope, from lower priority, never below a guarantee of any resource."""
+        """By priority from another queue: in one scope, from lower priority, never below a guarantee of anything."""
         if self.scope(attempt.queue) != self.scope(taker.queue):
             yield f"{spec.full_name}: Preempted across queues that no scope of priority joins"
         if spec.priority >= taker.priority:
