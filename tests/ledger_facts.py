@@ -23,6 +23,7 @@ from fairlead.model.events import (
     PlaceFailed,
     QueueSeen,
     Recovered,
+    TierChanged,
 )
 from fairlead.model.gang import Gang, Member, Placement, PodShape, Role, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, Resources
@@ -97,7 +98,7 @@ def any_fact(draw: Any) -> Any:
     """One fact that changes the timeline, at any time, consistent with nothing."""
     at, name, uid = draw(times), draw(st.sampled_from(NODES)), draw(st.sampled_from(GANGS))
     attempt = draw(st.sampled_from(ATTEMPTS))
-    kind = draw(st.integers(0, 9))
+    kind = draw(st.integers(0, 10))
     if kind <= 1:
         seen = node(
             name,
@@ -131,6 +132,8 @@ def any_fact(draw: Any) -> Any:
             gang=uid, attempt=attempt, placement=draw(placements), tier=Tier.BORROWED, since_ms=draw(times), bound=True,
             holding=tuple(sorted(draw(st.sets(st.integers(0, 1))))), running=(), at_ms=at,
         )  # fmt: skip
+    if kind == 9:
+        return TierChanged(gang=uid, attempt=attempt, tier=draw(st.sampled_from(list(Tier))), at_ms=at)
     return MemberReleased(
         gang=uid, attempt=attempt, rank=draw(st.integers(0, 1)), at_ms=at, estimated_ms=draw(st.sampled_from([0, 7]))
     )  # fmt: skip

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.model.gang import Tier
 from fairlead.model.tenancy import Queue, ancestors, tenant_of
 from fairlead.ordering.fair_share import Claim, divide, entitlements
 from fairlead.ordering.standing import Standing
@@ -192,13 +191,6 @@ def test_a_guarantee_above_both_is_not_in_the_way() -> None:
     assert place.may_lose("a", 8000, "b")
     assert not place.may_lose("a", 8000, "x")
     assert not place.may_lose("a", 16000, "b")
-
-
-def test_the_tier_is_in_quota_as_long_as_the_guarantee_covers_all_of_it() -> None:
-    place = standing({"a": "guaranteed=8"}, {"a": 4})
-    assert place.tier("a", 4000) is Tier.IN_QUOTA
-    assert place.tier("a", 5000) is Tier.BORROWED
-    assert place.tier("unknown", 1000) is Tier.BORROWED
 
 
 def test_the_order_is_below_guarantee_first_then_by_share_then_by_name() -> None:

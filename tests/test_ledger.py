@@ -28,6 +28,7 @@ from fairlead.model.events import (
     PlaceFailed,
     QueueSeen,
     Recovered,
+    TierChanged,
 )
 from fairlead.model.gang import Tier
 from fairlead.model.hardware import Resources
@@ -110,6 +111,20 @@ def test_the_worked_example_by_hand() -> None:
     ]
     assert {e.at_ms for e in held} == {6_000}
     assert [s.number for s in books.sealed] == list(range(1, len(books.sealed) + 1))
+
+
+def test_a_hold_is_split_where_its_tier_is_another_and_a_late_word_of_it_corrects_what_is_booked() -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(1_000, ("n1", (0, 1)), ("n1", (2,))))
+    books.take(Cut(at_ms=5_000), TierChanged(gang="g1", attempt=1, tier=Tier.BORROWED, at_ms=6_000), release(9_000))
+    books.take(Cut(at_ms=10_000))
+    held = {name: ms for name, ms in books.gpu_ms().items() if name.startswith("held")}
+    assert held == {"held:lab:vision:in-quota": 15_000, "held:lab:vision:borrowed": 10_000}
+    books.take(TierChanged(gang="g1", attempt=1, tier=Tier.OPPORTUNISTIC, at_ms=2_000))
+    assert {name: ms for name, ms in books.gpu_ms().items() if name.startswith("held")} == {
+        "held:lab:vision:in-quota": 3_000,
+        "held:lab:vision:opportunistic": 12_000,
+        "held:lab:vision:borrowed": 10_000,
+    }
 
 
 def test_a_lost_node_is_down_from_its_last_ready_time_and_what_was_posted_is_taken_back() -> None:

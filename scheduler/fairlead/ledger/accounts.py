@@ -3,7 +3,7 @@
 In ticks, the timeline of devices::
 
     capacity:<pool>                  what there is; the source of everything below, so its balance is negative
-    held:<tenant>:<queue>:<tier>     ours; tier is in-quota, borrowed or reserved, fixed when it was allocated
+    held:<tenant>:<queue>:<tier>     ours; tier is in-quota, borrowed, reserved or opportunistic, as it is at the time
     unmanaged:<pool>                 held by allocations that are not ours, or in no pool ("-")
     reserved-idle:<pool>             kept free for a promise
     stranded:<pool>                  idle, and no request could use it: the node's CPU, memory or pods are used up
@@ -118,6 +118,11 @@ class Account:
 def held(tenant: str, queue: str, tier: Tier) -> str:
     """Return the account of devices that a queue of a tenant holds."""
     return _name(Kind.HELD, tenant or UNKNOWN, queue or UNKNOWN, tier)
+
+
+def of_tier(account: str, tier: Tier) -> str:
+    """Return the account of what the same queue holds in another tier."""
+    return f"{account.rpartition(':')[0]}:{tier}"
 
 
 def down(pool: str, cause: Cause) -> str:

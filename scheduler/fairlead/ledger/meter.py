@@ -14,12 +14,13 @@ old, its entries marked estimated.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fairlead.ledger import accounts
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
-from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments
+from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments, Tiers
 from fairlead.model.codec import Cut, Record
 from fairlead.model.events import (
     ForeignDevices,
@@ -34,7 +35,9 @@ from fairlead.model.events import (
     QueueGone,
     QueueSeen,
     Recovered,
+    TierChanged,
 )
+from fairlead.model.gang import GangId
 from fairlead.model.hardware import Resources
 from fairlead.model.tenancy import Queue, tenant_of
 
@@ -74,6 +77,14 @@ class _Who:
     requests: dict[str, Resources] = field(default_factory=dict[str, Resources])
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """What is known of a gang's attempt: its holds, and the tiers that came after the first."""
+
+    holds: list[MemberHold] = field(default_factory=list[MemberHold])
+    tiers: Tiers = field(default_factory=Tiers)
+
+
 class Meter:
     """The fold. One writer; `apply` takes records in journal order, each once (a second time changes nothing)."""
 
@@ -88,6 +99,7 @@ class Meter:
         self._gangs: dict[str, _Who] = {}
         self._holds: dict[HoldKey, MemberHold] = {}
         self._ends: dict[HoldKey, tuple[int, int]] = {}
+        self._attempts: dict[tuple[GangId, int], _Attempt] = {}
 
     def apply(self, record: Record, fact: str) -> Outcome:
         """Take one record with its id; return what to post. Never fails on a fact, however odd."""
@@ -157,6 +169,8 @@ class Meter:
                 return self._end(
                     [(record.gang, record.attempt, record.rank)], at_ms, record.estimated_ms + at_ms - record.at_ms
                 )
+            case TierChanged():
+                return self._retier(record, at_ms), []
             case PlaceFailed():
                 keys = [(record.gang, record.attempt, rank) for rank in record.released]
                 return self._end(keys, at_ms, at_ms - record.at_ms)
@@ -189,6 +203,7 @@ class Meter:
             holding = set(record.holding)
         who = self._gangs.get(record.gang) or _Who("", "", "")
         account = accounts.held(tenant_of(who.queue, self._queues), who.queue, record.tier)
+        attempt = self._attempts.setdefault((record.gang, record.attempt), _Attempt())
         touched: dict[str, int] = {}
         gone: list[HoldKey] = []
         for member in record.placement.members:
@@ -215,10 +230,12 @@ class Meter:
                         rank=member.rank,
                     ),
                     begin_ms=begin,
+                    tiers=attempt.tiers,
                     end_ms=end,
                     estimated_ms=estimated,
                 )
                 self._holds[key] = hold
+                attempt.holds.append(hold)
                 self._track(member.node).holds.append(hold)
             elif hold.begin_ms <= begin:
                 continue
@@ -228,6 +245,12 @@ class Meter:
         known_ms = begin if self.cut_ms is None else max(begin, self.cut_ms)
         ended, closed = self._end(gone, at_ms, max(0, at_ms - known_ms))
         return [*touched.items(), *ended], closed
+
+    def _retier(self, record: TierChanged, at_ms: int) -> list[tuple[str, int]]:
+        """Let what an attempt holds be of another tier from a moment on, also where it is told of only later."""
+        attempt = self._attempts.setdefault((record.gang, record.attempt), _Attempt())
+        insort(attempt.tiers, (at_ms, self.sequence, record.tier), key=_when)
+        return [(node, at_ms) for node in {hold.node: None for hold in attempt.holds}]
 
     def _end(
         self, keys: Sequence[HoldKey], at_ms: int, estimated_ms: int
@@ -288,8 +311,19 @@ class Meter:
         floor = self.newest_ms - LATE_MS
         for track in self._nodes.values():
             for key in track.forget(floor):
-                del self._holds[key]
+                self._drop(self._holds.pop(key))
         return entries
+
+    def _drop(self, hold: MemberHold) -> None:
+        gang, attempt, _ = hold.key
+        known = self._attempts[gang, attempt]
+        known.holds.remove(hold)
+        if not known.holds:
+            del self._attempts[gang, attempt]
+
+
+def _when(point: tuple[int, int, object]) -> tuple[int, int]:
+    return point[0], point[1]
 
 
 def _width(estimated: Widths, state: State, to_ms: int) -> int:

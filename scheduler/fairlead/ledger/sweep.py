@@ -37,6 +37,14 @@ class _Hold:
     what: What
     begin: int
     milli: int
+    tiers: list[tuple[int, int, str]]
+
+    def tier_at(self, now: int) -> What:
+        """Say what it is at a moment: the tier told last of those that were true by then."""
+        by_now = [told for told in self.tiers if told[0] <= now]
+        if not by_now:
+            return self.what
+        return (":".join((*self.what[0].split(":")[:3], max(by_now)[2])), *self.what[1:])
 
 
 @dataclass(slots=True)
@@ -57,6 +65,7 @@ class Sweep:
         self._count = 0
         self._lanes: dict[str, _Lane] = {}
         self._holds: dict[tuple[str, int, int], _Hold] = {}
+        self._tiers: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         self._over: dict[tuple[str, int, int], int] = {}
         self._parents: dict[str, str] = {}
         self._jobs: dict[str, tuple[str, str, str, dict[str, Resources]]] = {}
@@ -80,6 +89,9 @@ class Sweep:
             self._begin(record, at, None)
         elif isinstance(record, ev.Recovered):
             self._begin(record, min(_not_before(oldest, record.since_ms), at), at)
+        elif isinstance(record, ev.TierChanged):
+            told = (at, self._count, record.tier.value)
+            self._tiers.setdefault((record.gang, record.attempt), []).append(told)
         elif isinstance(record, ev.MemberReleased):
             self._finish((record.gang, record.attempt, record.rank), at)
         elif isinstance(record, ev.PlaceFailed):
@@ -124,7 +136,8 @@ class Sweep:
                 what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job, 0)
                 need = asks.get(member.role, Resources(pods=1))
                 part = member.share_milli or 1000
-                self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin, part)
+                tiers = self._tiers.setdefault((record.gang, record.attempt), [])
+                self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin, part, tiers)
 
     def _finish(self, key: tuple[str, int, int], at: int) -> None:
         self._over[key] = min(at, self._over.get(key, at))
@@ -143,6 +156,7 @@ class Sweep:
         """Walk one node's edges in time; at each, let the world change, then look at every device."""
         begins: dict[int, list[tuple[str, int, int]]] = {}
         ends: dict[int, list[tuple[str, int, int]]] = {}
+        retold = {told[0] for key in keys for told in self._holds[key].tiers}
         for key in keys:
             begin, end = self._holds[key].begin, self._over.get(key)
             if end is None or end > begin:
@@ -159,7 +173,7 @@ class Sweep:
         here = _Here()
         names = sorted({gpu.device for _, _, f in lane.facts if isinstance(f, Node) for gpu in f.machine.gpus})
         out: dict[str, list[Span]] = {name: [] for name in names}
-        for now in sorted({*begins, *ends, *facts, *delta}):
+        for now in sorted({*begins, *ends, *facts, *delta, *retold}):
             here.lost += delta.get(now, 0)
             today = sorted(facts.get(now, ()), key=lambda pair: pair[0])
             if any(isinstance(fact, ev.NodeGone) for _, fact in today):
@@ -171,7 +185,7 @@ class Sweep:
             for key in begins.get(now, ()):
                 here.holding[key] = self._holds[key]
             for name in names:
-                what = here.look(name)
+                what = here.look(name, now)
                 if what != (out[name][-1][1] if out[name] else ()):
                     out[name].append((now, what))
         return out
@@ -198,7 +212,7 @@ class _Here:
         elif isinstance(fact, ev.ForeignDevices):
             self.others = fact.devices
 
-    def look(self, device: str) -> tuple[What, ...]:
+    def look(self, device: str, now: int) -> tuple[What, ...]:
         """Say what a device is in; the first rule that applies decides about all that is not held."""
         node = self.node
         gpu = next((g for g in reversed(node.machine.gpus) if g.device == device), None) if node else None
@@ -216,7 +230,7 @@ class _Here:
         else:
             account = f"stranded:{pool}" if self._nothing_left(node) else f"free:{pool}"
         mine = sorted((hold.begin, key) for key, hold in self.holding.items() if device in hold.devices)
-        asked = [(self.holding[key].milli, self.holding[key].what) for _, key in mine]
+        asked = [(self.holding[key].milli, self.holding[key].tier_at(now)) for _, key in mine]
         theirs: What = (f"unmanaged:{pool}", pool, "", 0, -1, "", "", 0)
         asked += [(part, theirs) for name in sorted(self.others) for part in _part_named(gpu, name)]
         return _dealt(asked, pool, account)

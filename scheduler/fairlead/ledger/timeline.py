@@ -17,7 +17,7 @@ from typing import TypeVar
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Cause, Kind
 from fairlead.ledger.entry import State
-from fairlead.model.gang import GangId
+from fairlead.model.gang import GangId, Tier
 from fairlead.model.hardware import Gpu, Node, Resources
 from fairlead.topology.mig_devices import grid_of_gpu, part_of
 from fairlead.topology.mig_grid import grid_milli
@@ -31,6 +31,8 @@ HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
 Parts = tuple[State, ...]
 """What a device is in at a moment: states whose ticks add up to all it has; () where it is not in the fleet."""
+Tiers = list[tuple[int, int, Tier]]
+"""(at_ms, sequence, tier), sorted."""
 Segments = list[tuple[int, Parts]]
 """(from_ms, parts), in order; they last until the next ones."""
 
@@ -54,7 +56,8 @@ class NodePoint:
 class MemberHold:
     """One member's hold on devices of one node. `end_ms` None while it is open.
 
-    `milli` is the part of its one device, in thousandths; 0 where its devices are whole.
+    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `tiers` are those that came
+    after the first: one list for all members of its attempt.
     """
 
     key: HoldKey
@@ -63,9 +66,16 @@ class MemberHold:
     requests: Resources
     state: State
     begin_ms: int
+    tiers: Tiers
     milli: int = 0
     end_ms: int | None = None
     estimated_ms: int = 0
+
+    def state_at(self, at_ms: int, pool: str) -> State:
+        """Return what its devices in a pool are in at a moment."""
+        state, tier = self.state, _value(self.tiers, at_ms)
+        account = state.account if tier is None else accounts.of_tier(state.account, tier)
+        return replace(state, pool=pool or accounts.NO_POOL, account=account)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,6 +164,7 @@ class NodeTrack:
             edges.update(at for at, _, _ in track[bisect_right(track, (from_ms, _LAST), key=_when) :])
         edges.update(at for span in self.lost for at in span if at > from_ms)
         edges.update(at for hold, end in spans for at in (hold.begin_ms, end) if at is not None and at > from_ms)
+        edges.update(at for hold, _ in spans for at, _, _ in hold.tiers if at > from_ms)
         lines: dict[str, Segments] = {device: [] for device in self.books}
         for at in sorted(edges):
             active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
@@ -179,7 +190,7 @@ class NodeTrack:
                 cpu + hold.requests.cpu_milli, memory + hold.requests.memory_bytes, pods + hold.requests.pods,
             )  # fmt: skip
             for device in hold.devices:
-                holders.setdefault(device, []).append((hold.milli or WHOLE, _in_pool(hold.state, point.pool)))
+                holders.setdefault(device, []).append((hold.milli or WHOLE, hold.state_at(at_ms, point.pool)))
         offer = point.allocatable
         exhausted = offer.cpu_milli <= cpu or offer.memory_bytes <= memory or offer.pods <= pods
         unmanaged = accounts.of_pool(Kind.UNMANAGED, point.pool)
@@ -259,8 +270,3 @@ def _when(point: tuple[int, int, object] | tuple[int, int]) -> tuple[int, int]:
 def _value(track: list[tuple[int, int, T]], at_ms: int) -> T | None:
     at = bisect_right(track, (at_ms, _LAST), key=_when) - 1
     return track[at][2] if at >= 0 else None
-
-
-def _in_pool(state: State, pool: str) -> State:
-    name = pool or accounts.NO_POOL
-    return state if state.pool == name else replace(state, pool=name)

@@ -124,5 +124,16 @@ class DeclareLost:
     node: NodeName
 
 
-Effect = Place | Stop | Notice | Shrink | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retier:
+    """The attempt's devices are of another tier from now on. Changes no cluster object."""
+
+    gang: GangId
+    attempt: int
+    tier: Tier
+
+
+Effect = (
+    Place | Stop | Notice | Shrink | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost | Retier
+)
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

@@ -126,6 +126,16 @@ class Intended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierChanged:
+    """What the attempt holds is of another tier from now on: its queue's guarantee covers it, or no longer does."""
+
+    gang: GangId
+    attempt: int
+    tier: Tier
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """Every member of the attempt is bound to its node."""
 
@@ -271,6 +281,7 @@ Event = (
     | NoticeIntended
     | ShrinkIntended
     | StopRefused
+    | TierChanged
     | Bound
     | PlaceFailed
     | MemberRunning

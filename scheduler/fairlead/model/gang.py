@@ -332,8 +332,9 @@ class Placement:
 
 
 class Tier(StrEnum):
-    """How a queue came to hold a device, fixed when it was allocated."""
+    """How a queue holds a device: by its guarantee, beyond it, by a reservation, or as spare that goes first."""
 
     IN_QUOTA = "in-quota"
     BORROWED = "borrowed"
     RESERVED = "reserved"
+    OPPORTUNISTIC = "opportunistic"

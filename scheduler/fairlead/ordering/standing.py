@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fairlead.model.gang import Tier
 from fairlead.model.quota import FIXED, GPU, OF_MODEL, Amounts
 from fairlead.model.tenancy import Queue
 from fairlead.ordering.accounts import Account, LimitHit
@@ -159,17 +158,6 @@ class Standing:
             for account, amount in self._split(also):
                 hit = hit or account.never(queue, amount)
         return hit
-
-    def tier(self, queue: str, milli: int, also: Amounts = ()) -> Tier:
-        """Return what `milli` more would be: in quota as long as the queue's guarantees cover all of them.
-
-        CPU, memory and whatever is no GPU count only where the queue is guaranteed some of it.
-        """
-        for account, amount in self._shared(milli, also):
-            guaranteed = account.book.guaranteed.get(queue, 0)
-            if (account is self._gpu or guaranteed) and account.used.get(queue, 0) + amount > guaranteed:
-                return Tier.BORROWED
-        return Tier.IN_QUOTA
 
     # --- rights -----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ from fairlead.planning.quota_places import (
 )
 from fairlead.planning.room_effects import guests_leave
 from fairlead.planning.taking import any_holds, takings, why_no_room
+from fairlead.planning.tiers import Tiers
 from fairlead.world.charges import least
 from fairlead.world.snapshot import Waiting, World
 from fairlead.world.use import use_of
@@ -67,7 +68,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     return Plan(
         version=world.version,
         effects=tuple(told),
-        more=more,
+        more=more or cycle.tiers.more,
         cut=cut,
         looked=looked,
         wake_at_ms=wake,
@@ -93,6 +94,8 @@ class _Cycle:
         self.standing = standing_of(world, tree, self.caps, ended, idle_milli)
         self.stops_left = world.rules.stops_per_cycle
         self.shields = Shields(world)
+        self.tiers = Tiers(world, tree, memo.tiers)
+        effects += self.tiers.retiers
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
         self.promises = Promises(world, self.placer, self.standing, memo.promises, effects, tree.chains)
         self.taken: set[GangId] = set()
@@ -305,7 +308,7 @@ class _Cycle:
                 gang=gang.id,
                 attempt=waiting.attempts + 1,
                 placement=placement,
-                tier=self.promises.reserving.tier(gang, placement, self.standing.tier(gang.queue, *charge)),
+                tier=self.tiers.place(gang, placement, charge[1]),
                 deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
             )
         )

@@ -16,6 +16,7 @@ from fairlead.placement.preempt import RoomMemo
 from fairlead.placement.refusals import why_never
 from fairlead.planning.pool_rules import PoolMemo
 from fairlead.planning.promise_memo import PromiseMemo
+from fairlead.planning.tiers import TierMemo
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import World
 
@@ -37,6 +38,7 @@ class Memo:
     room: RoomMemo = field(default_factory=RoomMemo)
     promises: PromiseMemo = field(default_factory=PromiseMemo)
     kept: PoolMemo = field(default_factory=PoolMemo)
+    tiers: TierMemo = field(default_factory=TierMemo)
 
     def placer_for(self, world: World) -> Placer:
         """Return a placer over this world; what it computed about rows that are as before is kept."""

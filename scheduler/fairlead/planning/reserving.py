@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fairlead.model.effects import Effect, Phase, Stop
-from fairlead.model.gang import Gang, GangId, Placement, PodShape, Tier
+from fairlead.model.gang import Gang, GangId, Placement, PodShape
 from fairlead.model.reasons import Reason, refuse
 from fairlead.placement.amounts import FIXED
 from fairlead.placement.placer import Placer
@@ -68,13 +68,6 @@ class Reserving:
 
     def _owns(self, queue: str, one: Reserved) -> bool:
         return bool(one.reservation.queue) and one.reservation.queue in self._chains.get(queue, ())
-
-    def tier(self, gang: Gang, placement: Placement, otherwise: Tier) -> Tier:
-        """Return what devices are to a gang: reserved, where all of them lie in a reservation of its own now."""
-        rows = {self._world.inventory.row.get(member.node) for member in placement.members}
-        now = self._world.now_ms
-        mine = {row for one, _ in self._kept if one.start_ms <= now and self._owns(gang.queue, one) for row in one.rows}
-        return Tier.RESERVED if rows and rows <= mine else otherwise
 
     # --- who is stopped ---------------------------------------------------------------------------------------------
 

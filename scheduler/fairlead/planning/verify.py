@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Phase, Place, Shrink, Stop
+from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Phase, Place, Retier, Shrink, Stop
 from fairlead.model.gang import Gang, GangId, Placement, Role
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
@@ -86,6 +86,10 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
                 tally.quotas.hope(item.gang, effect.placement)
                 whole = ((gang, attempt, ()) for gang, attempt in effect.victims)
                 tally.yielding[effect.gang] = frozenset((*whole, *effect.shrunk))
+        case Retier():
+            attempt = world.running.get(effect.gang, effect.attempt)
+            if attempt is None or attempt.tier is effect.tier:
+                yield f"{effect.gang}: of tier {effect.tier} without another one before"
         case EndNomination():
             tally.quotas.hoped.pop(effect.gang, None)
         case _:

@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from fairlead.model.effects import DeclareLost, EndNomination, Nominate, Notice, Phase, Place, Refuse, Shrink, Stop
+from fairlead.model.effects import (
+    DeclareLost,
+    EndNomination,
+    Nominate,
+    Notice,
+    Phase,
+    Place,
+    Refuse,
+    Retier,
+    Shrink,
+    Stop,
+)
 from fairlead.model.events import (
     Decided,
     Event,
@@ -24,6 +35,7 @@ from fairlead.model.events import (
     ShrinkIntended,
     Started,
     StopIntended,
+    TierChanged,
 )
 from fairlead.model.gang import GangId
 from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised, PromiseKept
@@ -118,6 +130,8 @@ class Engine:
                     self.state.refused(gang, refusal, alone=alone)
                 case DeclareLost(node=node):
                     facts.append(NodeLost(name=node, at_ms=now_ms))
+                case Retier(gang=gang, attempt=attempt, tier=tier):
+                    facts.append(TierChanged(gang=gang, attempt=attempt, tier=tier, at_ms=now_ms))
                 case Promise() | EndPromise():
                     facts.append(_promise_fact(effect, now_ms))
                 case Place() | Stop() | Notice() | Shrink() | Nominate() | EndNomination():

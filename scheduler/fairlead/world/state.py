@@ -255,6 +255,8 @@ class ClusterState:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.StopIntended():
                 self._stop(record, attempt, fact)
+            case ev.TierChanged(tier=tier):
+                attempt.tier = tier
             case ev.NoticeIntended() | ev.ShrinkIntended():
                 if note_taking(record, attempt, fact):
                     self.takings.note(record, fact)
