@@ -10,75 +10,30 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledger_books import Books, hold, release
 from ledger_facts import NAMED, any_fact, node, placement, streams
 
 from fairlead.ledger import meter, sweep
-from fairlead.ledger.audit import Audit, audit
-from fairlead.ledger.chain import Head, Sealed, link, seal
+from fairlead.ledger.chain import Head, link, seal
 from fairlead.ledger.entry import EntryKind, Origin, Posting, State, make_entry
 from fairlead.model import codec
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
     ForeignDevices,
     Intended,
-    MemberReleased,
     NodeGone,
     NodeSeen,
     NodeUsed,
     PlaceFailed,
     QueueSeen,
     Recovered,
-    TierChanged,
 )
 from fairlead.model.gang import Tier
 from fairlead.model.hardware import Resources
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.tenancy import Queue
-from fairlead.store import journal
 
 HOUR = 3_600_000
-
-
-class Books:
-    """The meter, a journal and a chain in memory."""
-
-    def __init__(self) -> None:
-        self.meter = meter.Meter("c")
-        self.rows: list[journal.Row] = []
-        self.sealed: list[Sealed] = []
-        self.heads = (Head(), Head())
-        self.known: set[str] = set()
-
-    def take(self, *records: Any) -> Books:
-        for record in records:
-            data = codec.encode(record)
-            if codec.fact_id(data) in self.known:
-                continue
-            self.known.add(codec.fact_id(data))
-            row, journal_head = journal.make_row(self.heads[0], record, data, 0)
-            new, head = seal(self.heads[1], self.meter.apply(record, row.id).entries)
-            self.rows.append(row)
-            self.sealed += new
-            self.heads = (journal_head, head)
-        return self
-
-    def audit(self) -> Audit:
-        return audit("c", self.rows, self.sealed)
-
-    def gpu_ms(self) -> dict[str, int]:
-        found = self.audit()
-        assert found.verified, [f.sentence for f in found.findings]
-        return {name: ticks // 840 for name, ticks in found.balances.items() if ticks}
-
-
-def hold(at_ms: int, *members: tuple[Any, ...], uid: str = "g1", tier: Tier = Tier.IN_QUOTA) -> Intended:
-    return Intended(
-        gang=uid, attempt=1, placement=placement(*members), tier=tier, at_ms=at_ms, deadline_ms=at_ms + 30_000
-    )  # fmt: skip
-
-
-def release(at_ms: int, rank: int = 0, uid: str = "g1", estimated_ms: int = 0) -> MemberReleased:
-    return MemberReleased(gang=uid, attempt=1, rank=rank, at_ms=at_ms, estimated_ms=estimated_ms)
 
 
 # The worked example of docs/explanation/books.md, every number by hand: 4 GPUs, 10 s.
@@ -111,20 +66,6 @@ def test_the_worked_example_by_hand() -> None:
     ]
     assert {e.at_ms for e in held} == {6_000}
     assert [s.number for s in books.sealed] == list(range(1, len(books.sealed) + 1))
-
-
-def test_a_hold_is_split_where_its_tier_is_another_and_a_late_word_of_it_corrects_what_is_booked() -> None:
-    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=0), hold(1_000, ("n1", (0, 1)), ("n1", (2,))))
-    books.take(Cut(at_ms=5_000), TierChanged(gang="g1", attempt=1, tier=Tier.BORROWED, at_ms=6_000), release(9_000))
-    books.take(Cut(at_ms=10_000))
-    held = {name: ms for name, ms in books.gpu_ms().items() if name.startswith("held")}
-    assert held == {"held:lab:vision:in-quota": 15_000, "held:lab:vision:borrowed": 10_000}
-    books.take(TierChanged(gang="g1", attempt=1, tier=Tier.OPPORTUNISTIC, at_ms=2_000))
-    assert {name: ms for name, ms in books.gpu_ms().items() if name.startswith("held")} == {
-        "held:lab:vision:in-quota": 3_000,
-        "held:lab:vision:opportunistic": 12_000,
-        "held:lab:vision:borrowed": 10_000,
-    }
 
 
 def test_a_lost_node_is_down_from_its_last_ready_time_and_what_was_posted_is_taken_back() -> None:

@@ -45,7 +45,7 @@ TICKS = "ticks"
 _MONEY = "money:"
 _CURRENCY = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 
-PRICE_TIERS = (Tier.IN_QUOTA.value, Tier.BORROWED.value, Tier.RESERVED.value, "reserved-idle", "opportunistic")
+PRICE_TIERS = (*(tier.value for tier in Tier), "reserved-idle")
 """What a price may be of."""
 USES = ("used", "idle", "unmeasured")
 """What became of what was held."""

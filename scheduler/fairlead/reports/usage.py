@@ -28,7 +28,7 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """What was held, in GPU-ms; the three tiers sum to `gpu_ms`. Fields that were summed over are ""."""
+    """What was held, in GPU-ms; the tiers sum to `gpu_ms`. Fields that were summed over are ""."""
 
     tenant: str
     queue: str = ""
@@ -38,6 +38,7 @@ class UsageRow:
     in_quota_gpu_ms: int = 0
     borrowed_gpu_ms: int = 0
     reserved_gpu_ms: int = 0
+    opportunistic_gpu_ms: int = 0
     gpu_ms: int = 0
 
 
