@@ -8,7 +8,7 @@ import pytest
 from books_story import story
 from postgres_server import PostgresServer
 from test_ledger import EXAMPLE, Books
-from test_migrations import HEAD_OF_THE_FIRST_VERSION, change_schema, write_as_version_1
+from test_migrations import FILLED, HEAD_OF_THE_FIRST_VERSION, change_schema, write_as_version_1
 
 from fairlead.errors import BooksDoNotVerify, Unreachable
 from fairlead.ledger.audit import audit
@@ -40,8 +40,12 @@ def test_the_same_facts_make_the_same_chain(postgres: PostgresServer, tmp_path: 
         found = audit(journal.get_meta(connection, "cluster"), journal.read(connection), entries.read(connection))
     assert found.verified
     assert found.head == heads[0]
+    with database.writing(engine) as connection:
+        for name in ("period", "statement"):  # the others have rows
+            connection.exec_driver_sql(FILLED[name])
     for table in tables.APPEND_ONLY:
-        for statement in (f"UPDATE {table} SET number = 0", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
+        column = tables.metadata.tables[table].columns.keys()[0]
+        for statement in (f"UPDATE {table} SET {column} = '0'", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
             with pytest.raises((BooksDoNotVerify, Unreachable), match="append-only"), database.writing(engine) as open_:
                 open_.exec_driver_sql(statement)
     engine.dispose()

@@ -23,6 +23,8 @@ FILLED = {
     "entry": "INSERT INTO entry VALUES "
     "(1, 'i', 'segment', 'f', 0, 'n', 'd', 'p', 0, 1, '', '', '', 0, -1, 0, 'h', '', '', '')",
     "posting": "INSERT INTO posting VALUES (1, 0, 'free:p', 840, 'ticks')",
+    "period": "INSERT INTO period VALUES (1, '2026-09', 'closed', 0, 1, 'UTC', 1, 1, 'ann', 0, 'h', 0, 0, 's', 'h')",
+    "statement": "INSERT INTO statement VALUES ('2026-09', 1, '{}')",
 }
 
 
@@ -80,13 +82,14 @@ def test_a_planted_column_a_missing_trigger_and_an_old_schema_are_found(engine: 
 
 
 @pytest.mark.parametrize("table", tables.APPEND_ONLY)
-@pytest.mark.parametrize("statement", ["UPDATE {} SET number = 2", "DELETE FROM {}"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET {} = '2'", "DELETE FROM {}"])
 def test_update_and_delete_are_refused(engine: sa.Engine, table: str, statement: str) -> None:
     with database.writing(engine) as connection:
-        for name in ("journal", "entry", "posting"):
+        for name in tables.APPEND_ONLY:
             connection.exec_driver_sql(FILLED[name])
+    column = tables.metadata.tables[table].columns.keys()[0]
     with pytest.raises(BooksDoNotVerify, match=f"{table} is append-only"), database.writing(engine) as connection:
-        connection.exec_driver_sql(statement.format(table))
+        connection.exec_driver_sql(statement.format(table, column))
     with database.reading(engine) as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(tables.metadata.tables[table])).scalar() == 1
 
@@ -129,6 +132,7 @@ def test_books_of_the_first_version_keep_their_bytes_up_and_down(tmp_path: Path)
     "planted",
     [
         "INSERT INTO posting VALUES (1, 1, 'spend:a:b:in-quota', 5, 'money:EUR')",
+        FILLED["period"],
         FILLED["entry"].replace("(1, 'i'", "(2, 'j'").replace("'', '')", "'who', '')"),
     ],
 )

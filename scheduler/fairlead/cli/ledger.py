@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairlead.cli import render
+from fairlead.cli import periods, render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, shown, to_read, url_of
 from fairlead.errors import NotFound
 from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text, money_text
@@ -18,22 +19,35 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+for _command in (periods.close, periods.periods, periods.statement, periods.archive):
+    app.command()(_command)
+
+
 @app.callback()
 def root() -> None:
-    """Verify the books and show their entries."""
+    """Verify the books, show their entries, and close periods."""
 
 
 @app.command()
-def verify(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json: JsonOption = False) -> None:
+def verify(
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    archive: Annotated[list[Path] | None, typer.Option("--archive", help="File of entries that were dropped.")] = None,
+    json: JsonOption = False,
+) -> None:
     """Recompute the timeline from the journal and compare every entry; exit 7 names the first that is wrong."""
-    from fairlead.ledger.audit import audit
+    from fairlead.ledger.audit import Finding, audit
+    from fairlead.reports import archives
     from fairlead.store import engine as store
     from fairlead.store import entries, journal
 
     with to_read(url_of(database, file)) as engine:
         with store.reading(engine) as connection:
             cluster = journal.get_meta(connection, "cluster")
-            found = audit(cluster, journal.read(connection), entries.read(connection))
+            with archives.whole(connection, archive or ()) as rows:
+                found = audit(cluster, journal.read(connection), rows)
+            for sentence in archives.findings(connection, archive or ()):
+                found.add(Finding(field="periods", message=sentence))
             for number in entries.stray_postings(connection):
                 found.add_stray(number)
         name = shown(engine)

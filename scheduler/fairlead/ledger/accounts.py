@@ -77,6 +77,10 @@ class Cause(StrEnum):
     CORDONED = "cordoned"
 
 
+TIMELINE_KINDS = (
+    Kind.CAPACITY, Kind.HELD, Kind.UNMANAGED, Kind.RESERVED_IDLE, Kind.STRANDED, Kind.FREE, Kind.DOWN
+)  # fmt: skip
+"""The kinds that say what devices were in."""
 MONEY_KINDS = (Kind.SPEND, Kind.REVENUE, Kind.CREDIT, Kind.ROUNDING)
 """The kinds whose amounts are money; all others are in ticks."""
 

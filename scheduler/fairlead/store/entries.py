@@ -47,8 +47,8 @@ def head(connection: sa.Connection) -> Head:
     return Head(int(row[0]), str(row[1])) if row else Head()
 
 
-def read(connection: sa.Connection, *, gang: str = "") -> Iterator[Sealed]:
-    """Yield entries with their postings in order of number, a batch in memory at a time."""
+def read(connection: sa.Connection, *, gang: str = "", after: int = 0, up_to: int | None = None) -> Iterator[Sealed]:
+    """Yield entries numbered ]after, up_to] with their postings, in order of number, a batch in memory at a time."""
     joined = entry.outerjoin(posting, entry.c.number == posting.c.number)
     query = (
         sa.select(entry, posting.c.line, posting.c.account, posting.c.amount, posting.c.unit)
@@ -57,6 +57,10 @@ def read(connection: sa.Connection, *, gang: str = "") -> Iterator[Sealed]:
     )
     if gang:
         query = query.where(entry.c.gang == gang)
+    if after:
+        query = query.where(entry.c.number > after)
+    if up_to is not None:
+        query = query.where(entry.c.number <= up_to)
     result = connection.execution_options(yield_per=_BATCH).execute(query)
     for number, rows in groupby(result.mappings(), key=lambda row: row["number"]):
         lines = list(rows)

@@ -1,6 +1,6 @@
 """Every SQL table, on one page. Migrations build exactly these; a test compares.
 
-Nothing in `journal`, `entry` or `posting` is ever updated or deleted: triggers refuse it in both databases.
+Nothing is ever updated or deleted but `meta`, and entries of an archived period: triggers refuse it in both databases.
 """
 
 from __future__ import annotations
@@ -68,7 +68,36 @@ posting = sa.Table(
     sa.ForeignKeyConstraint(["number"], ["entry.number"], name="posting_entry"),
 )
 
-APPEND_ONLY = ("journal", "entry", "posting")
+period = sa.Table(
+    "period",  # what became of periods, a row a step; see `ledger.periods.Step`
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # dense, from 1
+    sa.Column("period", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("from_ms", sa.BigInteger, nullable=False),
+    sa.Column("to_ms", sa.BigInteger, nullable=False),
+    sa.Column("zone", sa.Text, nullable=False),
+    sa.Column("month_starts_on", sa.BigInteger, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("entries_to", sa.BigInteger, nullable=False),
+    sa.Column("entries_hash", sa.Text, nullable=False),
+    sa.Column("latest_ms", sa.BigInteger, nullable=False),
+    sa.Column("lines", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.UniqueConstraint("period", "state", name="period_once"),
+)
+
+statement = sa.Table(
+    "statement",  # frozen at close; see `ledger.periods.Line`
+    metadata,
+    sa.Column("period", sa.Text, primary_key=True),  # or what entries of an archive sum to, where they were dropped
+    sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("payload", sa.Text, nullable=False),  # canonical JSON
+)
+
+APPEND_ONLY = ("journal", "entry", "posting", "period", "statement")
 """The tables that triggers protect, each by ``<table>_no_update`` and ``<table>_no_delete``."""
 
 _WIDE = 2**31

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from fairlead.ledger.accounts import TICKS
+from fairlead.ledger.accounts import TICKS, TIMELINE_KINDS
 from fairlead.ledger.entry import TIMELINE
+from fairlead.ledger.periods import Line
+from fairlead.store import periods
 from fairlead.store.tables import entry, joined_sum, journal, posting, wide_sum
 
 
@@ -35,13 +38,23 @@ def amounts(connection: sa.Connection, since_ms: int | None = None, until_ms: in
         .select_from(posting.join(entry, entry.c.number == posting.c.number))
         .where(*inside)
         .group_by(*key)
-        .order_by(*key)
     )
+    found = {tuple(str(n) for n in names): joined_sum(high, low) for *names, high, low in connection.execute(query)}
+    for line in _carried(connection, since_ms, until_ms):
+        names = (line.account, line.pool, line.namespace, line.name, line.gang)
+        found[names] = found.get(names, 0) + line.amount
     return [
-        Amount(account=str(a), pool=str(b), namespace=str(c), name=str(d), gang=str(e), ticks=total)
-        for a, b, c, d, e, high, low in connection.execute(query)
-        if (total := joined_sum(high, low))
+        Amount(account=a, pool=b, namespace=c, name=d, gang=e, ticks=total)
+        for (a, b, c, d, e), total in sorted(found.items())
+        if total
     ]
+
+
+def _carried(connection: sa.Connection, since_ms: int | None, until_ms: int | None) -> Iterator[Line]:
+    """Yield what dropped timeline entries add."""
+    for line in periods.carried(connection, since_ms, until_ms):
+        if line.unit == TICKS and line.account.partition(":")[0] in TIMELINE_KINDS:
+            yield line
 
 
 def by_account(
@@ -59,7 +72,11 @@ def by_account(
         .where(entry.c.number > after, entry.c.number <= up_to, posting.c.account.startswith(prefix), *inside)
         .group_by(posting.c.account)
     )
-    return {str(account): joined_sum(high, low) for account, high, low in connection.execute(query)}
+    found = {str(account): joined_sum(high, low) for account, high, low in connection.execute(query)}
+    for line in () if after else _carried(connection, since_ms, None):
+        if line.account.startswith(prefix):
+            found[line.account] = found.get(line.account, 0) + line.amount
+    return found
 
 
 def _clipped(since_ms: int | None, until_ms: int | None) -> tuple[sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
