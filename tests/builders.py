@@ -291,6 +291,11 @@ class Stage:
                 return effects
         raise AssertionError(f"not settled after {slices} slices: {effects[-5:]}")
 
+    def news(self) -> tuple[GangView, ...]:
+        """Decide once; return the gangs of which something else is to be said since the last call."""
+        self.engine.cycle(self.now_ms)
+        return self.engine.touched(self.now_ms)
+
     def attempt(self, name: str):
         attempt = self.state.gangs[GangId(name)].current
         assert attempt is not None, f"{name} holds nothing"

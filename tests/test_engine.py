@@ -17,7 +17,8 @@ from fairlead.model.rules import Rules
 from fairlead.placement.placer import Placer
 from fairlead.planning import decide as deciding
 from fairlead.planning.plan import Plan
-from fairlead.service.engine import Engine
+from fairlead.service.engine import VIEWS_AT_ONCE, Engine
+from fairlead.world.views import GangView
 
 
 def stage_of(nodes: int = 2, text: str = "8", rules: Rules | None = None, **queues: str) -> Stage:
@@ -203,21 +204,21 @@ def test_equal_requests_are_looked_at_once(looks: list[str]) -> None:
     stage = stage_of(2)
     stage.submit("holder", "2x8")
     stage.settle()
+    stage.engine.touched(stage.now_ms)
     del looks[:]
     specs = [builders.gang(f"g{i:05}", "1x8", T0) for i in range(10_000)]
     stage.take(*(ev.GangSeen(gang=spec, at_ms=T0) for spec in specs))
     cycle = stage.engine.cycle(stage.now_ms)
     assert len(looks) == 1
     assert [type(effect) for effect in cycle.plan.effects] == [Refuse]
-    views = list(cycle.views)
-    while cycle.more:
-        cycle = stage.engine.cycle(stage.now_ms)
-        assert cycle.plan.effects == ()
-        views += cycle.views
+    assert not cycle.more
+    views: list[GangView] = []
+    while stage.engine.untold:
+        views += stage.engine.touched(stage.now_ms, VIEWS_AT_ONCE)
     assert sorted(view.name for view in views) == [spec.name for spec in specs]
     assert {view.refusal.reason for view in views} == {Reason.NODES_FILTERED}
     stage.submit("late", "1x8")
-    (told,) = stage.engine.cycle(stage.now_ms).views
+    (told,) = stage.news()
     assert (told.name, told.refusal.reason) == ("late", Reason.NODES_FILTERED)
     assert len(looks) == 1, "who asks for the same hears the same"
 
@@ -288,11 +289,10 @@ def test_views_are_given_out_once_for_what_changed() -> None:
     stage = stage_of(1)
     stage.submit("a", "1x8")
     stage.submit("b", "1x8")
-    first = stage.engine.cycle(stage.now_ms)
-    assert {view.name: view.phase for view in first.views} == {"a": Phase.PLACING, "b": Phase.PENDING}
-    assert stage.engine.cycle(stage.now_ms).views == ()
+    assert {view.name: view.phase for view in stage.news()} == {"a": Phase.PLACING, "b": Phase.PENDING}
+    assert stage.news() == ()
     stage.bind("a")
-    assert [view.name for view in stage.engine.cycle(stage.now_ms).views] == ["a"]
+    assert [view.name for view in stage.news()] == ["a"]
 
 
 def test_positions_count_from_one_inside_a_queue_by_priority_and_age() -> None:
@@ -346,7 +346,7 @@ def test_gpu_ms_count_from_the_intention_to_the_release() -> None:
 def test_an_engine_with_nothing_to_do_does_nothing() -> None:
     engine = Engine()
     cycle = engine.cycle(T0)
-    assert (cycle.effects, cycle.facts, cycle.views, cycle.more, cycle.wake_at_ms) == ((), (), (), False, None)
+    assert (cycle.effects, cycle.facts, engine.untold, cycle.more, cycle.wake_at_ms) == ((), (), False, False, None)
     assert engine.gang_view(GangId("nobody"), T0) is None
     assert list(engine.queue_views()) == list(engine.node_views()) == list(engine.pool_views()) == []
 

@@ -80,11 +80,17 @@ class Queue:
 
     def quota(self, resource: str) -> Quota | None:
         """Return the quota of a resource, counted as inside; None where the queue says nothing of it."""
-        found = next((quota for quota in self.quotas if quota.resource == resource), None)
+        found = None
+        for quota in self.quotas:
+            if quota.resource == resource:
+                found = quota
+                break
         if resource != GPU:
             return found
-        limit = None if self.limit_gpus is None else 1000 * self.limit_gpus
-        return replace(found or Quota(resource=GPU), guaranteed=1000 * self.guaranteed_gpus, limit=limit)
+        guaranteed, limit = 1000 * self.guaranteed_gpus, None if self.limit_gpus is None else 1000 * self.limit_gpus
+        if found is None:
+            return Quota(resource=GPU, guaranteed=guaranteed, limit=limit)
+        return replace(found, guaranteed=guaranteed, limit=limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from fairlead.model.gang import Gang, Member, Placement
@@ -22,8 +22,7 @@ from fairlead.world.span import span_of
 from fairlead.world.use import share_group
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(msgspec.Struct, frozen=True):
     """One pod's place: role position in the spec, row, the bits of its devices, and all that it gets there.
 
     `start` is the unit where its MIG instance begins, `milli` the part of its device that it is charged for, 0 for all.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
+
+import msgspec
 
 from fairlead.model.effects import (
     DeclareLost,
@@ -61,7 +63,9 @@ from fairlead.world.views import Fragmentation, GangView, NodeView, PoolView, Qu
 Decider = Callable[[World, Memo], Plan]
 """Like `fairlead.planning.decide.decide`; a benchmark that replays another scheduler's rule brings its own."""
 
-VIEWS_PER_CYCLE = 512
+_EFFECTS = msgspec.json.Encoder(order="deterministic")
+
+VIEWS_AT_ONCE = 512
 """So that a backlog which comes all at once does not keep the next gang waiting while it is described."""
 
 
@@ -69,14 +73,11 @@ VIEWS_PER_CYCLE = 512
 class Cycle:
     """What one slice decided. `facts` are the intentions that state already holds, for the journal.
 
-    `views` are gangs whose phase, reason, nomination or placement may have changed; the rest of a great many comes with
-    the slices that follow. `more` asks for another slice soon.
-    `violations` are effects that `verify` refused: bugs of ours.
+    `more` asks for another slice soon. `violations` are effects that `verify` refused: bugs of ours.
     """
 
     effects: tuple[Performable, ...]
     facts: tuple[Event, ...]
-    views: tuple[GangView, ...]
     more: bool
     wake_at_ms: int | None
     violations: tuple[str, ...]
@@ -116,7 +117,7 @@ class Engine:
         facts: list[Event] = []
         effects: list[Performable] = []
         if plan.effects:
-            digest = hashlib.sha256(repr(plan.effects).encode()).hexdigest()
+            digest = hashlib.sha256(_EFFECTS.encode(plan.effects)).hexdigest()
             policies = tuple(world.policies[name].label for name in sorted(world.policies))
             facts.append(Decided(digest=digest, at_ms=now_ms, policies=policies))
         epoch, again = self.state.epoch, plan.more
@@ -149,8 +150,7 @@ class Engine:
         return Cycle(
             effects=tuple(effects),
             facts=tuple(facts),
-            views=self.touched(now_ms, VIEWS_PER_CYCLE),
-            more=again or bool(self.state.touched),
+            more=again,
             wake_at_ms=plan.wake_at_ms,
             violations=tuple(violation.text for violation in bad),
             plan=plan,
@@ -167,10 +167,16 @@ class Engine:
             at_ms=now_ms,
         )
 
-    def touched(self, now_ms: int, at_most: int | None = None) -> tuple[GangView, ...]:
-        """Return gangs that may have changed since they were last returned, the longest untold first.
+    @property
+    def untold(self) -> bool:
+        """Whether `touched` has something to say."""
+        return bool(self.state.touched)
 
-        `cycle` calls it for its own views. What is beyond `at_most` is left for the next call.
+    def touched(self, now_ms: int, at_most: int | None = None) -> tuple[GangView, ...]:
+        """Return gangs whose phase, reason, nomination or placement may have changed since they were last returned.
+
+        The longest untold come first; what is beyond `at_most` is left for the next call. It is no part of `cycle`, so
+        that effects leave before anybody is told of them.
         """
         gangs, touched = self.state.gangs, self.state.touched
         names = list(islice(touched, at_most))
@@ -179,13 +185,13 @@ class Engine:
         return tuple(self._view(gangs[name], now_ms) for name in names if name in gangs)
 
     def _view(self, record: GangRecord, now_ms: int) -> GangView:
-        view = standing_views.gang_view(record, now_ms, None)
-        if view.phase is not Phase.PENDING:
-            return view
-        return replace(view, start=self._starts.of(record.id), promise=self.state.promises.standing.get(record.id))
+        if record.phase is not Phase.PENDING:
+            return standing_views.gang_view(record, now_ms, None)
+        promise = self.state.promises.standing.get(record.id)
+        return standing_views.gang_view(record, now_ms, None, self._starts.of(record.id), promise)
 
     def estimate(self, now_ms: int) -> None:
-        """Estimate starts anew; who gets another range is in the views of the next cycle.
+        """Estimate starts anew; who gets another range is in what `touched` returns next.
 
         The shell calls it from time to time: nothing that is decided depends on it.
         """
@@ -196,7 +202,7 @@ class Engine:
         views = standing_views.gang_views(self.state, now_ms, self.world(now_ms))
         promised = self.state.promises.standing
         return [
-            replace(view, start=self._starts.of(view.id), promise=promised.get(view.id))
+            msgspec.structs.replace(view, start=self._starts.of(view.id), promise=promised.get(view.id))
             if view.phase is Phase.PENDING
             else view
             for view in views
@@ -208,7 +214,9 @@ class Engine:
         if record is None:
             return None
         view = self._view(record, now_ms)
-        return view if view.phase is not Phase.PENDING else replace(view, start=self._starts.fresh(gang, now_ms))
+        if view.phase is not Phase.PENDING:
+            return view
+        return msgspec.structs.replace(view, start=self._starts.fresh(gang, now_ms))
 
     def blockers(self, reserved: Reserved) -> int:
         """Count the jobs that hold something on reserved nodes and do not belong to the owner."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from fairlead.model.effects import Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.events import Bound, Event, PlaceFailed
 from fairlead.model.reasons import Reason, refuse
-from fairlead.service.engine import Cycle, Engine
+from fairlead.service.engine import VIEWS_AT_ONCE, Cycle, Engine
 from fairlead.service.ports import Books, Cluster, Performable
 
 log = logging.getLogger("fairlead.loop")
@@ -128,9 +128,10 @@ class Loop:
             task = self._start(effect, nominations.get(named))
             if isinstance(effect, Nominate):
                 nominations[effect.gang] = task
-        if cycle.views:
-            await self._cluster.publish(cycle.views)
-        return cycle.more, cycle.wake_at_ms
+        views = self.engine.touched(began, VIEWS_AT_ONCE)
+        if views:
+            await self._cluster.publish(views)
+        return cycle.more or self.engine.untold, cycle.wake_at_ms
 
     def _collect(self) -> list[Event]:
         facts, self._inbox = self._inbox, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fairlead.model.effects import Phase
+from fairlead.model.promises import Promised
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.tenancy import tenant_of
 from fairlead.ordering.backlog import positions
@@ -16,12 +17,18 @@ from fairlead.service.saving_views import checkpoint_view
 from fairlead.world.gangs import GangRecord
 from fairlead.world.snapshot import World
 from fairlead.world.state import ClusterState
-from fairlead.world.views import GangView, NodeView, PoolView, QueueView
+from fairlead.world.views import UNKNOWN_START, GangView, NodeView, PoolView, QueueView, StartRange
 
 _AWAITING_CYCLE, _SUSPENDED = refuse(Reason.AWAITING_CYCLE), refuse(Reason.SUSPENDED)
 
 
-def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView:
+def gang_view(
+    record: GangRecord,
+    now_ms: int,
+    position: int | None,
+    start: StartRange = UNKNOWN_START,
+    promise: Promised | None = None,
+) -> GangView:
     """Return one gang's view; a waiting gang that was not looked at yet says so."""
     attempt, gang = record.current, record.gang
     refusal = record.refusal
@@ -56,7 +63,9 @@ def gang_view(record: GangRecord, now_ms: int, position: int | None) -> GangView
         gpu_ms=record.past_gpu_ms + running_gpu_ms,
         lost_gpu_ms=record.lost_gpu_ms,
         failures=tuple(sorted(record.failures.items())) if record.failures else (),
+        start=start,
         checkpoint=checkpoint_view(record, now_ms),
+        promise=promise,
     )
 
 

@@ -39,7 +39,7 @@ class Embedded:
             raise UnreadableInput(f"--fleet: there is no fleet {fleet!r}; use one of: {', '.join(FLEETS)}")
         self.engine = Engine(Rules())
         self.fleet = Fleet(build(fleet, nodes, pool=POOL.name), seed=start_ms)
-        self.cluster = FleetCluster(self.fleet, start_ms=start_ms, speed=speed)
+        self.cluster = FleetCluster(self.fleet, start_ms=start_ms, speed=speed, on_views=self._on_views)
         self.books = books
         self.loop = Loop(self.engine, self.cluster, books, self.cluster.now_ms, on_cycle=self._on_cycle)
         self._gangs: dict[tuple[str, str], Gang] = {}
@@ -122,7 +122,9 @@ class Embedded:
 
     def _on_cycle(self, cycle: Cycle, took_ms: int) -> None:
         self.cluster.wake_at(cycle.wake_at_ms)
-        for view in cycle.views:
+
+    def _on_views(self, views: Sequence[GangView]) -> None:
+        for view in views:
             if view.finished_ms is not None:
                 self._expire_later(view, view.finished_ms)
 

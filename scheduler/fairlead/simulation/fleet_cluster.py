@@ -20,13 +20,20 @@ class FleetCluster:
     """Performs effects on a `Fleet` and delivers what becomes known of it. All calls come from one event loop."""
 
     def __init__(
-        self, fleet: Fleet, *, start_ms: int, speed: int = 1, clock_ms: Callable[[], int] = monotonic_ms
+        self,
+        fleet: Fleet,
+        *,
+        start_ms: int,
+        speed: int = 1,
+        clock_ms: Callable[[], int] = monotonic_ms,
+        on_views: Callable[[Sequence[GangView]], None] | None = None,
     ) -> None:
-        """Begin at `start_ms` (UTC); `clock_ms` only has to run forward."""
+        """Begin at `start_ms` (UTC); `clock_ms` only has to run forward. `on_views` hears what would be published."""
         assert speed >= 1, speed
         self.fleet = fleet
         self._start_ms, self._speed, self._clock_ms = start_ms, speed, clock_ms
         self._zero_ms = clock_ms()
+        self._on_views = on_views
         self._answers: dict[Key, asyncio.Future[Event]] = {}
         self._changed = asyncio.Event()
         self._wake_ms: int | None = None
@@ -56,7 +63,9 @@ class FleetCluster:
             self._answers.pop(key, None)
 
     async def publish(self, views: Sequence[GangView]) -> None:
-        """Do nothing: the HTTP API reads the engine itself."""
+        """Write nothing: the HTTP API reads the engine itself."""
+        if self._on_views is not None:
+            self._on_views(views)
 
     async def booked(self, holds: Sequence[Hold]) -> None:
         """Do nothing: the fleet has no finalizers."""

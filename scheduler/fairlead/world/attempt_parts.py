@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+import msgspec
 
 from fairlead.model.quota import Amounts
 from fairlead.world.charges import charged
@@ -16,7 +17,9 @@ def part_of(attempt: Running, ranks: Iterable[int], inventory: Inventory, counte
     held = attempt.holding.intersection(ranks)
     members = attempt.placement.members
     milli = sum(members[rank].gpu_milli for rank in held)
-    return replace(attempt, holding=held, gpu_milli=milli, also=also_of(attempt, held, inventory, counted))
+    return msgspec.structs.replace(
+        attempt, holding=held, gpu_milli=milli, also=also_of(attempt, held, inventory, counted)
+    )
 
 
 def also_of(attempt: Running, ranks: Iterable[int], inventory: Inventory, counted: tuple[str, ...]) -> Amounts:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId
@@ -124,7 +126,7 @@ class AttemptIndex:
         self._counted, self._node_of = counted, node_of
         self._used = {resource: {} for resource in counted}
         for gang, attempt in list(self._everyone.live.items()):
-            self._everyone.put(gang, replace(attempt, also=()))
+            self._everyone.put(gang, msgspec.structs.replace(attempt, also=()))
 
     def file(self, record: GangRecord, lost: set[NodeName], rules: Rules, caps: Caps = NO_CAPS) -> None:
         """Take up an attempt as it is, or let go of it."""
@@ -134,7 +136,9 @@ class AttemptIndex:
         picture = _picture(record, rules, caps)
         if self._counted:
             members = [picture.placement.members[rank] for rank in sorted(picture.holding)]
-            picture = replace(picture, also=charged(picture.spec, members, self._node_of, self._counted))
+            picture = msgspec.structs.replace(
+                picture, also=charged(picture.spec, members, self._node_of, self._counted)
+            )
             self._charge(picture, 1)
         self._everyone.put(picture.gang, picture)
         self._bounded += _is_bounded(picture)

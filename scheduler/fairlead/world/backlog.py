@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
+
+import msgspec
 
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.quota import Amounts, added, times
@@ -31,8 +33,7 @@ AskKey = tuple[str, str, str, str]
 """(queue, namespace, priority class, service class): what a queue's rules look at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What all waiting gangs of one `AskKey` want together, hopeless ones left out. `example` is one of them.
 
     `also` is what they want of what is counted beside GPUs.
@@ -234,7 +235,7 @@ class Lines:
         if counted == self._counted:
             return
         self._counted = counted
-        self._asked = {key: replace(ask, also=()) for key, ask in self._asked.items()}
+        self._asked = {key: msgspec.structs.replace(ask, also=()) for key, ask in self._asked.items()}
         for gang, (key, gpu_milli, _) in list(self._apart.items()):
             spec = self._everyone.live[gang].gang
             self._apart[gang] = (key, gpu_milli, also := wanted(spec, counted))

@@ -7,6 +7,7 @@ bounded: at 16,384 counted pods all counts are halved, so old arrivals fade, and
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from fairlead.model.gang import Gang, Role
@@ -125,6 +126,7 @@ def instances_of(gang: Gang) -> tuple[tuple[str, int], ...]:
     return tuple((role.mig, role.replicas) for role in gang.roles if role.mig and role.replicas > 0)
 
 
+@functools.lru_cache(maxsize=4_096)
 def models_of(text: str) -> tuple[str, ...]:
     """Return the alternatives of a list such as ``A100|H100``, folded and sorted, each once; () for an empty text."""
     return tuple(sorted({part for raw in text.split("|") if (part := raw.strip().casefold())}))

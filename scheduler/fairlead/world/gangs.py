@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from fairlead.model.checkpoints import UNMEASURED, Measured, Saved
 from fairlead.model.effects import Phase
 from fairlead.model.events import (
@@ -27,8 +29,7 @@ HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """What one member takes from one node. `queue` is charged for it while the attempt is the gang's current one."""
 
     node: NodeName

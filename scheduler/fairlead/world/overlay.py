@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 
 from fairlead.model.gang import Gang, Placement, PodShape, Share
@@ -19,8 +20,7 @@ _RECENT = 64  # changes up to which collecting their rows is faster than looking
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Taking:
+class Taking(msgspec.Struct, frozen=True):
     """What `pods` equal pods take of one row: whole devices as bits, or a part of the device `bit`; CPUs, NICs.
 
     A part is a share or a MIG instance, with its group.
@@ -157,7 +157,7 @@ class Overlay:
         """Pods leave a row; only its healthy devices come back, and its host ports."""
         row = taking.row
         back = taking.mask & int(self.inventory.healthy_mask[row]) & ~int(self.columns.free_mask[row])
-        given = taking if back == taking.mask else replace(taking, mask=back)
+        given = taking if back == taking.mask else msgspec.structs.replace(taking, mask=back)
         if (
             given.part is not None
             and self.columns.mig.take_out(row, given.bit, int(self.columns.mig_state[row, given.bit]), *given.part) < 0
@@ -214,7 +214,7 @@ class Overlay:
                 alike = mask == taking.mask and part == taking.part
                 if not alike:
                     self._keep_clear(row, (taking.mask & ~mask) | (0 if part == taking.part else 1 << taking.bit))
-                self.take(taking if alike else replace(taking, mask=mask, part=part))
+                self.take(taking if alike else msgspec.structs.replace(taking, mask=mask, part=part))
 
     def _keep_clear(self, row: int, devices: int) -> None:
         """Let nobody else have a part of devices on which there are parts now."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 
+import msgspec
+
 _BITS = 60
 _ONE = 1 << _BITS
 _STEPS = 256
@@ -49,8 +51,7 @@ def left_of_one(age_ms: int, half_life_ms: int) -> int:
     return low - (low - high) * between // half_life_ms >> halvings
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """One queue's usage: `milli` is held since `at_ms`, `sum` is what came before, decayed, in milli-GPU-ms."""
 
     milli: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from fairlead.model.checkpoints import UNMEASURED, Measured
 from fairlead.model.effects import Phase
@@ -19,8 +19,7 @@ USUAL_RESTART_MS = Checkpoint().restart_ms
 HostPorts = frozenset[tuple[str, str, int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """A gang in its queue. `arrived` is the state's version when it came or changed what it asks for.
 
     `displaced` says that its last attempt ended because a node was lost.
@@ -34,8 +33,7 @@ class Waiting:
     displaced: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that holds devices, or is to be ended. Ranks in `holding` still hold theirs.
 
     `robbed` are (rank, since) of members that hold nothing any more, though nobody has told of their end.

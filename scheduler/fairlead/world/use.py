@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from fairlead.discovery.cpu_list import cpu_mask
 from fairlead.model.gang import Gang, Isolation, Member, PodShape, Role, Share
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pod takes: devices whole, by share or as a MIG instance, cores, NICs, and what its pod requests.
 
     `group` names whose shares may lie beside this one on a device, "" where nobody's; of a MIG instance, its tenant.
@@ -17,7 +16,7 @@ class Use:
     """
 
     devices: tuple[str, ...] = ()
-    shape: PodShape = field(default_factory=PodShape)
+    shape: PodShape = msgspec.field(default_factory=PodShape)
     share: Share | None = None
     group: str = ""
     mig: str = ""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from fairlead.model.checkpoints import Measured, Saved
 from fairlead.model.effects import Phase
 from fairlead.model.events import Nominated
@@ -47,8 +49,7 @@ class StartRange:
 UNKNOWN_START = StartRange(p50_ms=None, p90_ms=None, basis="unknown")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GangView:
+class GangView(msgspec.Struct, frozen=True, kw_only=True):
     """One gang as its owner may see it. `position` counts from 1 inside its queue, None unless it waits.
 
     `refusal` says why it waits, was refused or last ended; None while it runs. Times are UTC ms.
