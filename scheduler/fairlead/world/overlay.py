@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -162,7 +162,7 @@ class Overlay:
             given.part is not None
             and self.columns.mig.take_out(row, given.bit, int(self.columns.mig_state[row, given.bit]), *given.part) < 0
         ):
-            given = replace(given, part=None)
+            given = msgspec.structs.replace(given, part=None)
         before = self.ports.get(row)
         self._apply(given, -1)
         if taking.pod.host_ports and before:
