@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import msgspec
@@ -45,8 +44,7 @@ class Ask(msgspec.Struct, frozen=True):
     also: Amounts = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Backlog:
+class Backlog(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Who waits, as a World shows it. Iteration is over every waiting gang.
 
     fresh       per queue, in order: lines that the present walk has still to ask
