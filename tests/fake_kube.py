@@ -27,6 +27,7 @@ STATUS_ONLY = {
     "queueviews",
     "quotaexceptions",
     "switchboards",
+    "pricebooks",
     "reservations",
     "resourceclaims",
 }

@@ -17,6 +17,7 @@ from fairlead.ledger.audit import Audit
 from fairlead.ledger.chain import seal
 from fairlead.ledger.entry import Entry, EntryKind, Posting, entry_bytes
 from fairlead.model.gang import Tier
+from fairlead.model.prices import Adjusted, AdjustedLine, PriceTier
 
 
 def test_accounts_are_read_back_and_checked() -> None:
@@ -71,7 +72,14 @@ MONEY = (
 
 
 def adjusted(books: Books, *postings: Posting, **changes: Any) -> Audit:
-    """Add an entry of kind adjustment to the books, about the last fact."""
+    """Decide on an adjustment of seven nano-units, and book this for it instead of what the meter would."""
+    line = AdjustedLine(
+        tenant="lab", queue="vision", tier=PriceTier.IN_QUOTA, nanos=7, currency="EUR", sku="A100"
+    )  # fmt: skip
+    fact = Adjusted(actor="ann", reason="outage", lines=(line,), from_ms=0, to_ms=0, at_ms=11_000)
+    before = books.heads[1]
+    books.take(fact).sealed.pop()
+    books.heads = (books.heads[0], before)
     last = books.rows[-1]
     entry = Entry(
         id="adjusted", kind=EntryKind.ADJUSTMENT, fact=last.id, at_ms=last.at_ms, node="", device="", pool="",
@@ -99,10 +107,25 @@ def test_an_adjustment_balances_by_itself_and_says_who_and_why() -> None:
         (MONEY, {"from_ms": 1}, "to_ms"),
         (MONEY, {"fact": "none"}, "fact"),
         (MONEY, {"reason": 7}, "reason"),
+        (MONEY, {"reason": "goodwill"}, "reason"),
+        (MONEY, {"actor": "bob"}, "actor"),
+        (MONEY, {"refers": "x"}, "refers"),
+        (tuple(dataclasses.replace(part, amount=part.amount * 2) for part in MONEY), {}, "postings"),
     ],
 )
 def test_what_an_adjustment_may_not_be(postings: Any, changes: Any, field: str) -> None:
     assert adjusted(Books().take(*EXAMPLE), *postings, **changes).findings[0].field == field
+
+
+def test_what_was_decided_is_booked_once() -> None:
+    books = Books().take(*EXAMPLE)
+    found = adjusted(books, *MONEY)
+    books.heads = (books.heads[0], found.head)
+    entry = dataclasses.replace(books.sealed[-1].entry, id="again")
+    books.sealed += seal(found.head, [entry])[0]
+    assert books.audit().findings[0].field == "fact"
+    del books.sealed[-2:]
+    assert [finding.field for finding in books.audit().findings] == ["lines"]
 
 
 def test_fields_that_came_later_are_in_the_bytes_only_where_they_say_something() -> None:

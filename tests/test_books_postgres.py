@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from books_story import story
 from postgres_server import PostgresServer
+from price_words import price, priced
 from test_ledger import EXAMPLE, Books
 from test_migrations import FILLED, HEAD_OF_THE_FIRST_VERSION, change_schema, write_as_version_1
 
 from fairlead.errors import BooksDoNotVerify, Unreachable
 from fairlead.ledger.audit import audit
+from fairlead.reports.spending import spent
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.store import engine as database
 from fairlead.store import entries, journal, tables
@@ -69,3 +71,23 @@ def test_the_schema_goes_back_and_forth_under_books_of_the_first_version(postgre
             open_.exec_driver_sql("DELETE FROM posting")
         change_schema(engine, "0001")
     engine.dispose()
+
+
+def test_prices_late_ones_too_make_the_same_entries_and_sums(postgres: PostgresServer, tmp_path: Path) -> None:
+    heads, sums = [], []
+    for url in (postgres.schema(), f"sqlite:///{tmp_path}/b.sqlite"):
+        books = Bookkeeper(url)
+        for now_ms, facts in story():
+            books.record(facts, now_ms)
+        late = [priced(price("borrowed=3.60", None, 5_000_000), price("borrowed=0.90", 5_000_000), at_ms=1)]
+        books.record(late, now_ms)
+        assert books.trouble == ""
+        heads.append(books.head)
+        books.close()
+        engine = database.connect(url)
+        with database.reading(engine) as connection:
+            sums += [spent(connection), spent(connection, 3_333, 6_000_001), spent(connection, None, 20_000)]
+        engine.dispose()
+    assert heads[0] == heads[1]
+    assert sums[:3] == sums[3:]
+    assert all(found["money:EUR"] for found in sums)

@@ -19,6 +19,7 @@ SHORT_NAMES = {
     "gangjobs": ["gj"],
     "queues": ["fq"],
     "pools": None,
+    "pricebooks": ["pb"],
     "fairnesspolicies": ["fp"],
     "nodetopologies": ["nt"],
     "queueviews": ["qv"],

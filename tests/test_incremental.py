@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import builders
-import msgspec
 import numpy as np
 import pytest
 from builders import T0, Stage
@@ -120,8 +119,7 @@ def same_running(world: World, stage: Stage) -> None:
     placing = [r for r in records.values() if r.phase is Phase.PLACING]
     assert world.running.pods_placing == sum(len(r.current.placement.members) for r in placing)
     everybody = sorted((a for a in world.running if a.phase is not Phase.STOPPING), key=lambda a: a.gang)
-    everyone = msgspec.structs.replace(world.running, doubtful=tuple(everybody), next_due_ms=None)
-    brute = msgspec.structs.replace(world, running=everyone)
+    brute = replace(world, running=replace(world.running, doubtful=tuple(everybody), next_due_ms=None))
     ends, wake = care(world)
     brute_ends, brute_wake = care(brute)
     assert ends == brute_ends

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 
 import builders
-import msgspec
 import numpy as np
 import pytest
 from builders import T0, Stage
@@ -230,9 +229,7 @@ def test_instances_and_a_whole_gpu_in_one_plan_are_seen() -> None:
 
 def test_a_pool_that_does_not_allow_instances_is_seen() -> None:
     world, plan = a_plan("1x0 mig=1g.10gb")
-    strict = msgspec.structs.replace(
-        world, pools={name: replace(pool, sharing=()) for name, pool in world.pools.items()}
-    )
+    strict = replace(world, pools={name: replace(pool, sharing=()) for name, pool in world.pools.items()})
     assert any("does not allow mig" in violation.text for violation in violations(plan, strict))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import builders
-import msgspec
 import numpy as np
 from builders import T0, Stage
 from exact_search import broken_wishes, can_be_placed
@@ -228,7 +227,7 @@ def test_columns_that_follow_changes_equal_columns_made_anew(data) -> None:
         for tick in range(max(0, placer.overlay.tick - 5), placer.overlay.tick + 1):
             stamped = np.flatnonzero(placer.overlay.touched > tick)
             assert np.array_equal(placer.overlay.changed_since(tick), stamped)
-        fresh = Placer(Overlay(msgspec.structs.replace(world, free=placer.overlay.columns)), feasibility)
+        fresh = Placer(Overlay(replace(world, free=placer.overlay.columns)), feasibility)
         fresh.learn(arrivals.mix)
         for other in gangs:
             for role in other.roles:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import builders
-import msgspec
 import pytest
 from builders import Stage
 from hypothesis import given
@@ -61,7 +60,7 @@ def test_a_planted_bug_that_takes_from_the_settled_is_dropped_and_said(monkeypat
     decide = stage.engine._decide
 
     def careless(world, memo=None) -> Plan:
-        return decide(msgspec.structs.replace(world, takings=replace(world.takings, settled=frozenset())), None)
+        return decide(replace(world, takings=replace(world.takings, settled=frozenset())), None)
 
     stage.state.epoch += 1
     monkeypatch.setattr(stage.engine, "_decide", careless)

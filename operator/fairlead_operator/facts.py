@@ -56,6 +56,7 @@ from fairlead_operator.objects import (
 from fairlead_operator.pod_shape import host_ports, pod_requests
 from fairlead_operator.policy_facts import PolicyFacts
 from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS, QuotaExceptionObject, SwitchboardObject
+from fairlead_operator.price_objects import PRICE_BOOKS, PriceBookObject, PriceFacts
 from fairlead_operator.reservation_objects import RESERVATIONS, ReservationObject
 from fairlead_operator.watch import Change, Reflector
 
@@ -95,6 +96,7 @@ class Intake:
         self.markers = MarkerFacts(put, now_ms, self.gangs.heartbeat_ms)
         self.problems: dict[tuple[str, str], str] = {}
         self.policy = PolicyFacts(put, now_ms, self.problems)
+        self.prices = PriceFacts(put, now_ms, self.problems)
         self.priority_classes: dict[str, PriorityClass] = {}
         self._put = put
         self._now_ms = now_ms
@@ -295,6 +297,7 @@ class Watches:
     exceptions: Reflector[QuotaExceptionObject]
     switchboards: Reflector[SwitchboardObject]
     reservations: Reflector[ReservationObject]
+    price_books: Reflector[PriceBookObject]
 
     @property
     def all(self) -> tuple[Reflector[Any], ...]:
@@ -311,6 +314,7 @@ class Watches:
             self.topologies,
             self.nodes,
             self.reservations,
+            self.price_books,
             self.claims,
             self.pods,
             self.gangjobs,
@@ -351,6 +355,7 @@ def watch_all(
         exceptions=Reflector(client, EXCEPTIONS, intake.policy.on_exception, rng=rng),
         switchboards=Reflector(client, SWITCHBOARDS, intake.policy.on_switchboard, rng=rng),
         reservations=Reflector(client, RESERVATIONS, intake.policy.on_reservation, rng=rng),
+        price_books=Reflector(client, PRICE_BOOKS, intake.prices.on_price_book, rng=rng),
     )
 
 

@@ -87,7 +87,7 @@ class Term:
         """Wire the parts; nothing is asked yet."""
         rng = random.Random()  # jitter only: nothing is decided by it
         now_ms = self._now_ms = SteadyClock()
-        self._settings = settings
+        self._settings, self._books = settings, books
         self._metrics = metrics
         self.ready = False
         self.engine = Engine(rules_of(settings))
@@ -244,6 +244,8 @@ class Term:
             self.cluster.know(trip)
         self.loop.put(*recovery.facts)
         found = [fact for fact in recovery.facts if isinstance(fact, Recovered)]
+        there = {book.metadata.name for book in watches.price_books.store}
+        self.intake.prices.gone(name for name in self._books.priced_by(self._now_ms()) if name not in there)
         self.intake.open(watches.pods.store, watches.claims.store, found)
         self.intake.nodes.flush()
         log.info(

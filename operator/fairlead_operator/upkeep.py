@@ -34,6 +34,7 @@ from fairlead_operator.overview_writer import Overview, OverviewWriter
 from fairlead_operator.overviews import PoolTroubles, Standing, exception_status, pool_troubles, switchboard_status
 from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS
 from fairlead_operator.pool_taints import settle_taints
+from fairlead_operator.price_objects import PRICE_BOOKS, price_book_status
 from fairlead_operator.reservation_objects import RESERVATIONS, reservation_status
 from fairlead_operator.status_writer import StatusWriter, read_conditions
 
@@ -179,7 +180,7 @@ class Upkeep:
         await self._overviews.write(overview)
 
     def _policies(self, now_ms: int) -> list[tuple[Resource[Any], str, str, dict[str, Any]]]:
-        """Return the status of every QuotaException and of the Switchboard, and count the exceptions."""
+        """Return the status of every QuotaException, PriceBook and of the Switchboard, and count the exceptions."""
         known = self._engine.state.tenants.exceptions
         self._metrics.observe_exceptions(known.values(), now_ms)
         told: list[tuple[Resource[Any], str, str, dict[str, Any]]] = []
@@ -194,6 +195,9 @@ class Upkeep:
         for board in self._watches.switchboards.store:
             meta, problem = board.metadata, self._problems.get(("Switchboard", board.metadata.name), "")
             told.append((SWITCHBOARDS, meta.name, meta.uid, switchboard_status(problem, meta.generation)))
+        for book in self._watches.price_books.store:
+            meta, problem = book.metadata, self._problems.get(("PriceBook", book.metadata.name), "")
+            told.append((PRICE_BOOKS, meta.name, meta.uid, price_book_status(problem, meta.generation)))
         told += self._reservations(now_ms)
         return told
 

@@ -18,6 +18,7 @@ _SUFFIX = {
 _QUANTITY = re.compile(r"([+-]?[0-9]{1,30})(?:\.([0-9]{0,18}))?(?:[eE]([+-]?[0-9]{1,2})|([a-zA-Z]{0,2}))")
 _PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
 _FRACTION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?|[0-9]{1,9}m")
+_MONEY = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 _DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -164,6 +165,20 @@ def money_text(nanos: int) -> str:
     whole, rest = divmod(abs(nanos), NANO)
     places = f"{rest:09}".rstrip("0").ljust(2, "0")
     return f"{'-' if nanos < 0 else ''}{whole}.{places}"
+
+
+def nanos_of(text: str, *, field: str) -> int:
+    """Return an amount of money such as ``12.50`` in nano-units.
+
+    Raises
+    ------
+    UnreadableInput
+        It is no amount; the message names `field`.
+    """
+    match = _MONEY.fullmatch(text)
+    if match is None:
+        raise UnreadableInput(f"{field}: {text!r} is no amount; write for example 12.50, at most nine decimal places")
+    return int(match[1]) * NANO + int((match[2] or "").ljust(9, "0"))
 
 
 def gpus_of(milli: int) -> int | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 from fairlead.errors import NotFound, UnreadableInput
 
 if TYPE_CHECKING:
+    from fairlead.model.prices import Decision
     from fairlead.store.engine import Engine
 
 DEFAULT_URL = "sqlite:///fairlead.sqlite"
@@ -50,6 +51,27 @@ def to_read(url: str) -> Generator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def decided(url: str, facts: Sequence[Decision]) -> None:
+    """Write what somebody decided into books that are there, and what follows from it, in one transaction or more.
+
+    Raises
+    ------
+    NotFound, UnreadableInput, Unreachable, BooksDoNotVerify
+        There are no such books, or they do not take it.
+    """
+    from fairlead.service.bookkeeper import Bookkeeper
+    from fairlead.store import engine as database
+    from fairlead.store import journal
+
+    with to_read(url) as engine, database.reading(engine) as connection:
+        cluster = journal.get_meta(connection, "cluster")
+    books = Bookkeeper(url, cluster=cluster)
+    try:
+        books.decide(facts, max(fact.at_ms for fact in facts))
+    finally:
+        books.close()
 
 
 def existing(url: str) -> Engine:

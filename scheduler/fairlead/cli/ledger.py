@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairlead.cli import periods, render
+from fairlead.cli.adjust import adjust
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, shown, to_read, url_of
 from fairlead.errors import NotFound
 from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text, money_text
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-for _command in (periods.close, periods.periods, periods.statement, periods.archive):
+for _command in (adjust, periods.close, periods.periods, periods.statement, periods.archive):
     app.command()(_command)
 
 
 @app.callback()
 def root() -> None:
-    """Verify the books, show their entries, and close periods."""
+    """Verify the books, show their entries, adjust them, and close periods."""
 
 
 @app.command()

@@ -21,6 +21,10 @@ MILLISECOND = timedelta(milliseconds=1)
 WINDOW = "UTC: 2026-11-01, 2026-11-01T12:00:00Z, or milliseconds."
 
 
+SinceOption = Annotated[str | None, typer.Option("--since", help=f"From when on; {WINDOW}")]
+UntilOption = Annotated[str | None, typer.Option("--until", help=f"Up to when; {WINDOW}")]
+
+
 @app.callback()
 def root() -> None:
     """Answer questions from the books."""
@@ -31,8 +35,8 @@ def usage(
     database: DatabaseOption = DEFAULT_URL,
     file: FileOption = None,
     by: Annotated[str, typer.Option("--by", help="queue, tenant or job.")] = "queue",
-    since: Annotated[str | None, typer.Option("--since", help=f"From when on; {WINDOW}")] = None,
-    until: Annotated[str | None, typer.Option("--until", help=f"Up to when; {WINDOW}")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     json: JsonOption = False,
 ) -> None:
     """Print held GPU time, and where the whole fleet's time went, as of the newest fact in the books."""
@@ -40,7 +44,7 @@ def usage(
 
     if by not in tuple(By):
         raise UnreadableInput(f"--by: {by!r} is none of {', '.join(By)}")
-    since_ms, until_ms = _read("--since", since), _read("--until", until)
+    since_ms, until_ms = moment_of("--since", since), moment_of("--until", until)
     with to_read(url_of(database, file)) as engine:
         found = from_database(engine, since_ms=since_ms, until_ms=until_ms, by=By(by))
     if json:
@@ -74,7 +78,7 @@ def _print(found: UsageReport) -> None:
     typer.echo(f"\nGPU-hours as of {as_of.replace('+00:00', 'Z')}")
 
 
-def _read(option: str, text: str | None) -> int | None:
+def moment_of(option: str, text: str | None) -> int | None:
     """Return a moment in UTC ms; a text without a zone is UTC."""
     if text is None:
         return None

@@ -34,6 +34,7 @@ from urllib.parse import quote, unquote
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import Tier
+from fairlead.model.prices import PriceTier
 
 NO_POOL = "-"
 """Stands for the pool of a node that is in none."""
@@ -45,7 +46,7 @@ TICKS = "ticks"
 _MONEY = "money:"
 _CURRENCY = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 
-PRICE_TIERS = (*(tier.value for tier in Tier), "reserved-idle")
+PRICE_TIERS = tuple(PriceTier)
 """What a price may be of."""
 USES = ("used", "idle", "unmeasured")
 """What became of what was held."""

@@ -18,10 +18,12 @@ from typing import Any, Protocol
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Kind
+from fairlead.ledger.audit_adjustments import misbooked, read_decision
 from fairlead.ledger.chain import Head, Sealed, link
 from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, State, entry_bytes, entry_id, unbalanced
 from fairlead.ledger.sweep import Span, Sweep, What
 from fairlead.model import codec
+from fairlead.model.prices import Adjusted
 from fairlead.units import TICKS_PER_GPU_MS
 
 MAX_FINDINGS = 20
@@ -129,6 +131,7 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
     found = Audit()
     sweep = Sweep()
     facts: dict[str, tuple[int, int]] = {}
+    adjusted: dict[str, Adjusted] = {}
     broken: dict[str, int] = {}
     for row in rows:
         problem = _read_row(row, found, sweep)
@@ -136,9 +139,14 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
         if problem is not None:
             broken[row.id] = row.number
             found.add(problem)
+        elif row.kind == Adjusted.__name__:
+            adjusted[row.id] = read_decision(row.payload)
     intervals: _Edges = {}
     for sealed in entries:
         problems = list(_check_entry(cluster, sealed, found, facts, broken))
+        if not problems and sealed.entry.kind is EntryKind.ADJUSTMENT:
+            wrong = misbooked(sealed.entry, adjusted.pop(sealed.entry.fact, None))
+            problems = [Finding(entry=sealed.number, field=name, message=message) for name, message in wrong]
         found.entries += 1
         found.head = Head(sealed.number, sealed.hash)
         if problems:
@@ -155,6 +163,9 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
         intervals.setdefault((entry.node, entry.device), []).append(
             (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
         )
+    for fact, said in adjusted.items():
+        if any(line.nanos for line in said.lines):
+            found.add(Finding(record=facts[fact][0], field="lines", message="no entry books what was adjusted"))
     found.newest_ms = sweep.newest
     if not found.findings:
         _compare(found, sweep, intervals)

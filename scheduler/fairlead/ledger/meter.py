@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from fairlead.ledger import accounts
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
+from fairlead.ledger.pricing import Pricing
 from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments, Tiers
 from fairlead.model.codec import Cut, Record
 from fairlead.model.events import (
@@ -28,6 +29,7 @@ from fairlead.model.events import (
     GangSeen,
     Intended,
     MemberReleased,
+    MoneyFact,
     NodeGone,
     NodeSeen,
     NodeUsed,
@@ -93,6 +95,7 @@ class Meter:
         self.cluster = cluster
         self.sequence = 0
         self.newest_ms: int | None = None
+        self.pricing = Pricing()
         self.cut_ms: int | None = None
         self._nodes: dict[str, NodeTrack] = {}
         self._queues: dict[str, Queue] = {}
@@ -106,15 +109,17 @@ class Meter:
         self.sequence += 1
         floor = None if self.newest_ms is None else self.newest_ms - LATE_MS
         at_ms = record.at_ms if floor is None else max(record.at_ms, floor)
-        self.newest_ms = record.at_ms if self.newest_ms is None else max(self.newest_ms, record.at_ms)
+        if not isinstance(record, MoneyFact):  # those say nothing about how far the fleet is known
+            self.newest_ms = record.at_ms if self.newest_ms is None else max(self.newest_ms, record.at_ms)
         origin = Origin(self.cluster, fact, record.at_ms)
+        adjusted = self.pricing.hear(record, fact, self.cluster)
         if isinstance(record, Cut):
-            return Outcome(entries=tuple(self._cut(record.at_ms, origin)))
+            return Outcome(entries=self.pricing.price(self._cut(record.at_ms, origin), self.cluster))
         touched, closed = self._take(record, at_ms, floor)
         entries: list[Entry] = []
         for node, from_ms in touched:
             entries += self._rebook(self._nodes[node], from_ms, origin)
-        return Outcome(entries=tuple(entries), closed=tuple(closed))
+        return Outcome(entries=(*adjusted, *self.pricing.price(entries, self.cluster)), closed=tuple(closed))
 
     def open_segments(self) -> Iterator[OpenSegment]:
         """Yield what is not posted yet, one per part of a device that is in the fleet, sorted by node and device."""

@@ -103,6 +103,10 @@ def subject(record: Record) -> str:
             return record.name
         case events.QueueSpent():
             return record.queue
+        case events.PriceBookSeen():
+            return record.book.name
+        case events.PriceBookGone():
+            return record.name
         case events.QueueSeen():
             return record.queue.name
         case events.PoolSeen():
@@ -121,7 +125,7 @@ def subject(record: Record) -> str:
             return record.name
         case DurationsLearned():
             return record.queue
-        case Cut() | Again() | events.Started() | events.Decided() | events.SwitchesSet():
+        case Cut() | Again() | events.Adjusted() | events.Started() | events.Decided() | events.SwitchesSet():
             return ""
         case _:
             return record.gang

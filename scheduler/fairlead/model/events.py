@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from fairlead.model.checkpoints import Saved
 from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.prices import Adjusted as Adjusted
+from fairlead.model.prices import MoneyFact as MoneyFact
+from fairlead.model.prices import PriceBookGone as PriceBookGone
+from fairlead.model.prices import PriceBookSeen as PriceBookSeen
 from fairlead.model.reasons import Refusal
 from fairlead.model.reservation import TimeFact
 from fairlead.model.retries import Failures
@@ -266,6 +270,9 @@ Event = (
     | ExceptionGone
     | SwitchesSet
     | QueueSpent
+    | PriceBookSeen
+    | PriceBookGone
+    | Adjusted
     | PoolSeen
     | PoolGone
     | PolicySeen

@@ -29,6 +29,7 @@ from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
 from fairlead.model.codec import Again, Cut, Record
 from fairlead.model.events import Event, MemberReleased, PlaceFailed
+from fairlead.model.prices import Decision
 from fairlead.reports import usage as usage_report
 from fairlead.reports.queue_usage import QueueTally, QueueUsage
 from fairlead.reports.usage import By, UsageReport
@@ -156,6 +157,16 @@ class Bookkeeper:
             self._queue(Cut(at_ms=now_ms), now_ms)
             self._drain(now_ms, [])
 
+    def decide(self, facts: Sequence[Decision], now_ms: int) -> None:
+        """Commit what somebody decided, beside whoever keeps the fleet's books; no cut is drawn. Raises as `open` does,
+        and BooksDoNotVerify where somebody else wrote at the same moment; then nothing was written."""
+        with self._lock:
+            self.open()
+            self._resume = None
+            for fact in facts:
+                self._queue(fact, now_ms)
+            self._drain(now_ms, [], draw_cut=False)
+
     def committed(self, hold: HoldKey) -> bool:
         """Return whether a hold has ended in these books and that is committed."""
         with self._lock:
@@ -168,6 +179,12 @@ class Bookkeeper:
         unseen: say so with `MemberReleased` and its `estimated_ms`."""
         with self._lock:
             return () if self._meter is None else self._meter.open_holds()
+
+    def priced_by(self, now_ms: int) -> tuple[str, ...]:
+        """Return the names of the price books that hold now or later."""
+        with self._lock:
+            books = () if self._meter is None else self._meter.pricing.list.books
+            return tuple(book.name for book in books if book.closed(now_ms) != book)
 
     @property
     def trouble(self) -> str:
@@ -277,7 +294,7 @@ class Bookkeeper:
         if meter.newest_ms is not None:
             self._resume = Cut(at_ms=meter.newest_ms)
 
-    def _drain(self, now_ms: int, closed: list[HoldKey]) -> None:
+    def _drain(self, now_ms: int, closed: list[HoldKey], *, draw_cut: bool = True) -> None:
         """Write everything that waits, a transaction a batch; `closed` grows with each commit."""
         if self._meter is None:
             self._start()
@@ -287,9 +304,9 @@ class Bookkeeper:
             self._outbox.rotate(1)
             self._resume = None
         hour = now_ms // HOUR_MS * HOUR_MS
-        if self._meter.newest_ms is not None and (self._meter.cut_ms or self._meter.newest_ms) < hour:
+        if draw_cut and self._meter.newest_ms is not None and (self._meter.cut_ms or self._meter.newest_ms) < hour:
             self._queue(Cut(at_ms=hour), now_ms)
-        while self._batch is not None or self._outbox:
+        while self._batch is not None or self._outbox or self._correct_late_prices(now_ms):
             retried = self._batch is not None
             with database.writing(self._engine) as connection:
                 self._failpoint("begun")
@@ -306,6 +323,17 @@ class Bookkeeper:
             closed += batch.closed
         self._failures = self._retry_at_ms = 0
         self._away = ""
+
+    def _correct_late_prices(self, now_ms: int) -> bool:
+        """Queue what prices that came late change of what is posted; returns whether there are any."""
+        assert self._meter is not None
+        for late in self._meter.pricing.late[:1]:
+            with database.reading(self._engine) as connection:
+                posted = entries.held_between(connection, late.from_ms, late.to_ms, late.up_to)
+                fact = self._meter.pricing.correction(late, (sealed.entry for sealed in posted))
+            self._queue(fact, now_ms)
+            return True
+        return False
 
     def _prepare(self, connection: database.Connection) -> _Batch:
         """Take facts from the outbox through the meter; what the journal has already is not taken twice."""

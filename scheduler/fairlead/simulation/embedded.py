@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fairlead.errors import NotFound, Unreachable, UnreadableInput
-from fairlead.model.events import Event, GangGone, GangSeen, MemberReleased, NodeGone, NodeSeen, PoolSeen
+from fairlead.model.events import Event, GangGone, GangSeen, MemberReleased, NodeGone, NodeSeen, PoolSeen, PriceBookSeen
 from fairlead.model.gang import Gang, GangId
+from fairlead.model.prices import PriceBook, check_book
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import SHARING_MODES, Pool
 from fairlead.service.engine import Cycle, Engine
@@ -44,6 +45,7 @@ class Embedded:
         self.loop = Loop(self.engine, self.cluster, books, self.cluster.now_ms, on_cycle=self._on_cycle)
         self._gangs: dict[tuple[str, str], Gang] = {}
         self._priorities: dict[str, int] = {}
+        self._books: dict[str, PriceBook] = {}
         self._submitted = 0
         self._expiring: set[GangId] = set()
         self.loop.put(PoolSeen(pool=POOL, at_ms=start_ms), *self.fleet.initial(start_ms))
@@ -66,8 +68,14 @@ class Embedded:
             text, now_ms=now_ms, new_id=self._new_id, priorities=self._priorities, namespace=namespace
         )
         gangs = [self._as_change(gang) for gang in found.gangs]
-        self._priorities = dict(found.priorities)
+        books = {**self._books, **{book.name: book for book in found.books}}
+        for book in found.books:
+            check_book(
+                book, [other for name, other in books.items() if name != book.name], field=f"PriceBook {book.name}"
+            )
+        self._priorities, self._books = dict(found.priorities), books
         facts: list[Event] = [*found.queue_facts(now_ms)]
+        facts += [PriceBookSeen(book=book, at_ms=now_ms) for book in found.books]
         for pool in found.pools:
             facts += self._pool_facts(pool, now_ms)
         for gang in gangs:
@@ -79,6 +87,7 @@ class Embedded:
         self.loop.put(*facts)
         names = [*(f"Queue/{queue.name}" for queue in found.queues), *(f"Pool/{pool.name}" for pool in found.pools)]
         names += [f"QuotaException/{one.name}" for one in found.exceptions]
+        names += [f"PriceBook/{book.name}" for book in found.books]
         names += ["Switchboard/cluster"] if found.switches is not None else []
         return [*names, *(f"GangJob/{gang.full_name}" for gang in gangs)]
 

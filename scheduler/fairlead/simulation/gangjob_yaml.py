@@ -7,13 +7,22 @@ words, before anything is taken in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import yaml
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.events import Event, ExceptionSeen, GangSeen, PolicySeen, PoolSeen, QueueSeen, SwitchesSet
+from fairlead.model.events import (
+    Event,
+    ExceptionSeen,
+    GangSeen,
+    PolicySeen,
+    PoolSeen,
+    PriceBookSeen,
+    QueueSeen,
+    SwitchesSet,
+)
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import (
     GROUPS_ANNOTATION,
@@ -35,6 +44,7 @@ from fairlead.model.gang import (
 from fairlead.model.gang_rules import why_invalid, why_not_offered
 from fairlead.model.hardware import Resources
 from fairlead.model.needs import needs_of
+from fairlead.model.prices import PriceBook
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.service_classes import TERMS
 from fairlead.model.switches import Switches
@@ -44,6 +54,7 @@ from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.simulation.pod_template import read_template
 from fairlead.simulation.policy_yaml import exception_of, switches_of
 from fairlead.simulation.pool_yaml import pool_of, service_classes
+from fairlead.simulation.price_yaml import book_of
 from fairlead.simulation.promise_yaml import promise_words
 from fairlead.simulation.queue_yaml import queue_caps, tenant_kind
 from fairlead.simulation.quota_yaml import policy_document, quotas, sharing_fields
@@ -62,7 +73,7 @@ _UNSUPPORTED = {
     "dependsOn": "remove it and submit the next GangJob when this one has succeeded",
 }
 
-KINDS = ("GangJob", "Queue", "Pool", "FairnessPolicy", "QuotaException", "Switchboard", "PriorityClass")
+KINDS = ("GangJob", "Queue", "Pool", "FairnessPolicy", "QuotaException", "Switchboard", "PriceBook", "PriorityClass")
 
 NewId = Callable[[str, str], GangId]
 """(namespace, name) -> the uid that an API server would give."""
@@ -78,6 +89,7 @@ class Documents:
     exceptions: tuple[QuotaException, ...] = ()
     switches: Switches | None = None
     policies: tuple[FairnessPolicy, ...] = ()
+    books: tuple[PriceBook, ...] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     runs: Mapping[GangId, Run] = field(default_factory=dict)
 
@@ -85,6 +97,7 @@ class Documents:
         """Return what a watch would have shown of these documents, in the order in which they depend on each other."""
         return (
             *(PoolSeen(pool=pool, at_ms=now_ms) for pool in self.pools),
+            *(PriceBookSeen(book=book, at_ms=now_ms) for book in self.books),
             *self.queue_facts(now_ms),
             *(GangSeen(gang=gang, at_ms=now_ms) for gang in self.gangs),
         )
@@ -116,13 +129,10 @@ def read(
     policies: list[FairnessPolicy] = []
     runs: dict[GangId, Run] = {}
     exceptions: list[QuotaException] = []
+    books: list[PriceBook] = []
     switches: Switches | None = None
     documents = _documents(text)
-    for document in documents:
-        if document.raw("kind") == "PriorityClass":
-            _of_group(document, "scheduling.k8s.io/v1")
-            value = document.integer("value", low=-2_147_483_648, high=1_000_000_000)
-            known[document.inner("metadata").text("name")] = value
+    known |= _priorities(documents)
     for document in documents:
         match document.raw("kind"):
             case "GangJob":
@@ -141,6 +151,9 @@ def read(
             case "QuotaException":
                 _of_group(document, API_VERSION)
                 exceptions.append(exception_of(document))
+            case "PriceBook":
+                _of_group(document, API_VERSION)
+                books.append(book_of(document))
             case "Switchboard":
                 _of_group(document, API_VERSION)
                 switches = switches_of(document)
@@ -155,9 +168,20 @@ def read(
         exceptions=tuple(exceptions),
         switches=switches,
         policies=tuple(policies),
+        books=tuple(books),
         priorities=known,
         runs=runs,
     )
+
+
+def _priorities(documents: Iterable[Fields]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for document in documents:
+        if document.raw("kind") == "PriorityClass":
+            _of_group(document, "scheduling.k8s.io/v1")
+            value = document.integer("value", low=-2_147_483_648, high=1_000_000_000)
+            found[document.inner("metadata").text("name")] = value
+    return found
 
 
 def _documents(text: str) -> list[Fields]:

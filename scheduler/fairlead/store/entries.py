@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from fairlead.errors import BooksDoNotVerify
 from fairlead.ledger.chain import Head, Sealed
-from fairlead.ledger.entry import Entry, EntryKind, Posting
+from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Posting
 from fairlead.store.tables import entry, joined_sum, posting, wide_sum
 
 _BATCH = 500
@@ -49,18 +49,28 @@ def head(connection: sa.Connection) -> Head:
 
 def read(connection: sa.Connection, *, gang: str = "", after: int = 0, up_to: int | None = None) -> Iterator[Sealed]:
     """Yield entries numbered ]after, up_to] with their postings, in order of number, a batch in memory at a time."""
+    wanted = [entry.c.gang == gang] if gang else []
+    wanted += [entry.c.number > after] if after else []
+    wanted += [] if up_to is None else [entry.c.number <= up_to]
+    return _read(connection, wanted)
+
+
+def held_between(connection: sa.Connection, since_ms: int | None, until_ms: int | None, up_to: int) -> Iterator[Sealed]:
+    """Yield entries up to a number that are of a gang and touch [since_ms, until_ms); None is ever."""
+    wanted = [entry.c.number <= up_to, entry.c.gang != "", entry.c.kind.in_(TIMELINE)]
+    wanted += [] if since_ms is None else [entry.c.to_ms > since_ms]
+    wanted += [] if until_ms is None else [entry.c.from_ms < until_ms]
+    return _read(connection, wanted)
+
+
+def _read(connection: sa.Connection, wanted: Sequence[sa.ColumnElement[bool]]) -> Iterator[Sealed]:
     joined = entry.outerjoin(posting, entry.c.number == posting.c.number)
     query = (
         sa.select(entry, posting.c.line, posting.c.account, posting.c.amount, posting.c.unit)
         .select_from(joined)
+        .where(*wanted)
         .order_by(entry.c.number, posting.c.line)
     )
-    if gang:
-        query = query.where(entry.c.gang == gang)
-    if after:
-        query = query.where(entry.c.number > after)
-    if up_to is not None:
-        query = query.where(entry.c.number <= up_to)
     result = connection.execution_options(yield_per=_BATCH).execute(query)
     for number, rows in groupby(result.mappings(), key=lambda row: row["number"]):
         lines = list(rows)

@@ -83,6 +83,12 @@ def of_subject(connection: sa.Connection, subject: str, kinds: Iterable[str] = (
     yield from _rows(connection.execute(query.where(journal.c.kind.in_(wanted)) if wanted else query))
 
 
+def of_kinds(connection: sa.Connection, kinds: Iterable[str]) -> Iterator[Row]:
+    """Yield the rows of these kinds, in order."""
+    query = sa.select(journal).where(journal.c.kind.in_(tuple(kinds))).order_by(journal.c.number)
+    yield from _rows(connection.execute(query))
+
+
 def set_meta(connection: sa.Connection, name: str, value: str) -> str:
     """Write a property of these books once; return what it is, which is another value where one was there."""
     there = connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))

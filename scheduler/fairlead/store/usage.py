@@ -79,21 +79,64 @@ def by_account(
     return found
 
 
+def money(
+    connection: sa.Connection,
+    prefix: str,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    *,
+    after: int = 0,
+    up_to: int | None = None,
+) -> dict[str, dict[str, int]]:
+    """Sum money by unit and account for names that begin with `prefix`, each part inside [since_ms, until_ms).
+
+    An amount that lies across an edge is taken in proportion, rounded down by less than a nano-unit a ms. What is of no
+    time at all counts where it stands.
+    """
+    begin, end = entry.c.from_ms, entry.c.to_ms
+    first, last, inside = _overlap(since_ms, until_ms)
+    amount = sa.case(
+        (sa.or_(begin == end, sa.and_(first == begin, last == end)), posting.c.amount),
+        else_=posting.c.amount // (end - begin) * (last - first),
+    )
+    key = (posting.c.unit, posting.c.account)
+    query = (
+        sa.select(*key, *wide_sum(amount))
+        .select_from(posting.join(entry, entry.c.number == posting.c.number))
+        .where(entry.c.number > after, posting.c.unit != TICKS, posting.c.account.startswith(prefix), *inside)
+        .group_by(*key)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for unit, account, high, low in connection.execute(
+        query if up_to is None else query.where(entry.c.number <= up_to)
+    ):
+        found.setdefault(str(unit), {})[str(account)] = joined_sum(high, low)
+    return found
+
+
+def _overlap(
+    since_ms: int | None, until_ms: int | None
+) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
+    """Return where an entry's part in [since_ms, until_ms) begins and ends, and which entries have any."""
+    begin, end = entry.c.from_ms, entry.c.to_ms
+    inside: list[sa.ColumnElement[bool]] = []
+    since, until = sa.literal(since_ms, sa.BigInteger), sa.literal(until_ms, sa.BigInteger)
+    first: sa.ColumnElement[int] = begin if since_ms is None else sa.case((begin < since, since), else_=begin)
+    last: sa.ColumnElement[int] = end if until_ms is None else sa.case((end > until, until), else_=end)
+    if since_ms is not None:
+        inside.append(sa.or_(end > since, sa.and_(begin == end, begin >= since)))
+    if until_ms is not None:
+        inside.append(begin < until)
+    return first, last, inside
+
+
 def _clipped(since_ms: int | None, until_ms: int | None) -> tuple[sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
     """Return the part of a timeline posting's ticks that lies in [since_ms, until_ms), and which entries have any."""
-    begin, end = entry.c.from_ms, entry.c.to_ms
-    inside: list[sa.ColumnElement[bool]] = [posting.c.unit == TICKS, entry.c.kind.in_(TIMELINE)]
+    first, last, inside = _overlap(since_ms, until_ms)
     ticks: sa.ColumnElement[int] = posting.c.amount
     if since_ms is not None or until_ms is not None:
-        since, until = sa.literal(since_ms, sa.BigInteger), sa.literal(until_ms, sa.BigInteger)
-        first = begin if since_ms is None else sa.case((begin < since, since), else_=begin)
-        last = end if until_ms is None else sa.case((end > until, until), else_=end)
-        ticks = posting.c.amount // (end - begin) * (last - first)
-    if since_ms is not None:
-        inside.append(end > since_ms)
-    if until_ms is not None:
-        inside.append(begin < until_ms)
-    return ticks, inside
+        ticks = posting.c.amount // (entry.c.to_ms - entry.c.from_ms) * (last - first)
+    return ticks, [posting.c.unit == TICKS, entry.c.kind.in_(TIMELINE), *inside]
 
 
 def newest_ms(connection: sa.Connection) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -53,7 +54,8 @@ LOGGED_AT_LEAST = 4_096
 _NOBODY: frozenset[int] = frozenset()
 
 
-class Attempts(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Attempts:
     """Attempts as a World shows them. Iteration is over all of them, in no order that counts.
 
     doubtful    live ones of which something is known that may end them now, by uid; no other can end now

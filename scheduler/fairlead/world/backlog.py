@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import msgspec
@@ -44,7 +45,8 @@ class Ask(msgspec.Struct, frozen=True):
     also: Amounts = ()
 
 
-class Backlog(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Backlog:
     """Who waits, as a World shows it. Iteration is over every waiting gang.
 
     fresh       per queue, in order: lines that the present walk has still to ask

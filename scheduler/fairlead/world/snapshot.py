@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from fairlead.model.events import QueueSpent
@@ -40,7 +40,8 @@ from fairlead.world.use import TENANT
 __all__ = ["HostPorts", "Photographer", "Running", "Waiting", "World"]
 
 
-class World(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class World:
     """What one cycle may know. Columns are read-only; records are values.
 
     free        what is free on each row, nothing nominated taken off
@@ -92,7 +93,7 @@ class World(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     force: InForce
     jobs: JobsHeld
     takings: Taken
-    spent: Mapping[str, QueueSpent] = msgspec.field(default_factory=dict[str, QueueSpent])
+    spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
     promises: tuple[Promised, ...] = ()
     durations: Durations
     reserved: tuple[Reserved, ...] = ()

@@ -88,7 +88,7 @@ class ClusterState:
                 self.epoch += self.reservations.apply(fact)
             case DurationsLearned():
                 self.durations.learn(fact)
-            case ev.Started() | ev.Decided():  # marks for a replay
+            case ev.MoneyFact() | ev.Started() | ev.Decided():  # for the books, and marks for a replay
                 pass
             case _:
                 record = self.gangs.get(fact.gang)
