@@ -18,7 +18,7 @@ from mig_grids import A100_80, cut_gpus
 from pool_texts import pool, words
 
 from fairlead.model import events as ev
-from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Place, Shrink, Stop
+from fairlead.model.effects import Effect, EndNomination, Grow, Nominate, Notice, Place, Shrink, Stop, Withdraw
 from fairlead.model.gang import (
     Gang,
     GangId,
@@ -145,8 +145,8 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
     near= (wish), slices=zone:48,rack:16, model=, memory=, cpu=, ext=, needs=watts:300, port=, tolerate=, select=k:v,
     affinity=k:a|b, volume=k:v, min=, nics=1 (with each GPU), spread=rack, duration=, overrun=, startdeadline=,
     restarts=, success=any, template=, counts=role, user=, groups=a,b, deadline= (after T0); fixed (not preemptible),
-    allowed (it is, serving too), sized (keeps its members while it runs), mixed (models), promise (wanted), strict
-    (isolation), suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself),
+    allowed (it is, serving too), elastic (members come and go while it runs), mixed (models), promise (wanted),
+    strict (isolation), suspended, norestart. saves=file (when told by a file; signal, command; never: only by itself),
     pause=30s, size=100 (GiB), every=, restart=, grace= (1m unless said), reshards;
     retry=member:1,start:0,hung:2,node:3, backoff=, backoffmax=, heartbeat=.
     Parts of GPUs: mig=1g.10gb, or share=300 (thousandths) with mode= and sharemem=; then 3x0 is three of them.
@@ -173,7 +173,7 @@ def gang(name: str, text: str = "1x1", at_ms: int = T0) -> Gang:
         overrun=Overrun(named.get("overrun", "stop")),
         start_deadline_ms=duration_ms(named.get("startdeadline", "10m")),
         preemptible=taking_words.preemptible(plain, named),
-        resizable="sized" not in plain,
+        resizable="elastic" in plain,
         max_restarts=int(named.get("restarts", "3")),
         restart_on_failure="norestart" not in plain,
         success_any=named.get("success") == "any",
@@ -332,6 +332,12 @@ class Stage:
             ev.PlaceFailed(gang=GangId(name), attempt=attempt.number, cause=cause, released=ranks, at_ms=self.now_ms)
         )
 
+    def fail_grow(self, name: str, *released: int) -> None:
+        attempt = self.attempt(name)
+        cause, ranks = refuse(Reason.PLACE_CONFLICT, detail="409"), tuple(sorted(attempt.joining))
+        fact = {"attempt": attempt.number, "cause": cause, "ranks": ranks, "released": released}
+        self.take(ev.GrowFailed(gang=GangId(name), at_ms=self.now_ms, **fact))
+
     def view(self, name: str) -> GangView:
         view = self.engine.gang_view(GangId(name), self.now_ms)
         assert view is not None, name
@@ -360,6 +366,10 @@ def tell(effect: Effect, *, devices: bool = False) -> str:
         case Shrink():
             ranks = " ".join(str(rank) for rank in effect.ranks)
             return f"shrink {effect.gang} by {ranks}: {effect.cause.reason.token}"
+        case Withdraw():
+            return f"withdraw {effect.gang}"
+        case Grow():
+            return f"grow {effect.gang} on {' '.join(effect.placement.members[rank].node for rank in effect.ranks)}"
         case Nominate():
             victims = sorted([*(v for v, _ in effect.victims), *(v for v, _, _ in effect.shrunk)])
             return f"make room for {effect.gang}: {' '.join(victims)}"

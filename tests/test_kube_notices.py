@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fairlead.clock import now_ms
-from fairlead.model.effects import Notice
+from fairlead.model.effects import Notice, Withdraw
 from fairlead.model.events import StopRefused
 from fairlead.model.gang import Checkpoint
 from fairlead.model.reasons import Reason, refuse
@@ -137,3 +137,68 @@ def test_a_server_that_does_not_answer_is_asked_again(world):
         await until(lambda: all(world.asked()))
 
     perform(world, place(), notice(), then=then)
+
+
+# --- taken back -----------------------------------------------------------------------------------------------------
+
+
+def withdraw():
+    return Withdraw(gang=UID, attempt=1)
+
+
+def test_a_notice_that_is_withdrawn_is_taken_off_the_status_and_the_pods(world):
+    async def later():
+        await world.cluster.perform(notice())
+        await until(lambda: all(world.asked()))
+        await world.cluster.perform(withdraw())
+        assert world.asked() == [None, None, None]
+        assert world.status() is None
+        assert world.api.of("gangjobs")["train"]["status"]["phase"] == "Running"
+        assert all(grace is None for grace in world.graces())
+
+    perform(world, place(), then=later)
+
+
+def test_nobody_is_asked_whose_notice_was_withdrawn_before_its_turn(world):
+    world.checkpoint = SIGNAL
+
+    async def later():
+        await world.cluster.perform(notice(after_ms=200))
+        await world.cluster.perform(withdraw())
+        await asyncio.sleep(0.4)
+        assert all(grace is None for grace in world.graces())
+        assert world.status() is None
+
+    perform(world, place(), then=later)
+
+
+def test_a_notice_and_its_withdrawal_do_not_overtake_each_other(world):
+    """The notice still waits for the budgets' answers when it is taken back."""
+
+    async def later():
+        given = asyncio.create_task(world.cluster.perform(notice(by="other")))
+        await asyncio.sleep(0)
+        taken_back = asyncio.create_task(world.cluster.perform(withdraw()))
+        await given
+        await taken_back
+        await asyncio.sleep(0.1)
+        assert world.asked() == [None, None, None]
+        assert world.status() is None
+
+    perform(world, place(), then=later)
+
+
+def test_who_was_asked_once_and_goes_on_can_be_asked_again(world):
+    async def later():
+        await world.cluster.perform(notice())
+        await until(lambda: all(world.asked()))
+        await world.cluster.perform(withdraw())
+        again = notice()
+        await world.cluster.perform(again)
+        await until(lambda: world.asked() == [str(again.begins_ms)] * 3)
+
+    perform(world, place(), then=later)
+
+
+def test_a_withdrawal_that_nobody_knows_does_nothing(world):
+    assert perform(world, withdraw()) == [()]

@@ -98,7 +98,7 @@ EVERYTHING = {
     "waiting": [
         {
             "name": "g",
-            "resize": "AtStart",
+            "resize": "WhileRunning",
             "queue": "q",
             "namespace": "x",
             "priority": 7,

@@ -13,6 +13,7 @@ Steps are facts or expectations:
     bind / run / conflict / ends / fails / releases                what the cluster answers
     commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
     beats: a           its heartbeat moves
+    grow-fails: a 4 5          who was to join a does not, and these of them hold nothing
     stop-refused: a            a disruption budget keeps it from being stopped or shrunk
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
@@ -319,6 +320,7 @@ def reserve(stage: Stage, name: str, more: str) -> None:
 
 DO = {
     "reserve": reserve,
+    "grow-fails": lambda stage, name, more: stage.fail_grow(name, *map(int, more.split())),
     "reservation-gone": lambda stage, name, more: stage.take(ReservationGone(name=name, at_ms=stage.now_ms)),
     "submit": lambda stage, name, more: stage.submit(name, more),
     "change": change,

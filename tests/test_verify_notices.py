@@ -9,7 +9,7 @@ import pytest
 from builders import Stage
 
 from fairlead.model import events as ev
-from fairlead.model.effects import Notice, Stop
+from fairlead.model.effects import Notice, Stop, Withdraw
 from fairlead.model.gang import GangId
 from fairlead.model.reasons import Reason, refuse
 from fairlead.planning.decide import decide
@@ -118,3 +118,40 @@ def test_nobody_is_asked_twice() -> None:
     )
     found = violations(replace(plan, effects=(again,)), world)
     assert any("asked to save" in violation.text for violation in found)
+
+
+def asked_for_boss(saves: str = "saves=file grace=10m pause=30s") -> Stage:
+    """`a` was asked to save for `boss`."""
+    stage = Stage([builders.node("n1", "8")], [builders.queue("team")])
+    stage.submit("a", f"1x8 {saves}")
+    stage.settle()
+    stage.run("a")
+    stage.now_ms += 10 * MINUTE
+    stage.submit("boss", "1x8 priority=9")
+    stage.settle()
+    return stage
+
+
+def withdrawn(stage: Stage) -> list[str]:
+    plan, world = plan_of(stage)
+    return [v.text for v in violations(replace(plan, effects=(Withdraw(gang=GangId("a"), attempt=1),)), world)]
+
+
+def test_a_notice_that_stands_for_somebody_is_not_withdrawn() -> None:
+    assert withdrawn(asked_for_boss()) == ["a: goes on although boss waits for its devices"]
+
+
+def test_a_notice_for_nobody_is_withdrawn_while_that_can_be_done() -> None:
+    stage = asked_for_boss()
+    stage.delete("boss")
+    assert withdrawn(stage) == []
+    late = asked_for_boss("saves=signal grace=10m pause=30s")
+    late.delete("boss")
+    assert withdrawn(late) == ["a: goes on although its pods are on their way out"]
+
+
+def test_what_was_not_given_for_somebody_is_not_withdrawn() -> None:
+    assert withdrawn(story()) == ["a: a notice is withdrawn that was not given for somebody"]
+    stage = story()
+    stage.settle()
+    assert withdrawn(stage) == ["a: a notice is withdrawn that was not given for somebody"]

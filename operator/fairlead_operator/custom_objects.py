@@ -132,7 +132,7 @@ class GangJobSpec(Record, frozen=True, kw_only=True):
     isolation: str = "shared"
     promise: bool = False
     mixed_models: bool = False
-    resize: str = "WhileRunning"
+    resize: str = "AtStart"
     ttl: str = ""
 
 

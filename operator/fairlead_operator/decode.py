@@ -106,7 +106,7 @@ def _gang(job: GangJob, shapes: Mapping[str, PodShape], priority: int, priority_
         success_any=spec.success_policy.operator == "Any",
         success_roles=tuple(spec.success_policy.roles),
         mixed_models=spec.mixed_models,
-        resizable=spec.resize != "AtStart",
+        resizable=spec.resize == "WhileRunning",
         isolation=Isolation(spec.isolation),
         wants_promise=spec.promise,
         template=job.metadata.labels.get(TEMPLATE_LABEL, ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from fairlead.model.events import NoticeIntended
@@ -46,9 +47,10 @@ class Found:
         return tuple(held)
 
 
-def all_running_ms(found: Found, attempt: Attempt) -> int | None:
-    """Return since when all members run, as their kubelets say; None where one does not, or nobody says."""
-    pods = [found.pods.get(member.rank) for member in attempt.placement.members]
+def all_running_ms(found: Found, attempt: Attempt, left: Collection[int]) -> int | None:
+    """Return since when all members but those who `left` run, as their kubelets say; None where one does not, or nobody
+    says."""
+    pods = [found.pods.get(member.rank) for member in attempt.placement.members if member.rank not in left]
     if any(pod is None or pod.status.phase != "Running" for pod in pods):
         return None
     began = [started_ms(pod) for pod in pods if pod is not None]

@@ -10,11 +10,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from fairlead.errors import FairleadError, Unreachable
-from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Shrink, Stop
+from fairlead.model.effects import EndNomination, Grow, Nominate, Notice, Place, Shrink, Stop, Withdraw
 from fairlead.model.events import (
     Bound,
     Event,
@@ -33,11 +32,11 @@ from fairlead.world.views import GangView
 from fairlead_operator.custom_objects import GANGJOBS
 from fairlead_operator.evictions import refused_evictions
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
-from fairlead_operator.notices import Notices
+from fairlead_operator.notices import Notices, stop_asking
 from fairlead_operator.objects import Pod
 from fairlead_operator.placing import Placer, cause_of
 from fairlead_operator.pods import CLAIM_IN_POD, Attempt, JobSheet, claim_name
-from fairlead_operator.shrinking import let_leave
+from fairlead_operator.resizing import Resizes, joined
 from fairlead_operator.status_writer import StatusWriter
 from fairlead_operator.statuses import nomination_status
 from fairlead_operator.strangers import let_strangers_go
@@ -77,7 +76,7 @@ class KubeCluster:
         """Keep the doors. At most `width` pods are being placed at once."""
         self.report: Callable[..., None] = lambda *facts: None
         self.teardown = Teardown(client, lambda fact: self.report(fact), now_ms, rng)
-        self._notices = Notices(client, self.teardown, now_ms)
+        self._notices = Notices(client, self.teardown, now_ms, self._refused, self._until_done, self._background)
         self._client = client
         self._lookup = lookup
         self._placer = placer
@@ -88,9 +87,11 @@ class KubeCluster:
         self._rules = rules
         self._metrics = metrics
         self._gate = Gate(width)
+        self._resizes = Resizes(
+            client, self.teardown, placer, self._gate, self._refused, self._until_done, now_ms, rules
+        )
         self._trips: dict[Key, Trip] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asking: dict[Key, asyncio.Task[None]] = {}
 
     def know(self, trip: Trip) -> None:
         """Remember the objects of an attempt that was found in the cluster."""
@@ -127,14 +128,13 @@ class KubeCluster:
                 case Stop():
                     return await self._stop(effect)
                 case Notice():
-                    return await self._notice(effect)
+                    return await self._notices.give(effect, self._trips.get((effect.gang, effect.attempt)))
+                case Withdraw():
+                    return await self._notices.withdraw(effect, self._trips.get((effect.gang, effect.attempt)))
                 case Shrink():
-                    trip, ranks = self._trips.get((effect.gang, effect.attempt)), frozenset(effect.ranks)
-                    if trip is None or not trip.done.is_set() or trip.aborted:
-                        log.warning("event=shrink_unknown gang=%s attempt=%d", effect.gang, effect.attempt)
-                        return ()
-                    refused = await self._refused(effect, trip, ranks)
-                    return await self._leave(trip, ranks) if refused is None else [refused]
+                    return await self._resizes.shrink(effect, self._trips.get((effect.gang, effect.attempt)))
+                case Grow():
+                    return await self._resizes.grow(effect, self._trips.get((effect.gang, effect.attempt)))
                 case Nominate():
                     return await self._nominate(effect)
                 case EndNomination():
@@ -205,8 +205,7 @@ class KubeCluster:
     # --- stopping ---------------------------------------------------------------------------------------------------
 
     async def _stop(self, effect: Stop) -> Sequence[Event]:
-        key = (effect.gang, effect.attempt)
-        trip = self._trips.get(key)
+        trip = self._trips.get((effect.gang, effect.attempt))
         if trip is None:
             sheet = self._lookup.sheet(effect.gang)
             log.warning(
@@ -216,8 +215,8 @@ class KubeCluster:
         if not trip.done.is_set():
             trip.aborted = f"it is to stop: {effect.cause.message}"
             await trip.done.wait()  # placing has a deadline of its own
-        if (asking := self._asking.pop(key, None)) is not None:
-            asking.cancel()
+        await joined(trip, why_not=f"its gang is to stop: {effect.cause.reason.token}")
+        stop_asking(trip)
         if effect.by and (refused := await self._refused(effect, trip)) is not None:
             await self._notices.forget(trip)
             return [refused]
@@ -241,42 +240,14 @@ class KubeCluster:
         await self._forget_nomination(GangId(effect.by))
         return StopRefused(gang=effect.gang, attempt=effect.attempt, cause=refusal, at_ms=self._now_ms())
 
-    async def _notice(self, effect: Notice) -> Sequence[Event]:
-        """Ask an attempt to save, unless a budget forbids to stop it at all. It is asked beside the loop, in its turn.
-
-        A notice that cannot even be written down is not given: the attempt is then stopped when its time is over.
-        """
-        trip = self._trips.get((effect.gang, effect.attempt))
-        if trip is None:
-            log.warning("event=notice_unknown gang=%s attempt=%d", effect.gang, effect.attempt)
-            return ()
-        if effect.by and (refused := await self._refused(effect, trip)) is not None:
-            return [refused]
-        await self._notices.record(trip, effect)
-        self.resume_notice(trip, effect)
-        return ()
-
     def resume_notice(self, trip: Trip, notice: Notice) -> None:
-        """Ask an attempt to save when its turn has come, until it has been asked or is stopped."""
-
-        async def work() -> tuple[int, ...]:
-            await self._notices.ask(trip, notice)
-            return ()
-
-        async def ask() -> None:
-            await self._until_done(work, trip.tag)
-
-        if trip.key not in self._asking:
-            self._asking[trip.key] = self._background(ask())
+        """Go on asking an attempt to save that an earlier leader gave notice."""
+        self._notices.resume(trip, notice)
 
     async def resume_shrink(self, trip: Trip) -> None:
         """Go on with members' leave that an earlier leader began."""
         log.info("event=shrink_resumed %s", trip.tag)
-        self.report(*await self._leave(trip, frozenset(trip.left)))
-
-    async def _leave(self, trip: Trip, ranks: frozenset[int]) -> Sequence[Event]:
-        work = partial(let_leave, self._client, self.teardown, trip, ranks)
-        return self._released(trip, await self._until_done(work, trip.tag) or ())
+        self.report(*await self._resizes.leave(trip, frozenset(trip.left)))
 
     async def resume_stop(self, trip: Trip, keep: bool) -> None:
         """Go on with a stop that an earlier leader began."""

@@ -104,20 +104,33 @@ class Placer:
         async with asyncio.timeout(within_s):
             await self._say_placing(trip)
             await self._ensure_service(trip)
-            created = await all_of(self._create(trip, step) for step in trip.steps)
-            self._go_on(trip)
-            left_s = (end_ms - monotonic_ms()) / 1000
-            await all_of(
-                bind_volumes(self._client, pod, step.member.node, left_s)
-                for step, (pod, _) in zip(trip.steps, created, strict=True)
-                if any(volume.persistent_volume_claim for volume in pod.spec.volumes)
-            )
-            self._go_on(trip)
-            pairs = [(s, claim) for s, (_, claim) in zip(trip.steps, created, strict=True) if claim is not None]
-            allocated = await all_of(self._allocate(trip, step, claim) for step, claim in pairs)
-            await self._last_look(trip, [(s, c) for (s, _), c in zip(pairs, allocated, strict=True)])
-            self._go_on(trip)
-            await all_of(self._bind(trip, step) for step in trip.steps)
+            await self._carry(trip, end_ms)
+
+    async def join(self, trip: Trip, within_s: float) -> None:
+        """Bring to their nodes, all of them, members that join a running attempt of which nothing else is touched.
+
+        Raises as `forward` does.
+        """
+        end_ms = monotonic_ms() + int(within_s * 1000)
+        async with asyncio.timeout(within_s):
+            await self._carry(trip, end_ms)
+
+    async def _carry(self, trip: Trip, end_ms: int) -> None:
+        """Create, allocate, look once more, bind."""
+        created = await all_of(self._create(trip, step) for step in trip.steps)
+        self._go_on(trip)
+        left_s = (end_ms - monotonic_ms()) / 1000
+        await all_of(
+            bind_volumes(self._client, pod, step.member.node, left_s)
+            for step, (pod, _) in zip(trip.steps, created, strict=True)
+            if any(volume.persistent_volume_claim for volume in pod.spec.volumes)
+        )
+        self._go_on(trip)
+        pairs = [(s, claim) for s, (_, claim) in zip(trip.steps, created, strict=True) if claim is not None]
+        allocated = await all_of(self._allocate(trip, step, claim) for step, claim in pairs)
+        await self._last_look(trip, [(s, c) for (s, _), c in zip(pairs, allocated, strict=True)])
+        self._go_on(trip)
+        await all_of(self._bind(trip, step) for step in trip.steps)
 
     def _go_on(self, trip: Trip) -> None:
         """Stop here if the attempt is to end, or if a node went away meanwhile."""

@@ -268,7 +268,7 @@ def _recovered(
         running=running,
         at_ms=now_ms,
         restarts=job.status.restarts if job else 0,
-        all_running_ms=all_running_ms(found, attempt),
+        all_running_ms=all_running_ms(found, attempt, trip.left),
         saved_ms=saved.began_ms if saved is not None and saved.attempt == found.number else None,
         left=tuple(sorted(trip.left)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -56,7 +56,9 @@ class Step:
 class Trip:
     """An attempt with all its members in rank order. `aborted` says why it is to be undone, "" while it is not.
 
-    Members of the ranks in `left` have left it for good, or are leaving.
+    Members of the ranks in `left` are no part of it: they have left for good, are leaving, or are not bound yet. Those
+    that are just being bound are in `joining`, as a trip of their own. `asking` is under way once it is to be asked to
+    save; who gives it a notice, or takes one back, holds `notices`, so that each is whole before the next.
     """
 
     gang: GangId
@@ -65,6 +67,9 @@ class Trip:
     steps: list[Step]
     aborted: str = ""
     left: set[int] = field(default_factory=set[int])
+    joining: Trip | None = None
+    asking: asyncio.Task[None] | None = None
+    notices: asyncio.Lock = field(default_factory=asyncio.Lock)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -132,6 +137,16 @@ class Gate:
                 turn.set_result(None)
             else:
                 break
+
+
+class UntilDone(Protocol):
+    """Tries something until the server has let us; None where we no longer lead."""
+
+    async def __call__(
+        self, work: Callable[[], Coroutine[Any, Any, tuple[int, ...]]], tag: str, /
+    ) -> tuple[int, ...] | None:
+        """Do it."""
+        ...
 
 
 async def all_of(jobs: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

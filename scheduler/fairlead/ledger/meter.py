@@ -27,6 +27,8 @@ from fairlead.model.events import (
     ForeignDevices,
     GangRefused,
     GangSeen,
+    GrowFailed,
+    GrowIntended,
     Intended,
     MemberReleased,
     MoneyFact,
@@ -168,7 +170,7 @@ class Meter:
             case ForeignDevices(name=name):
                 self._track(name).add_foreign(at_ms, self.sequence, frozenset(record.devices))
                 return [(name, at_ms)], []
-            case Intended() | Recovered():
+            case Intended() | Recovered() | GrowIntended():
                 return self._open(record, at_ms, floor)
             case MemberReleased():
                 return self._end(
@@ -176,7 +178,7 @@ class Meter:
                 )
             case TierChanged():
                 return self._retier(record, at_ms), []
-            case PlaceFailed():
+            case PlaceFailed() | GrowFailed():
                 keys = [(record.gang, record.attempt, rank) for rank in record.released]
                 return self._end(keys, at_ms, at_ms - record.at_ms)
             case _:
@@ -199,9 +201,12 @@ class Meter:
                 pass
 
     def _open(
-        self, record: Intended | Recovered, at_ms: int, floor: int | None
+        self, record: Intended | Recovered | GrowIntended, at_ms: int, floor: int | None
     ) -> tuple[list[tuple[str, int]], list[HoldKey]]:
-        """Open a hold per member. Of a recovered attempt, what holds nothing any more ends when that was seen."""
+        """Open a hold per member. Of a recovered attempt, what holds nothing any more ends when that was seen.
+
+        Of one that grows only the new members begin.
+        """
         begin, holding = at_ms, None
         if isinstance(record, Recovered):
             begin = min(record.since_ms if floor is None else max(record.since_ms, floor), at_ms)
@@ -211,7 +216,7 @@ class Meter:
         attempt = self._attempts.setdefault((record.gang, record.attempt), _Attempt())
         touched: dict[str, int] = {}
         gone: list[HoldKey] = []
-        for member in record.placement.members:
+        for member in record.placement.members[-record.joining if isinstance(record, GrowIntended) else 0 :]:
             key = (record.gang, record.attempt, member.rank)
             if holding is not None and member.rank not in holding:
                 gone.append(key)

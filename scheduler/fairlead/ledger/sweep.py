@@ -87,7 +87,7 @@ class Sweep:
                 self._lane(record.node.name).lost.append((min(_not_before(oldest, since), at), at))
         elif isinstance(record, ev.NodeGone | ev.NodeUsed | ev.ForeignDevices):
             self._lane(record.name).facts.append((at, self._count, record))
-        elif isinstance(record, ev.Intended):
+        elif isinstance(record, ev.Intended | ev.GrowIntended):
             self._begin(record, at, None)
         elif isinstance(record, ev.Recovered):
             self._begin(record, min(_not_before(oldest, record.since_ms), at), at)
@@ -96,7 +96,7 @@ class Sweep:
             self._tiers.setdefault((record.gang, record.attempt), []).append(told)
         elif isinstance(record, ev.MemberReleased):
             self._finish((record.gang, record.attempt, record.rank), at)
-        elif isinstance(record, ev.PlaceFailed):
+        elif isinstance(record, ev.PlaceFailed | ev.GrowFailed):
             for rank in record.released:
                 self._finish((record.gang, record.attempt, rank), at)
         else:
@@ -125,10 +125,11 @@ class Sweep:
             queue = self._parents[queue]
         return visited[-1] if visited else queue
 
-    def _begin(self, record: ev.Intended | ev.Recovered, begin: int, seen: int | None) -> None:
+    def _begin(self, record: ev.Intended | ev.Recovered | ev.GrowIntended, begin: int, seen: int | None) -> None:
         namespace, job, queue, asks = self._jobs.get(record.gang, ("", "", "", {}))
         account = f"held:{self._root(queue) or 'unknown'}:{queue or 'unknown'}:{record.tier.value}"
-        for member in record.placement.members:
+        joining = record.joining if isinstance(record, ev.GrowIntended) else len(record.placement.members)
+        for member in record.placement.members[len(record.placement.members) - joining :]:
             key = (record.gang, record.attempt, member.rank)
             if isinstance(record, ev.Recovered) and seen is not None and member.rank not in record.holding:
                 self._finish(key, seen)

@@ -53,7 +53,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrink:
-    """End the members of `ranks`; the others of this attempt go on without them. `by` names the gang that gains."""
+    """End the members of `ranks`; the others of this attempt go on without them.
+
+    `by` names the gang that gains, "" where those who go were to join it and did not.
+    """
 
     gang: GangId
     attempt: int
@@ -61,6 +64,24 @@ class Shrink:
     cause: Refusal
     by: str
     lost_gpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grow:
+    """Bring the last `joining` members of `placement` to this attempt, which runs on; on failure those alone go."""
+
+    gang: GangId
+    attempt: int
+    placement: Placement
+    joining: int
+    tier: Tier
+    deadline_ms: int
+
+    @property
+    def ranks(self) -> range:
+        """The ranks of those who join."""
+        members = len(self.placement.members)
+        return range(members - self.joining, members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +99,14 @@ class Notice:
     until_ms: int
     by: str = ""
     lost_gpu_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw:
+    """Take back a notice that an attempt was given: whoever was to gain by its stop needs it no more. It goes on."""
+
+    gang: GangId
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +163,18 @@ class Retier:
 
 
 Effect = (
-    Place | Stop | Notice | Shrink | Nominate | EndNomination | Promise | EndPromise | Refuse | DeclareLost | Retier
+    Place
+    | Stop
+    | Notice
+    | Withdraw
+    | Shrink
+    | Grow
+    | Nominate
+    | EndNomination
+    | Promise
+    | EndPromise
+    | Refuse
+    | DeclareLost
+    | Retier
 )
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from fairlead.model.checkpoints import Saved
 from fairlead.model.gang import Gang, GangId, Placement, Tier
+from fairlead.model.growing import GrowFailed as GrowFailed
+from fairlead.model.growing import GrowIntended as GrowIntended
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.prices import Adjusted as Adjusted
 from fairlead.model.prices import MoneyFact as MoneyFact
@@ -22,6 +24,7 @@ from fairlead.model.rules import Rules
 from fairlead.model.saving_events import CheckpointCommitted as CheckpointCommitted
 from fairlead.model.saving_events import LifeSign as LifeSign
 from fairlead.model.saving_events import NoticeIntended as NoticeIntended
+from fairlead.model.saving_events import NoticeWithdrawn as NoticeWithdrawn
 from fairlead.model.takings import Nominated as Nominated
 from fairlead.model.takings import NominationEnded as NominationEnded
 from fairlead.model.takings import ShrinkIntended as ShrinkIntended
@@ -199,7 +202,7 @@ class MemberReleased:
 class Recovered:
     """At start: an attempt found in claims and pods. `holding`, `running`, `left` are ranks; those of `left` have left.
 
-    Who is in `left` and holds something is about to leave.
+    Who is in `left` and holds something is about to leave. Those of `joining` are on their way into it.
     """
 
     gang: GangId
@@ -215,6 +218,7 @@ class Recovered:
     all_running_ms: int | None = None
     saved_ms: int | None = None
     left: tuple[int, ...] = ()
+    joining: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +290,10 @@ Event = (
     | TimeFact
     | StopIntended
     | NoticeIntended
+    | NoticeWithdrawn
     | ShrinkIntended
+    | GrowIntended
+    | GrowFailed
     | StopRefused
     | TierChanged
     | Bound

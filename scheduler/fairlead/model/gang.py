@@ -250,7 +250,7 @@ class Gang:
     deadline_ms: int | None = None
     wants_promise: bool = False
     template: str = ""
-    resizable: bool = True
+    resizable: bool = False
 
     @property
     def is_elastic(self) -> bool:

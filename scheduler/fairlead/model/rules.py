@@ -37,6 +37,7 @@ class Rules:
     waited for `patience_ms` is also promised what preemptible work of its own queue holds without an end, after
     `notice_ms`. `reclaim_grace_ms` is the most that a job has to save before borrowed GPUs are taken from it.
     `stagger_max_ms` is how long a stop may wait for its turn to write its checkpoint into its pool's storage.
+    `grow_after_ms` is how long an elastic gang leaves its size alone, and a node its room, before the gang grows.
     """
 
     place_deadline_ms: int = 30_000
@@ -59,6 +60,7 @@ class Rules:
     hole_least_ms: int = 600_000
     patience_ms: int = 21_600_000
     notice_ms: int = 86_400_000
+    grow_after_ms: int = 600_000
     min_run_by_class: tuple[tuple[ServiceClass, int], ...] = ()
     takings_per_job: int = 4
     unsaving: Unsaving = Unsaving.LAST

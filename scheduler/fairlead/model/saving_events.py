@@ -27,6 +27,15 @@ class NoticeIntended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeWithdrawn:
+    """An attempt that was asked to save is not to be stopped any more: nobody gains by it now."""
+
+    gang: GangId
+    attempt: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointCommitted:
     """A program says that the state in which it was at `began_ms` is safe: its manifest is complete.
 

@@ -52,7 +52,7 @@ class StopIntended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShrinkIntended:
-    """Members of an attempt are to leave it, and the others to go on. `by` is the gang that gains."""
+    """Members of an attempt are to leave it, and the others to go on. `by` gains, "" where they never joined it."""
 
     gang: GangId
     attempt: int

@@ -52,16 +52,16 @@ class Caps:
                 for name in chains.get(queue, ()):
                     _add(counts, (name, who), jobs, milli)
 
-    def charge(self, gang: Gang, gpu_milli: int) -> None:
-        """Count a gang that is placed, or that room is being made for."""
+    def charge(self, gang: Gang, gpu_milli: int, jobs: int = 1) -> None:
+        """Count a gang that is placed, or that room is being made for; one that grows is no new job."""
         if not self._on:
             return
         for name in self._chains.get(gang.queue, ()):
-            self._counts.jobs[name] = self._counts.jobs.get(name, 0) + 1
+            self._counts.jobs[name] = self._counts.jobs.get(name, 0) + jobs
             self._counts.milli[name] = self._counts.milli.get(name, 0) + gpu_milli
-            _add(self._counts.users, (name, gang.user), 1, gpu_milli)
+            _add(self._counts.users, (name, gang.user), jobs, gpu_milli)
             for group in gang.groups:
-                _add(self._counts.groups, (name, group), 1, gpu_milli)
+                _add(self._counts.groups, (name, group), jobs, gpu_milli)
 
     def starts_nothing(self, queue: str) -> bool:
         """Whether a queue, or one above it, has as many jobs as it may have, or has used up its budget."""
@@ -91,6 +91,13 @@ class Caps:
                 if refusal is not None:
                     return refusal
         return None
+
+    def may_grow(self, gang: Gang, gpu_milli: int) -> bool:
+        """Whether the budgets above a running gang, and the caps on its user and groups, let it have so much more."""
+        room = self.room_milli(gang)
+        accounts = [self._account(self._queues[name]) for name in self._chains.get(gang.queue, ())] if self._on else []
+        paid = all(one is None or budget_refusal(one, gpu_milli, self._now_ms) is None for one in accounts)
+        return paid and (room is None or gpu_milli <= room)
 
     def room_milli(self, gang: Gang) -> int | None:
         """Return what the caps on its user and groups leave for a gang, None where none of them counts GPUs."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fairlead.model.effects import DeclareLost, Effect, Phase, Stop
+from fairlead.model.effects import DeclareLost, Effect, Phase, Shrink, Stop, Withdraw
 from fairlead.model.gang import Overrun
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.retries import Failure, may_retry
-from fairlead.planning.notices import after_notice, saves_first
+from fairlead.planning.notices import after_notice, is_moot, saves_first
 from fairlead.units import duration_text
-from fairlead.world.pictures import deadlines, hang_ms, own_deadlines
+from fairlead.world.pictures import deadlines, hang_ms, joins_by, own_deadlines
 from fairlead.world.snapshot import Running, World
 
 
@@ -33,15 +33,33 @@ def care(world: World) -> tuple[list[Effect], int | None]:
             cause, requeue = ending
             effects.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=requeue))
         else:
+            effects += _turned_back(attempt, world)
             wake += [due for due in deadlines(attempt, world.rules) if due > world.now_ms]
     for attempt in world.running.noticed:
         assert attempt.notice is not None, attempt
         stop = _ending_after_notice(attempt, world)
-        if stop is not None:
+        if (stop is None or stop.by) and is_moot(attempt, world):
+            effects.append(Withdraw(gang=attempt.gang, attempt=attempt.attempt))
+        elif stop is not None:
             effects.append(stop)
         else:
             wake.append(attempt.notice.until_ms)
     return effects, min(wake, default=None)
+
+
+def _turned_back(attempt: Running, world: World) -> Iterator[Shrink]:
+    """Yield that members go which were to join and have failed, are late, or are on a lost node; the gang goes on."""
+    members, spec = attempt.placement.members, attempt.spec
+    late = {rank for rank, due_ms in joins_by(attempt, world.rules) if due_ms <= world.now_ms}
+    stray = dict(attempt.stray)
+    lost = {rank for rank, _ in attempt.joining if members[rank].node in world.lost}
+    ranks = tuple(sorted((late | lost | stray.keys()) & attempt.staying))
+    if not ranks or spec is None:
+        return
+    first, limit = members[ranks[0]], duration_text(spec.start_deadline_ms)
+    detail = stray.get(ranks[0]) or ("its node was lost" if ranks[0] in lost else f"it did not run after {limit}")
+    cause = refuse(Reason.MEMBER_FAILED, member=f"{first.role}-{first.index}", detail=detail)
+    yield Shrink(gang=attempt.gang, attempt=attempt.attempt, ranks=ranks, cause=cause, by="")
 
 
 def _ending_after_notice(attempt: Running, world: World) -> Stop | None:
@@ -62,7 +80,7 @@ def _ending(attempt: Running, world: World) -> tuple[Refusal, bool] | None:
         return refuse(Reason.FINISHED), False
     if spec.suspended:
         return refuse(Reason.SUSPENDED), True
-    lost = sorted(m.node for m in attempt.placement.members if m.rank in attempt.staying and m.node in world.lost)
+    lost = sorted(m.node for m in attempt.placement.members if m.rank in attempt.at_work and m.node in world.lost)
     if lost:
         return _failed(attempt, Failure.NODE, refuse(Reason.NODE_LOST, node=lost[0]))
     # While it is being written to the cluster, members end because their undoing has begun: Bound or PlaceFailed says.
@@ -145,6 +163,6 @@ def _has_succeeded(attempt: Running) -> bool:
         return False
     roles = spec.success_roles or tuple(role.name for role in spec.roles)
     counting = {member.rank for member in attempt.placement.members if member.role in roles}
-    counting -= attempt.leaving | attempt.left
+    counting -= attempt.leaving | attempt.left | {rank for rank, _ in attempt.joining}
     done = counting & attempt.succeeded
     return bool(done) if spec.success_any else done == counting

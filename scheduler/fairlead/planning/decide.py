@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from fairlead.model.effects import Effect, EndNomination, Notice, Place, Refuse, Stop
+from fairlead.model.effects import Effect, EndNomination, Notice, Place, Refuse, Shrink, Stop
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.gang_rules import why_invalid
 from fairlead.model.quota import Amounts
@@ -29,6 +29,7 @@ from fairlead.planning.admission import admission, at_the_door
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
+from fairlead.planning.growing import Growing, Hands
 from fairlead.planning.holes import promise_refusal
 from fairlead.planning.memo import Memo as Memo
 from fairlead.planning.notices import in_steps
@@ -60,7 +61,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     more, cut, looked = cycle.run()
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
-    later.append(world.takings.next_ms if cycle.shields.any else None)
+    later += [world.takings.next_ms if cycle.shields.any else None, cycle.growing.wake_ms]
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     told = in_steps(cycle.effects, world)
     later += [effect.until_ms for effect in told if isinstance(effect, Notice)]
@@ -98,6 +99,10 @@ class _Cycle:
         effects += self.tiers.retiers
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
         self.promises = Promises(world, self.placer, self.standing, memo.promises, effects, tree.chains)
+        hands = Hands(
+            self.placer, self.fence, self.standing, self.caps, self.tiers, self.promises, self.kept, tree.chains
+        )
+        self.growing = Growing(world, hands)
         self.taken: set[GangId] = set()
         self._give_back()
 
@@ -114,6 +119,8 @@ class _Cycle:
         for looked in count():
             waiting = walk.step()
             if waiting is None:
+                busy = {e.gang for e in self.effects if isinstance(e, Stop | Shrink)} | self.spared
+                self.effects += self.growing.growths(self._is_hopeless, self.taken, busy, self.pods_left)
                 return False, False, looked
             if self.pods_left <= 0:  # the walk goes on as soon as one of those on their way has arrived
                 return False, True, looked
@@ -298,6 +305,10 @@ class _Cycle:
         also = least(gang, self.world.counted)
         never = self.standing.never_within_limit(gang.queue, fewest, also)
         return self.caps.refusal(gang, fewest) if never is None else never_refusal(never, fewest, also)
+
+    def _is_hopeless(self, gang: Gang) -> bool:
+        refusal = self._rules(gang) or self.memo.why_never(gang, self.world)
+        return refusal is not None and refusal.reason.kind in (Kind.INVALID, Kind.NEVER)
 
     def _take(self, waiting: Waiting, placement: Placement) -> None:
         gang, charge = waiting.gang, (placement.gpu_milli, charge_of(waiting.gang, placement, self.world))

@@ -17,6 +17,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from fairlead.model.effects import Effect, Nominate, Notice, Phase, Stop
+from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.world.snapshot import Running, World
@@ -36,6 +37,9 @@ BROKEN = frozenset(
     }
 )
 """Why an attempt ends that cannot save any more, or whose state nobody wants."""
+
+MOMENT_MS = 5_000
+"""How long before its turn an attempt counts as asked: nobody can tell which comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,24 @@ def after_notice(attempt: Running, world: World) -> Stop | None:
             gang=attempt.gang, attempt=attempt.attempt, cause=notice.cause, requeue=notice.requeue, by=notice.by
         )
     return None
+
+
+def is_moot(attempt: Running, world: World) -> bool:
+    """Whether an attempt may go on that was asked to save for somebody: nobody gains by its stop any more.
+
+    That is so once the room it was to make is kept for nobody. Not where its pods are on their way out already, to tell
+    its program, or will be in a moment.
+    """
+    notice, spec = attempt.notice, attempt.spec
+    if notice is None or not notice.by or spec is None or spec.checkpoint is None or spec.suspended:
+        return False
+    if cannot_save(attempt, world.lost):
+        return False
+    if not spec.checkpoint.watches and world.now_ms + MOMENT_MS >= notice.begins_ms:
+        return False
+    taker = world.waiting.get(GangId(notice.by))
+    room = taker.nomination if taker is not None else None
+    return room is None or (attempt.gang, attempt.attempt) not in room.victims
 
 
 def cannot_save(attempt: Running, lost: Set[NodeName]) -> bool:

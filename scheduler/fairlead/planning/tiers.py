@@ -199,6 +199,17 @@ class Tiers:
             placed[resource] = placed.get(resource, 0) + amount
         return Tier.IN_QUOTA
 
+    def covers(self, attempt: Running, milli: int, also: Amounts) -> bool:
+        """Whether an attempt is in quota, and would be with so much more."""
+        placed = tuple(self._placed.get(attempt.queue, {}).items())
+        return attempt.tier is Tier.IN_QUOTA and self._memo.fits(attempt.queue, milli, also, placed)
+
+    def grow(self, attempt: Running, milli: int, also: Amounts) -> None:
+        """Count what an attempt takes beside what it has; it keeps its tier, which is looked at again afterwards."""
+        placed = self._placed.setdefault(attempt.queue, {})
+        for resource, amount in ((GPU, milli), *also) if attempt.tier is Tier.IN_QUOTA else ():
+            placed[resource] = placed.get(resource, 0) + amount
+
 
 def _reserved_now(world: World) -> tuple[tuple[str, frozenset[NodeName]], ...]:
     """Return (owner, nodes) of each reservation that is in its time; those for maintenance are nobody's."""

@@ -9,14 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, EndNomination, Nominate, Notice, Phase, Place, Retier, Shrink, Stop
-from fairlead.model.gang import Gang, GangId, Placement, Role
+from fairlead.model.effects import (
+    Effect,
+    EndNomination,
+    Grow,
+    Nominate,
+    Notice,
+    Phase,
+    Place,
+    Retier,
+    Shrink,
+    Stop,
+    Withdraw,
+)
+from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.planning.plan import Plan
 from fairlead.planning.verify_caps import check_caps
-from fairlead.planning.verify_notices import check_patience
-from fairlead.planning.verify_places import Places, check_member, check_wishes
+from fairlead.planning.verify_growth import check_grow, check_turned_back
+from fairlead.planning.verify_notices import check_patience, check_withdrawn
+from fairlead.planning.verify_places import Places, check_member, check_wishes, takes
 from fairlead.planning.verify_pools import PoolTally, check_pools, check_return
 from fairlead.planning.verify_quotas import Quotas
 from fairlead.planning.verify_reserved import check_reserved
@@ -75,6 +88,10 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
             yield from _check_place(effect, world, tally)
         case Stop() | Notice() | Shrink():
             yield from _check_stop(effect, world, tally)
+        case Withdraw():
+            yield from check_withdrawn(effect, world)
+        case Grow():
+            yield from check_grow(effect, world, tally.quotas, tally.places, tally.pools, tally.placed)
         case Nominate():
             item = world.waiting.get(effect.gang)
             if item is None:
@@ -130,7 +147,7 @@ def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
             yield f"{gang.full_name}: ranks are not 0, 1, 2 …"
         role = roles.get(member.role)
         charged = role is not None and (member.gpu_milli == role.gpu_milli or (role.mig and member.share_milli > 0))
-        if role is None or len(member.devices) != _devices_of(role) or not charged:
+        if role is None or len(member.devices) != takes(role) or not charged:
             yield f"{gang.full_name}: {member.role}-{member.index} gets {len(member.devices)} devices"
         found.setdefault(member.role, set()).add(member.index)
     enough = all(
@@ -143,11 +160,6 @@ def _check_shape(gang: Gang, placement: Placement) -> Iterator[str]:
     everything = [(m.node, device) for m in placement.members if m.role in whole for device in m.devices]
     if len(everything) != len(set(everything)):
         yield f"{gang.full_name}: a device is given to two members"
-
-
-def _devices_of(role: Role) -> int:
-    """Return how many devices a pod of the role lies on."""
-    return role.gpus if role.share is None and not role.mig else 1
 
 
 def _check_rights(gang: Gang, placement: Placement, world: World, tally: _Tally) -> Iterator[str]:
@@ -211,6 +223,9 @@ def _check_stop(effect: Stop | Notice | Shrink, world: World, tally: _Tally) -> 
             return
         if effect.cause.reason not in TAKING and not effect.by:
             return
+    elif not effect.by:
+        yield from check_turned_back(effect, attempt)
+        return
     taker = world.waiting.get(GangId(effect.by))
     spec = attempt.spec
     named = tally.yielding.get(GangId(effect.by), frozenset())

@@ -83,9 +83,15 @@ def _is_used_up(caps: QueueCaps, spent: QueueSpent | None) -> bool:
 
 
 def check_caps(
-    gang: Gang, gpu_milli: int, world: World, above: Callable[[str], tuple[str, ...]], tally: CapTally
+    gang: Gang,
+    gpu_milli: int,
+    world: World,
+    above: Callable[[str], tuple[str, ...]],
+    tally: CapTally,
+    *,
+    grows: bool = False,
 ) -> Iterator[str]:
-    """Yield the caps that one more gang breaks; it is counted from now on."""
+    """Yield the caps that one more gang breaks; it is counted from now on. One that `grows` is no job more."""
     problem = world.force.problems.get(gang.queue)
     if problem is not None and problem.closed:
         yield f"{gang.full_name}: queue {gang.queue} takes nobody in: {problem.text}"
@@ -101,21 +107,23 @@ def check_caps(
     tally.held.append((gang.queue, gang.user, gang.groups, gpu_milli))
     for name in chain:
         inside = [one for one in tally.held if name in above(one[0])]
-        for text in _broken(gang, world.queues[name], inside):
+        for text in _broken(gang, world.queues[name], inside, jobs=not grows):
             yield f"{gang.full_name}: {text} in queue {name}"
 
 
-def _broken(gang: Gang, queue: Queue, inside: Iterable[tuple[str, str, tuple[str, ...], int]]) -> Iterator[str]:
+def _broken(
+    gang: Gang, queue: Queue, inside: Iterable[tuple[str, str, tuple[str, ...], int]], *, jobs: bool
+) -> Iterator[str]:
     inside = list(inside)
     caps = queue.caps
-    if caps.max_jobs is not None and len(inside) > caps.max_jobs:
+    if jobs and caps.max_jobs is not None and len(inside) > caps.max_jobs:
         yield f"{len(inside)} jobs of {caps.max_jobs}"
     own = [cap for cap in caps.users if cap.name == gang.user] or [c for c in caps.users if c.name == EVERYBODY]
     theirs = [(cap, [one for one in inside if one[1] == gang.user]) for cap in own[:1]]
     theirs += [(cap, [one for one in inside if cap.name in one[2]]) for cap in caps.groups if cap.name in gang.groups]
     for cap, held in theirs:
         milli = sum(one[3] for one in held)
-        if cap.max_jobs is not None and len(held) > cap.max_jobs:
+        if jobs and cap.max_jobs is not None and len(held) > cap.max_jobs:
             yield f"{cap.name} has {len(held)} jobs of {cap.max_jobs}"
         if cap.max_gpus is not None and milli > 1000 * cap.max_gpus:
             yield f"{cap.name} has {gpus_of(milli)} GPUs of {cap.max_gpus}"

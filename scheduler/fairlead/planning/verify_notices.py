@@ -7,12 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fairlead.model.effects import Notice, Phase, Stop
+from fairlead.model.effects import Notice, Phase, Stop, Withdraw
 from fairlead.model.reasons import Reason
 from fairlead.world.snapshot import Running, World
 
 YIELDING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED, Reason.SUSPENDED, Reason.OVERRUN, Reason.LENT_RETURNED})
 """Why somebody is stopped whose state is still good."""
+
+
+def check_withdrawn(effect: Withdraw, world: World) -> Iterator[str]:
+    """Yield why a notice must stand: it was not given for somebody, room is still made for them, or it is too late."""
+    attempt = world.running.get(effect.gang, effect.attempt)
+    notice = attempt.notice if attempt is not None else None
+    if attempt is None or notice is None or not notice.by or attempt.spec is None or attempt.spec.checkpoint is None:
+        yield f"{effect.gang}: a notice is withdrawn that was not given for somebody"
+        return
+    for waiting in world.waiting.nominated:
+        room = waiting.nomination
+        if waiting.gang.id == notice.by and room is not None and (effect.gang, effect.attempt) in room.victims:
+            yield f"{effect.gang}: goes on although {notice.by} waits for its devices"
+    if not attempt.spec.checkpoint.watches and world.now_ms >= notice.begins_ms:
+        yield f"{effect.gang}: goes on although its pods are on their way out"
 
 
 def check_patience(effect: Stop | Notice, attempt: Running, world: World) -> Iterator[str]:

@@ -74,6 +74,11 @@ def check_member(gang: Gang, role: Role, member: Member, world: World, places: P
     yield from _check_amounts(gang, role, node, row, world, places)
 
 
+def takes(role: Role) -> int:
+    """Return how many devices a pod of the role lies on."""
+    return role.gpus if role.share is None and not role.mig else 1
+
+
 def _suits(gpu: Gpu, role: Role) -> bool:
     """Whether a device is well, and plainly of the kind that was asked for: one of any model that is large enough."""
     return gpu.healthy and not role.gpu_model and gpu.memory_bytes >= role.gpu_memory_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fairlead.model.effects import Effect, Notice, Place, Stop
+from fairlead.model.effects import Effect, Grow, Notice, Place, Stop
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.reasons import Reason
 from fairlead.world.reservations import Reserved
@@ -28,6 +28,12 @@ def check_reserved(effect: Effect, world: World) -> Iterator[str]:
                 on = sorted(nodes & _nodes(one, world))
                 if on and waiting is not None and not _may_be_on(waiting.gang, one, world):
                     yield f"{waiting.gang.full_name}: placed on {on[0]}, which is reserved"
+        case Grow():
+            attempt = world.running.get(effect.gang, effect.attempt)
+            new = {effect.placement.members[rank].node for rank in effect.ranks}
+            for one in world.reserved if attempt is not None and attempt.spec is not None else ():
+                if attempt and attempt.spec and new & _nodes(one, world) and not _may_be_on(attempt.spec, one, world):
+                    yield f"{attempt.spec.full_name}: grows on {min(new & _nodes(one, world))}, which is reserved"
         case Stop(cause=cause) | Notice(cause=cause) if cause.reason is Reason.RESERVATION_BEGINS:
             attempt = world.running.get(effect.gang, effect.attempt)
             if attempt is not None and attempt.notice is None:

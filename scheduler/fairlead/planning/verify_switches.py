@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fairlead.model.effects import Effect, Notice, Place, Shrink, Stop
+from fairlead.model.effects import Effect, Grow, Notice, Place, Shrink, Stop
 from fairlead.model.reasons import Reason
 from fairlead.model.rules import Rules
 
@@ -13,7 +13,7 @@ def check_switches(effects: Sequence[Effect], rules: Rules) -> Iterator[tuple[in
     """Yield (place in the plan, sentence) of each effect that a switch forbids."""
     for position, effect in enumerate(effects):
         match effect:
-            case Place() if not rules.placement_on:
+            case Place() | Grow() if not rules.placement_on:
                 yield position, f"{effect.gang}: placed although placement is switched off"
             case Stop(by=by) | Notice(by=by) | Shrink(by=by) if by:
                 if effect.cause.reason is Reason.PREEMPTED and not rules.preemption_on:

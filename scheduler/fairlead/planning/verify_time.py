@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, Nominate, Notice, Phase, Place, Stop
+from fairlead.model.effects import Effect, Grow, Nominate, Notice, Phase, Place, Stop
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.promises import EndPromise, Promise, Promised
 from fairlead.model.reasons import Reason
@@ -73,6 +73,11 @@ def check_time(effect: Effect, tally: TimeTally) -> Iterator[str]:
             waiting = tally.world.waiting.get(effect.gang)
             if tally.given and waiting is not None:
                 yield from _check_holes(waiting.gang, effect.placement, tally)
+        case Grow():
+            new = tuple(effect.placement.members[rank] for rank in effect.ranks)
+            kept = {gang for slot in _slots(Placement(members=new)) for gang in tally.by_slot.get(slot, [])}
+            if kept - {effect.gang}:
+                yield f"{effect.gang}: grows on devices that are promised to others"
         case Nominate():
             others = [gang for slot in _slots(effect.placement) for gang in tally.by_slot.get(slot, [])]
             if any(gang != effect.gang for gang in others):
@@ -98,9 +103,12 @@ def _check_promise(effect: Promise, tally: TimeTally) -> Iterator[str]:
     if effect.latest_start_ms <= world.now_ms:
         yield f"{gang.full_name}: promised for a moment that is past"
     yield from _check_count(effect, gang, tally)
-    needed = sum(role.replicas * role.gpus for role in gang.roles)
-    if len(_slots(effect.placement)) != needed:
+    counts = {role.name: sum(m.role == role.name for m in effect.placement.members) for role in gang.roles}
+    needed = sum(counts[role.name] * role.gpus for role in gang.roles)
+    if len(_slots(effect.placement)) != needed or sum(counts.values()) != len(effect.placement.members):
         yield f"{gang.full_name}: promised {len(_slots(effect.placement))} devices and needs {needed}"
+    if not all(role.fewest <= counts[role.name] <= role.replicas for role in gang.roles):
+        yield f"{gang.full_name}: promised {len(effect.placement.members)} of {gang.members} members"
     for node, device in sorted(_slots(effect.placement)):
         row = world.inventory.row.get(node)  # type: ignore[call-overload]
         gpus = () if row is None else world.inventory.nodes[row].machine.gpus

@@ -28,7 +28,7 @@ from fairlead.ledger.meter import HOUR_MS, Meter
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
 from fairlead.model.codec import Again, Cut, Record
-from fairlead.model.events import Event, MemberReleased, PlaceFailed
+from fairlead.model.events import Event, GrowFailed, MemberReleased, PlaceFailed
 from fairlead.model.prices import Decision
 from fairlead.reports import usage as usage_report
 from fairlead.reports.queue_usage import QueueTally, QueueUsage
@@ -390,7 +390,7 @@ def _ended_by(record: Record) -> list[HoldKey]:
     match record:
         case MemberReleased():
             return [(record.gang, record.attempt, record.rank)]
-        case PlaceFailed():
+        case PlaceFailed() | GrowFailed():
             return [(record.gang, record.attempt, rank) for rank in record.released]
         case _:
             return []

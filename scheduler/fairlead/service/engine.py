@@ -16,6 +16,7 @@ import msgspec
 from fairlead.model.effects import (
     DeclareLost,
     EndNomination,
+    Grow,
     Nominate,
     Notice,
     Phase,
@@ -24,16 +25,19 @@ from fairlead.model.effects import (
     Retier,
     Shrink,
     Stop,
+    Withdraw,
 )
 from fairlead.model.events import (
     Decided,
     Event,
     GangRefused,
+    GrowIntended,
     Intended,
     NodeLost,
     Nominated,
     NominationEnded,
     NoticeIntended,
+    NoticeWithdrawn,
     ShrinkIntended,
     Started,
     StopIntended,
@@ -135,7 +139,7 @@ class Engine:
                     facts.append(TierChanged(gang=gang, attempt=attempt, tier=tier, at_ms=now_ms))
                 case Promise() | EndPromise():
                     facts.append(_promise_fact(effect, now_ms))
-                case Place() | Stop() | Notice() | Shrink() | Nominate() | EndNomination():
+                case Place() | Stop() | Notice() | Withdraw() | Shrink() | Grow() | Nominate() | EndNomination():
                     facts.append(_intention(effect, now_ms))
                     effects.append(effect)
         self.state.apply_all(facts)
@@ -313,16 +317,8 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 by=effect.by,
                 lost_gpu_ms=effect.lost_gpu_ms,
             )
-        case Shrink():
-            return ShrinkIntended(
-                gang=effect.gang,
-                attempt=effect.attempt,
-                ranks=effect.ranks,
-                cause=effect.cause,
-                at_ms=now_ms,
-                by=effect.by,
-                lost_gpu_ms=effect.lost_gpu_ms,
-            )
+        case Shrink() | Grow():
+            return _resize_fact(effect, now_ms)
         case Notice():
             return NoticeIntended(
                 gang=effect.gang,
@@ -335,6 +331,8 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 by=effect.by,
                 lost_gpu_ms=effect.lost_gpu_ms,
             )
+        case Withdraw():
+            return NoticeWithdrawn(gang=effect.gang, attempt=effect.attempt, at_ms=now_ms)
         case Nominate():
             return Nominated(
                 gang=effect.gang,
@@ -348,3 +346,27 @@ def _intention(effect: Performable, now_ms: int) -> Event:
             )
         case EndNomination():
             return NominationEnded(gang=effect.gang, at_ms=now_ms)
+
+
+def _resize_fact(effect: Shrink | Grow, now_ms: int) -> Event:
+    match effect:
+        case Shrink():
+            return ShrinkIntended(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                ranks=effect.ranks,
+                cause=effect.cause,
+                at_ms=now_ms,
+                by=effect.by,
+                lost_gpu_ms=effect.lost_gpu_ms,
+            )
+        case Grow():
+            return GrowIntended(
+                gang=effect.gang,
+                attempt=effect.attempt,
+                placement=effect.placement,
+                joining=effect.joining,
+                tier=effect.tier,
+                at_ms=now_ms,
+                deadline_ms=effect.deadline_ms,
+            )

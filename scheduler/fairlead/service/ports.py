@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Shrink, Stop
+from fairlead.model.effects import EndNomination, Grow, Nominate, Notice, Place, Shrink, Stop, Withdraw
 from fairlead.model.events import Event
 from fairlead.model.gang import GangId
 from fairlead.world.views import GangView
@@ -13,7 +13,7 @@ from fairlead.world.views import GangView
 Hold = tuple[GangId, int, int]
 """(gang, attempt, rank): one member's hold on its devices."""
 
-Performable = Place | Stop | Notice | Shrink | Nominate | EndNomination
+Performable = Place | Stop | Notice | Withdraw | Shrink | Grow | Nominate | EndNomination
 
 
 class Cluster(Protocol):
@@ -22,8 +22,9 @@ class Cluster(Protocol):
     async def perform(self, effect: Performable) -> Sequence[Event]:
         """Carry out one effect and return what is known to have happened.
 
-        `Place` returns `Bound`, or `PlaceFailed` after it has begun to undo. Everything that takes longer (pods that
-        run or end, claims that are emptied) arrives later through the inbox. Never raises for what the outside did.
+        `Place` returns `Bound`, or `PlaceFailed` after it has begun to undo; `Grow` nothing, or `GrowFailed`. All that
+        takes longer (pods that run or end, claims that are emptied) arrives later through the inbox. Never raises for
+        what the outside did.
         """
         ...
 

@@ -38,8 +38,8 @@ def gang_view(
         refusal = _SUSPENDED
     running_gpu_ms = 0
     if attempt is not None and now_ms > attempt.since_ms:
-        held_milli = sum(attempt.member(rank).gpu_milli for rank in attempt.holding)
-        running_gpu_ms = held_milli * (now_ms - attempt.since_ms) // 1000
+        held = ((attempt.member(rank).gpu_milli, now_ms - attempt.held_from(rank)) for rank in attempt.holding)
+        running_gpu_ms = sum(milli * held_ms for milli, held_ms in held) // 1000
     return GangView(
         id=record.id,
         namespace=record.namespace,

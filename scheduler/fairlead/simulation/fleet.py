@@ -10,16 +10,15 @@ Like an API server it checks nothing: a device given to two gangs is given to tw
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from fairlead.model.effects import EndNomination, Nominate, Notice, Place, Shrink, Stop
+from fairlead.model.effects import EndNomination, Grow, Nominate, Notice, Place, Shrink, Stop, Withdraw
 from fairlead.model.events import (
     Bound,
     Event,
     ForeignDevices,
+    GrowFailed,
     MemberEnded,
     MemberReleased,
     MemberRunning,
@@ -27,22 +26,22 @@ from fairlead.model.events import (
     NodeSeen,
     PlaceFailed,
 )
-from fairlead.model.gang import GangId
+from fairlead.model.gang import GangId, Member
 from fairlead.model.hardware import DeviceId, Node, NodeName
 from fairlead.model.reasons import Reason, refuse
-from fairlead.simulation.behaviour import Behaviour, Run, Span
+from fairlead.service.ports import Performable
+from fairlead.simulation.behaviour import Behaviour, Run
+from fairlead.simulation.fleet_heap import Action, Heap
 from fairlead.simulation.fleet_pods import Key, Pods
 from fairlead.simulation.saving import Programs
 
-Performable = Place | Stop | Notice | Shrink | Nominate | EndNomination
-_Action = Callable[[int], Sequence[Event]]
 
-
-class Fleet:
+class Fleet(Heap):
     """The nodes, what runs on them, and what will happen next. Changed by `perform`, `due` and the fault methods."""
 
     def __init__(self, nodes: Iterable[Node], *, seed: int = 0, behaviour: Behaviour | None = None) -> None:
         """Start with all nodes ready and empty."""
+        super().__init__(seed)
         self.behaviour = behaviour or Behaviour()
         self.nodes: dict[NodeName, Node] = {node.name: node for node in nodes}
         self.pods: dict[Key, Pods] = {}
@@ -51,13 +50,7 @@ class Fleet:
         self.down: dict[NodeName, int] = {}
         self.runs: dict[GangId, Run] = {}
         self.programs = Programs(self._at, self._all_run, self._stop)
-        self._heap: list[tuple[int, int, _Action]] = []
-        self._sequence = 0
-        self._frozen: dict[NodeName, list[_Action]] = {}
-        self._streams = {
-            name: random.Random(f"{seed}/{name}")
-            for name in ("bind", "start", "grace", "release", "watch", "node", "fault")
-        }
+        self._frozen: dict[NodeName, list[Action]] = {}
 
     # what a shell does with it
 
@@ -69,31 +62,6 @@ class Fleet:
         """Say what the gang's program will do; without this it runs until it is stopped."""
         self.runs[gang] = run
 
-    def schedule(self, at_ms: int, *facts: Event) -> None:
-        """Let facts of the world outside (a job submitted, a queue changed) be seen at `at_ms`."""
-        self._at(at_ms, lambda _: facts)
-
-    def call(self, at_ms: int, action: Callable[[int], None]) -> None:
-        """Call `action(now_ms)` at `at_ms`, for scripted stories."""
-
-        def run(now_ms: int) -> Sequence[Event]:
-            action(now_ms)
-            return ()
-
-        self._at(at_ms, run)
-
-    def next_ms(self) -> int | None:
-        """Return when something happens next, None if nothing ever will by itself."""
-        return self._heap[0][0] if self._heap else None
-
-    def due(self, now_ms: int) -> list[Event]:
-        """Carry out everything up to `now_ms` in order and return the facts that became known."""
-        facts: list[Event] = []
-        while self._heap and self._heap[0][0] <= now_ms:
-            at_ms, _, action = heapq.heappop(self._heap)
-            facts += action(at_ms)
-        return facts
-
     def perform(self, effect: Performable, now_ms: int) -> None:
         """Begin an effect. Its results come out of `due`; doing one twice changes nothing."""
         match effect:
@@ -103,8 +71,12 @@ class Fleet:
                 self._stop((effect.gang, effect.attempt), now_ms)
             case Notice():
                 self.programs.notice(effect)
+            case Withdraw():
+                self.programs.withdraw((effect.gang, effect.attempt))
             case Shrink():
                 self._shrink(effect, now_ms)
+            case Grow():
+                self._grow(effect, now_ms)
             case Nominate() | EndNomination():
                 pass  # a status write; nothing in the fleet depends on it
 
@@ -160,12 +132,7 @@ class Fleet:
         if key in self.pods:
             return
         pods = self.pods[key] = Pods(key=key, placement=effect.placement, since_ms=now_ms)
-        taken: list[DeviceId] = []
-        for member in effect.placement.members:
-            for device in member.devices:
-                if device in self.foreign.get(member.node, ()):
-                    taken.append((member.node, device))
-                self.holders.setdefault((member.node, device), []).append((key, member.rank))
+        taken = self._hold(key, effect.placement.members)
         done_ms = now_ms + self._draw("bind", self.behaviour.bind_ms)
         if taken:
             detail = f"{taken[0][1]} on {taken[0][0]} was allocated by another client"
@@ -177,6 +144,43 @@ class Fleet:
             self._at(effect.deadline_ms, lambda now: self._bind_fails(pods, "the API server did not answer", 0, now))
         else:
             self._at(done_ms, lambda now: self._all_bound(pods, now))
+
+    def _hold(self, key: Key, members: Iterable[Member]) -> list[DeviceId]:
+        """Allocate what members are given; returns what of it is another client's."""
+        taken: list[DeviceId] = []
+        for member in members:
+            for device in member.devices:
+                if device in self.foreign.get(member.node, ()):
+                    taken.append((member.node, device))
+                self.holders.setdefault((member.node, device), []).append((key, member.rank))
+        return taken
+
+    def _grow(self, effect: Grow, now_ms: int) -> None:
+        pods = self.pods.get((effect.gang, effect.attempt))
+        if pods is None or pods.state != "bound" or len(pods.placement.members) >= len(effect.placement.members):
+            return
+        new = pods.join(effect.placement)
+        refused = bool(self._hold(pods.key, new)) or self._happens(self.behaviour.conflict_permille)
+
+        def done(at_ms: int) -> Sequence[Event]:
+            if pods.state != "bound":
+                return ()
+            if refused:
+                for rank in effect.ranks:
+                    pods.left.add(rank)
+                    pods.ended.add(rank)
+                    self._free(pods, rank)
+                cause = refuse(Reason.PLACE_CONFLICT, detail="a claim was allocated by another client")
+                gang, attempt, ranks = effect.gang, effect.attempt, tuple(effect.ranks)
+                return [GrowFailed(gang=gang, attempt=attempt, ranks=ranks, cause=cause, released=ranks, at_ms=at_ms)]
+            for member in new:
+                if member.rank not in pods.ended:
+                    pods.bound.add(member.rank)
+                    started_ms = at_ms + self._draw("start", self.behaviour.start_ms)
+                    self._at(started_ms, self._on_node(member.node, self._starts(pods, member.rank)))
+            return ()
+
+        self._at(now_ms + self._draw("bind", self.behaviour.bind_ms), done)
 
     def _all_bound(self, pods: Pods, now_ms: int) -> Sequence[Event]:
         if pods.state != "binding":
@@ -231,11 +235,14 @@ class Fleet:
 
     # pods
 
-    def _starts(self, pods: Pods, rank: int) -> _Action:
+    def _starts(self, pods: Pods, rank: int) -> Action:
         def act(now_ms: int) -> Sequence[Event]:
             if pods.state != "bound" or rank in pods.ended:
                 return ()
             pods.running.add(rank)
+            if pods.began and pods.done_ms is not None:
+                end = self._ends(pods, rank, succeeded=True)
+                self._at(max(now_ms, pods.done_ms), self._on_node(pods.by_rank[rank].node, end))
             self._begin(pods, now_ms)
             return [MemberRunning(gang=pods.key[0], attempt=pods.key[1], rank=rank, at_ms=now_ms)]
 
@@ -260,6 +267,7 @@ class Fleet:
             after_ms = plan.fails_after_ms if plan.run_ms is None else min(plan.fails_after_ms, plan.run_ms)
             self._at(now_ms + after_ms, self._on_node(member.node, self._ends(pods, member.rank, succeeded=False)))
         elif plan.run_ms is not None:
+            pods.done_ms = now_ms + plan.run_ms
             for member in members:
                 end = self._ends(pods, member.rank, succeeded=True)
                 self._at(
@@ -270,7 +278,7 @@ class Fleet:
         pods = self.pods.get(key)
         return pods is not None and pods.state == "bound" and not pods.ended
 
-    def _ends(self, pods: Pods, rank: int, *, succeeded: bool) -> _Action:
+    def _ends(self, pods: Pods, rank: int, *, succeeded: bool) -> Action:
         def act(now_ms: int) -> Sequence[Event]:
             if pods.state != "bound" or rank in pods.ended:
                 return ()
@@ -288,7 +296,7 @@ class Fleet:
         at_ms = now_ms + self._draw("grace", self.behaviour.grace_ms)
         self._at(at_ms, self._on_node(node, self._releases(pods, rank)))
 
-    def _releases(self, pods: Pods, rank: int) -> _Action:
+    def _releases(self, pods: Pods, rank: int) -> Action:
         def act(now_ms: int) -> Sequence[Event]:
             if not self._free(pods, rank):
                 return ()
@@ -314,7 +322,7 @@ class Fleet:
 
     # nodes
 
-    def _on_node(self, node: NodeName, action: _Action) -> _Action:
+    def _on_node(self, node: NodeName, action: Action) -> Action:
         """Do `action` unless the node is dead; then only when it is back: its kubelet is silent meanwhile."""
 
         def act(now_ms: int) -> Sequence[Event]:
@@ -384,15 +392,3 @@ class Fleet:
 
         self._at(now_ms + self._draw("watch", self.behaviour.watch_ms), seen)
         return ()
-
-    # the heap and the dice
-
-    def _at(self, at_ms: int, action: _Action) -> None:
-        heapq.heappush(self._heap, (at_ms, self._sequence, action))
-        self._sequence += 1
-
-    def _draw(self, stream: str, span: Span) -> int:
-        return self._streams[stream].randint(*span)
-
-    def _happens(self, permille: int) -> bool:
-        return permille > 0 and self._streams["fault"].randrange(1_000) < permille

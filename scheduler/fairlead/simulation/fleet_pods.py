@@ -12,7 +12,10 @@ Key = tuple[GangId, int]
 
 @dataclass(slots=True)
 class Pods:
-    """The pods of one attempt as they really are. The sets hold ranks; who has `left` was let go by a shrink."""
+    """The pods of one attempt as they really are. The sets hold ranks; who has `left` was let go by a shrink.
+
+    At `done_ms` the program is through, None where nobody knows.
+    """
 
     key: Key
     placement: Placement
@@ -25,8 +28,16 @@ class Pods:
     released: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
     began: bool = False
+    done_ms: int | None = None
     by_rank: dict[int, Member] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the members once; the largest gangs have thousands."""
         self.by_rank = {member.rank: member for member in self.placement.members}
+
+    def join(self, placement: Placement) -> list[Member]:
+        """Take in those who join; returns them."""
+        new = [member for member in placement.members if member.rank not in self.by_rank]
+        self.placement = placement
+        self.by_rank |= {member.rank: member for member in new}
+        return new

@@ -246,7 +246,7 @@ def _gang(
         success_roles=success.texts("roles") or (),
         mixed_models=spec.boolean("mixedModels", False),
         isolation=Isolation(spec.choice("isolation", tuple(Isolation), Isolation.SHARED)),
-        resizable=spec.choice("resize", RESIZE, RESIZE[0]) == RESIZE[0],
+        resizable=spec.choice("resize", RESIZE, RESIZE[0]) != RESIZE[0],
         **saving_words(spec),
         user=notes.text(USER_ANNOTATION, ""),
         wants_promise=spec.boolean("promise", False),

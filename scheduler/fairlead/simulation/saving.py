@@ -13,17 +13,18 @@ from fairlead.model.effects import Notice
 from fairlead.model.events import CheckpointCommitted, Event
 from fairlead.model.gang import GangId
 from fairlead.simulation.behaviour import Run, Saves
+from fairlead.simulation.fleet_heap import Action
 from fairlead.simulation.fleet_pods import Key
 
 LIE_EVERY_MS = 30_000
 
-Action = Callable[[int], Sequence[Event]]
-"""What happens at a moment, and what becomes known of it."""
-
 
 @dataclass(slots=True)
 class Program:
-    """One attempt whose members all run: since when, what of the gang's work was done by then, when it is all done."""
+    """One attempt whose members all run: since when, what of the gang's work was done by then, when it is all done.
+
+    `told_ms` is when the notice that it was given begins, 0 where it was given none.
+    """
 
     key: Key
     saves: Saves
@@ -31,7 +32,7 @@ class Program:
     done_ms: int
     end_ms: int | None
     paused_ms: int = 0
-    told: bool = False
+    told_ms: int = 0
 
     def work_at(self, now_ms: int) -> int:
         """Return the work that is done, its own pauses and its start taken off."""
@@ -72,15 +73,22 @@ class Programs:
         program = self.running.get(key)
         if program is None:
             return
-        saves, program.told = program.saves, True
+        saves, program.told_ms = program.saves, effect.begins_ms
         done_ms = effect.begins_ms + (0 if saves.lies else saves.pause_ms)
         if not saves.silent:
             self.at(done_ms, lambda at_ms: self._commit(program, effect.begins_ms, at_ms, effect.begins_ms))
         if saves.ends:
-            self.at(effect.until_ms if saves.silent else done_ms, lambda at_ms: self._end(key, at_ms))
+            self.at(effect.until_ms if saves.silent else done_ms, lambda at_ms: self._end(program, effect, at_ms))
 
-    def _end(self, key: Key, at_ms: int) -> Sequence[Event]:
-        self.stop(key, at_ms)
+    def withdraw(self, key: Key) -> None:
+        """Let a program go on. One that was to hear of it by its pods' deletion has heard nothing yet."""
+        program = self.running.get(key)
+        if program is not None:
+            program.told_ms = 0
+
+    def _end(self, program: Program, told: Notice, at_ms: int) -> Sequence[Event]:
+        if program.told_ms == told.begins_ms:
+            self.stop(program.key, at_ms)
         return ()
 
     def _save_later(self, program: Program, now_ms: int) -> None:
@@ -96,7 +104,10 @@ class Programs:
             self.at(begins_ms + saves.pause_ms, lambda at_ms: self._commit(program, begins_ms, at_ms, 0))
 
     def _commit(self, program: Program, began_ms: int, now_ms: int, notice_ms: int) -> Sequence[Event]:
-        if not self._goes_on(program) or (program.told and not notice_ms):  # it saves because it was told to
+        if not self._goes_on(program) or (notice_ms and program.saves.ends and program.told_ms != notice_ms):
+            return ()
+        if program.told_ms and not notice_ms:  # it saves because it was told to
+            self._save_later(program, now_ms)
             return ()
         if not program.saves.lies:
             self.saved_ms[program.key[0]] = program.work_at(began_ms)

@@ -232,7 +232,7 @@ def _gang(item: Fields, levels: Levels, submitted_ms: int) -> Gang:
         template=item.text("template", ""),
         overrun=Overrun(item.choice("overrun", tuple(o.value for o in Overrun), Overrun.STOP.value)),
         preemptible=item.boolean("preemptible", service_class is not ServiceClass.SERVING),
-        resizable=item.choice("resize", RESIZE, RESIZE[0]) == RESIZE[0],
+        resizable=item.choice("resize", RESIZE, RESIZE[0]) != RESIZE[0],
         mixed_models=item.boolean("mixedModels", False),
         isolation=Isolation(item.choice("isolation", tuple(i.value for i in Isolation), Isolation.SHARED.value)),
         checkpoint=checkpoint,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairlead.model.effects import EndNomination, Nominate, Notice, Phase, Place, Shrink, Stop
+from fairlead.model.effects import EndNomination, Grow, Nominate, Notice, Phase, Place, Shrink, Stop, Withdraw
 from fairlead.model.events import Bound, CheckpointCommitted, Event, MemberReleased, MemberRunning
 from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.reasons import Refusal
@@ -133,7 +133,11 @@ class Stage:
             case Shrink(gang=gang, attempt=attempt, ranks=ranks):
                 self._take(effect, ranks)
                 return tuple(MemberReleased(gang=gang, attempt=attempt, rank=rank, at_ms=self.now_ms) for rank in ranks)
-            case Nominate() | EndNomination():
+            case Grow(gang=gang, attempt=attempt):
+                return tuple(
+                    MemberRunning(gang=gang, attempt=attempt, rank=rank, at_ms=self.now_ms) for rank in effect.ranks
+                )
+            case Nominate() | EndNomination() | Withdraw():
                 return ()
 
     def _take(self, effect: Stop | Shrink, ranks: tuple[int, ...]) -> None:

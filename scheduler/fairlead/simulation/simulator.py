@@ -127,13 +127,13 @@ def _queues(world: random.Random, gpus: int) -> list[Queue]:
 def _submit(driver: Driver, world: random.Random, seed: int, mix: Sequence[Shape], count: int) -> None:
     """Let jobs arrive; some have a priority, a duration, or may not be preempted; some are suspended or deleted."""
     owners = [Owner(namespace=name, queue=name) for name in ("research-a", "research-b", "vision", "speech")]
-    saving = random.Random(f"{seed}/saving")
+    saving, sizes = random.Random(f"{seed}/saving"), random.Random(f"{seed}/sizes")
     gap_ms = world.choice([1_000, 20_000, 120_000])
     longest_ms = 2 * _HOUR_MS
     for arrival in draw(
         seed, count=count, owners=owners, start_ms=START_MS + 1, gap_ms=gap_ms, longest_ms=longest_ms, mix=mix
     ):
-        gang, job = _saving(_vary(arrival.gang, world), arrival.run, saving)
+        gang, job = _saving(_elastic(_vary(arrival.gang, world), sizes), arrival.run, saving)
         driver.fleet.declare(gang.id, job)
         driver.fleet.schedule(arrival.at_ms, GangSeen(gang=gang, at_ms=arrival.at_ms))
         later_ms = arrival.at_ms + world.randint(1, _HOUR_MS)
@@ -144,6 +144,14 @@ def _submit(driver: Driver, world: random.Random, seed: int, mix: Sequence[Shape
             resume_ms = later_ms + 600_000
             driver.fleet.schedule(later_ms, GangSeen(gang=replace(gang, suspended=True), at_ms=later_ms))
             driver.fleet.schedule(resume_ms, GangSeen(gang=gang, at_ms=resume_ms))
+
+
+def _elastic(gang: Gang, sizes: random.Random) -> Gang:
+    """Half the gangs start with fewer members where there is no room for all, and most of those change their size."""
+    if sizes.randrange(2):
+        return gang
+    roles = tuple(replace(role, min_replicas=sizes.randint(1, role.replicas)) for role in gang.roles)
+    return replace(gang, roles=roles, resizable=sizes.randrange(4) > 0)
 
 
 def _saving(gang: Gang, job: Run, saving: random.Random) -> tuple[Gang, Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fairlead.model.tenancy import TakingCaps
 from fairlead.simulation.fields import Fields
 
-RESIZE = ("WhileRunning", "AtStart")
+RESIZE = ("AtStart", "WhileRunning")
 """When the number of an elastic gang's members is chosen."""
 MOST_PER_JOB = 32
 MOST_PER_QUEUE = 1_000_000

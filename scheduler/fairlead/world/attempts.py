@@ -17,7 +17,7 @@ from fairlead.world.gangs import GangRecord
 from fairlead.world.layers import Frozen, Layers
 from fairlead.world.lifecycle import HOLDING
 from fairlead.world.pictures import Running, deadlines
-from fairlead.world.ripeness import NO_CAPS, Caps, ripe_at
+from fairlead.world.ripeness import NO_CAPS, Caps, grows_from, ripe_at
 
 
 class AttemptLog:
@@ -62,6 +62,7 @@ class Attempts:
     stopping    those that are being ended, by uid
     noticed     those of them that were asked to save first and still run
     shrinking   live ones from which members are leaving, by uid
+    short       running ones that may grow some day, by uid
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
@@ -75,6 +76,7 @@ class Attempts:
     stopping: tuple[Running, ...]
     noticed: tuple[Running, ...]
     shrinking: tuple[Running, ...]
+    short: tuple[Running, ...]
     next_due_ms: int | None
     ripened_ms: int
     next_ripe_ms: int | None
@@ -112,6 +114,7 @@ class AttemptIndex:
         self._stopping: dict[GangId, Running] = {}
         self._noticed: dict[GangId, Running] = {}
         self._shrinking: dict[GangId, Running] = {}
+        self._short: dict[GangId, Running] = {}
         self._due_of: dict[GangId, int] = {}
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
@@ -152,6 +155,8 @@ class AttemptIndex:
             return
         if picture.leaving:
             self._shrinking[picture.gang] = picture
+        if picture.grow_ms is not None:
+            self._short[picture.gang] = picture
         if picture.phase is Phase.PLACING:
             self._pods_placing += len(picture.placement.members)
         if _is_unwell(picture, lost):
@@ -174,6 +179,7 @@ class AttemptIndex:
         self._stopping.pop(gang, None)
         self._noticed.pop(gang, None)
         self._shrinking.pop(gang, None)
+        self._short.pop(gang, None)
         if before.phase is Phase.PLACING:
             self._pods_placing -= len(before.placement.members)
         if before.ripe_ms:
@@ -198,6 +204,7 @@ class AttemptIndex:
             stopping=tuple(self._stopping[gang] for gang in sorted(self._stopping)),
             noticed=tuple(self._noticed[gang] for gang in sorted(self._noticed)),
             shrinking=tuple(self._shrinking[gang] for gang in sorted(self._shrinking)),
+            short=tuple(self._short[gang] for gang in sorted(self._short)),
             next_due_ms=self._due[due][0] if due < len(self._due) else None,
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
@@ -224,7 +231,7 @@ def _is_bounded(attempt: Running) -> bool:
 def _is_unwell(attempt: Running, lost: set[NodeName]) -> bool:
     """Whether anything but time may end a live attempt."""
     spec = attempt.spec
-    if attempt.gone or spec is None or spec.suspended or attempt.succeeded or attempt.failed:
+    if attempt.gone or spec is None or spec.suspended or attempt.succeeded or attempt.failed or attempt.stray:
         return True
     return bool(lost) and any(attempt.placement.members[rank].node in lost for rank in attempt.staying)
 
@@ -272,4 +279,7 @@ def _picture(record: GangRecord, rules: Rules, caps: Caps) -> Running:
         measured=record.measured,
         leaving=frozenset(attempt.leaving) if attempt.leaving else _NOBODY,
         left=frozenset(attempt.left) if attempt.left else _NOBODY,
+        joining=tuple(sorted(attempt.joining.items())) if attempt.joining else (),
+        stray=tuple(sorted(attempt.stray.items())) if attempt.stray else (),
+        grow_ms=grows_from(record, attempt, rules),
     )

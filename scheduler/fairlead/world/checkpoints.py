@@ -45,7 +45,7 @@ def take_claim(record: GangRecord, attempt: Attempt, claim: CheckpointCommitted)
         step=claim.step,
         path=claim.path or (checkpoint.path if checkpoint is not None else ""),
         digest=claim.digest,
-        members=shape_of(attempt.placement),
+        members=shape_of(attempt.at_work),
     )
 
 

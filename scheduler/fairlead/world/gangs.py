@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from fairlead.model.checkpoints import UNMEASURED, Measured, Saved
 from fairlead.model.effects import Phase
 from fairlead.model.events import (
+    GrowFailed,
+    GrowIntended,
     Intended,
     Nominated,
     NoticeIntended,
@@ -48,7 +51,11 @@ class Attempt:
     """One try of a gang. Sets hold ranks; `holding` shrinks to nothing as devices are released.
 
     `failed` is rank -> why, `released` rank -> when. `leaving` is rank -> since when members leave for the sake of
-    `shrunk_for`; those that have are in `left` for good. What was done by `saved_ms` is in a committed checkpoint.
+    `shrunk_for`; those that have are in `left` for good. `joining` is rank -> since when members are on their way into
+    it; until they run they are none of it, and what becomes of those in `stray` (rank -> why) is no failure of it.
+    `joined_ms` is rank -> since when of all that were not there from the start. Its size last changed at `resized_ms`;
+    `setbacks` counts when it became smaller again, or did not grow.
+    What was done by `saved_ms` is in a committed checkpoint.
     `notice` says why it was asked to save; with `answered` it has. `stop` is why it is being stopped. `beat_ms` is when
     it last showed that it goes on. `from_room`: it took room that was made for it, which nobody else could have before.
     """
@@ -74,12 +81,24 @@ class Attempt:
     leaving: dict[int, int] = field(default_factory=dict[int, int])
     left: set[int] = field(default_factory=set[int])
     shrunk_for: str = ""
+    joining: dict[int, int] = field(default_factory=dict[int, int])
+    joined_ms: dict[int, int] = field(default_factory=dict[int, int])
+    stray: dict[int, str] = field(default_factory=dict[int, str])
+    resized_ms: int = 0
+    setbacks: int = 0
     from_room: bool = False
 
     @property
     def present(self) -> int:
-        """How many members belong to it: those who have left or are leaving do not any more."""
-        return len(self.placement.members) - len(self.left) - len(self.leaving)
+        """How many members belong to it: those who have left, are leaving or have not joined yet do not."""
+        return len(self.placement.members) - len(self.left) - len(self.leaving) - len(self.joining)
+
+    @property
+    def at_work(self) -> Placement:
+        """The placement of those who belong to it."""
+        away = self.left | self.leaving.keys() | self.joining.keys()
+        members = tuple(member for member in self.placement.members if member.rank not in away)
+        return replace(self.placement, members=members) if away else self.placement
 
     @property
     def shown_placement(self) -> Placement:
@@ -94,16 +113,42 @@ class Attempt:
         going = [rank for rank in fact.ranks if rank in self.holding and rank not in self.leaving]
         if self.stop is not None or not going:
             return False
-        self.leaving |= dict.fromkeys(going, fact.at_ms)
+        self._let_go(going, fact.at_ms)
         self.shrunk_for = fact.by
-        for rank in going:
-            self.running.discard(rank)
-            self.failed.pop(rank, None)
         return True
 
+    def _let_go(self, ranks: Iterable[int], at_ms: int) -> None:
+        going = list(ranks)
+        self.leaving |= dict.fromkeys(going, at_ms)
+        self.resized_ms, self.setbacks = at_ms, self.setbacks + 1
+        for rank in going:
+            self.running.discard(rank)
+            for known in (self.failed, self.joining, self.stray):
+                known.pop(rank, None)
+
+    def grow(self, fact: GrowIntended) -> range:
+        """Let members join; returns their ranks, none where they do already or it is to stop."""
+        first, known = len(fact.placement.members) - fact.joining, len(self.placement.members)
+        if self.stop is not None or self.notice is not None or first != known:
+            return range(0)
+        joining = range(first, len(fact.placement.members))
+        self.placement, self.resized_ms = fact.placement, fact.at_ms
+        self.joining |= dict.fromkeys(joining, fact.at_ms)
+        self.joined_ms |= self.joining
+        return joining
+
+    def held_from(self, rank: int) -> int:
+        """Return from when on a member has held its devices, UTC ms."""
+        return self.joined_ms.get(rank, self.since_ms)
+
+    def turn_back(self, fact: GrowFailed) -> None:
+        """Those who could not be bound leave before they have joined."""
+        self._let_go([rank for rank in fact.ranks if rank in self.joining], fact.at_ms)
+
     def leave(self, rank: int) -> None:
-        """A member's devices are free: if it was to leave, it has left."""
-        if self.leaving.pop(rank, None) is not None:
+        """A member's devices are free: if it was to leave, or had not joined yet, it has left."""
+        if self.leaving.pop(rank, None) is not None or self.joining.pop(rank, None) is not None:
+            self.stray.pop(rank, None)
             self.left.add(rank)
 
     def stay(self) -> str:
@@ -143,6 +188,8 @@ def recovered(fact: Recovered, deadline_ms: int) -> Attempt:
         running=set(fact.running) - set(fact.left),
         left=set(fact.left) - set(fact.holding),
         leaving=dict.fromkeys((rank for rank in fact.left if rank in fact.holding), fact.at_ms),
+        joining=dict.fromkeys(fact.joining, fact.at_ms),
+        resized_ms=fact.at_ms,
         all_running_ms=fact.all_running_ms,
         saved_ms=fact.saved_ms,
         beat_ms=fact.at_ms,
@@ -232,6 +279,13 @@ class GangRecord:
         self.refusal = None
         self.step(Step.CARRY_ON)
         return ending.by
+
+    def withdraw(self, attempt: Attempt) -> bool:
+        """Let an attempt go on that was asked to save; returns whether it was, so that it may be taken from again."""
+        if attempt.notice is None or attempt.stop is not None:
+            return False
+        self.carry_on(attempt, attempt.spared_until_ms)
+        return True
 
     def refuse_stop(self, attempt: Attempt, until_ms: int) -> str:
         """Take back a stop or shrink for somebody; returns for whom, "" where there is nothing to take back."""

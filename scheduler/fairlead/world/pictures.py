@@ -42,7 +42,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint began, None without one. Members of `leaving` still hold and are about to leave; those of `left` have.
     `notice` says that it was asked to save before it is stopped, `answered` that it has; None before that and after its
     stop. `beat_ms` is when it last showed that it goes on, `failures` what ended attempts before it, `measured` how
-    long its saves and starts take.
+    long its saves and starts take. `joining` are (rank, since) of members that are on their way into it, `stray` (rank,
+    why) of those among them that have failed. From `grow_ms` on it may grow; None where it never does.
     """
 
     gang: GangId
@@ -74,6 +75,14 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     measured: Measured = UNMEASURED
     leaving: frozenset[int] = frozenset()
     left: frozenset[int] = frozenset()
+    joining: tuple[tuple[int, int], ...] = ()
+    stray: tuple[tuple[int, str], ...] = ()
+    grow_ms: int | None = None
+
+    @property
+    def at_work(self) -> frozenset[int]:
+        """Ranks that hold devices, go on holding them, and have joined."""
+        return self.staying - {rank for rank, _ in self.joining} if self.joining else self.staying
 
     @property
     def staying(self) -> frozenset[int]:
@@ -83,7 +92,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def present(self) -> int:
         """Members that belong to it."""
-        return len(self.placement.members) - len(self.leaving) - len(self.left)
+        return len(self.placement.members) - len(self.leaving) - len(self.left) - len(self.joining)
 
     @property
     def save_ms(self) -> int:
@@ -135,4 +144,12 @@ def hang_ms(attempt: Running) -> int | None:
 def deadlines(attempt: Running, rules: Rules) -> list[int]:
     """Return the moments at which time alone may end a live attempt, in no order: its own, and its members'."""
     robbed = [since_ms + rules.robbed_after_ms for _, since_ms in attempt.robbed]
-    return own_deadlines(attempt, rules) + robbed
+    return own_deadlines(attempt, rules) + robbed + [due for _, due in joins_by(attempt, rules)]
+
+
+def joins_by(attempt: Running, rules: Rules) -> list[tuple[int, int]]:
+    """Return (rank, moment) by when each member must run that is on its way into an attempt."""
+    if attempt.spec is None or not attempt.joining:
+        return []
+    most_ms = 2 * rules.place_deadline_ms + attempt.spec.start_deadline_ms
+    return [(rank, since_ms + most_ms) for rank, since_ms in attempt.joining]

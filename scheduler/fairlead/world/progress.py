@@ -36,11 +36,15 @@ def note_progress(record: GangRecord, attempt: Attempt, fact: Progress) -> None:
                 record.step(Step.BOUND)
         case ev.MemberRunning(rank=rank) | ev.MemberEnded(rank=rank) if rank in attempt.leaving or rank in attempt.left:
             pass  # nothing that a member does while it leaves is about the gang any more
+        case ev.MemberEnded(rank=rank, succeeded=False) if rank in attempt.joining:
+            attempt.stray.setdefault(rank, fact.detail)
         case ev.MemberRunning(rank=rank):
+            attempt.joining.pop(rank, None)
             if rank not in attempt.succeeded and rank not in attempt.failed:
                 attempt.running.add(rank)
         case ev.MemberEnded(rank=rank):
             attempt.running.discard(rank)
+            attempt.joining.pop(rank, None)
             if fact.succeeded:
                 attempt.succeeded.add(rank)
             elif rank not in attempt.succeeded:
@@ -76,6 +80,11 @@ def note_failure(record: GangRecord, fact: ev.StopIntended, rules: Rules) -> Non
     if fact.requeue:
         count = record.restarts if failure is not Failure.NODE else record.failures[failure]
         record.retry_at_ms = fact.at_ms + backoff_ms(retries, count, rules.backoff_ms, rules.backoff_max_ms)
+
+
+def stop_of(fact: ev.PlaceFailed) -> ev.StopIntended:
+    """Return the end of an attempt that could not be bound."""
+    return ev.StopIntended(gang=fact.gang, attempt=fact.attempt, cause=fact.cause, requeue=True, at_ms=fact.at_ms)
 
 
 def note_taking(record: GangRecord, attempt: Attempt, fact: ev.NoticeIntended | ev.ShrinkIntended) -> bool:

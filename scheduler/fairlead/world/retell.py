@@ -83,6 +83,8 @@ def _gang(record: GangRecord, at_ms: int) -> Iterator[ev.Event]:
             restarts=record.restarts,
             all_running_ms=attempt.all_running_ms,
             saved_ms=attempt.saved_ms,
+            left=tuple(sorted(attempt.left | attempt.leaving.keys())),
+            joining=tuple(sorted(attempt.joining)),
         )
         for rank in sorted(attempt.succeeded):
             yield ev.MemberEnded(gang=record.id, attempt=attempt.number, rank=rank, succeeded=True, at_ms=at_ms)

@@ -1,9 +1,10 @@
-"""From when on an attempt may be taken from: minimum run times, caps of one job, what disruption budgets spare."""
+"""From when on an attempt may be taken from, or may grow: run times, caps of one job, what disruption budgets spare."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fairlead.model.effects import Phase
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Queue, ancestors
 from fairlead.world.gangs import Attempt, GangRecord
@@ -48,3 +49,25 @@ def ripe_at(record: GangRecord, attempt: Attempt, rules: Rules, caps: Caps) -> i
     if len(record.taken_ms) < per_job or not record.taken_ms:
         return ripe_ms
     return max(ripe_ms, record.taken_ms[-max(1, per_job)] + WINDOW_MS)
+
+
+MOST_MEMBERS = 4_096
+"""Members of one attempt, those who have left included: each has a number of its own."""
+MOST_DOUBLINGS = 6
+
+
+def grows_from(record: GangRecord, attempt: Attempt, rules: Rules) -> int | None:
+    """Return from when on a running elastic gang may grow, None where it has all its members or must end first.
+
+    It leaves its size alone for `rules.grow_after_ms` after every change. That time is doubled, a few times over, with
+    each setback: so a gang that is shrunk again and again grows ever more rarely.
+    """
+    gang = record.gang
+    if gang is None or not gang.is_elastic or record.phase is not Phase.RUNNING or attempt.all_running_ms is None:
+        return None
+    if attempt.leaving or attempt.joining or attempt.present >= gang.members or attempt.succeeded or record.gone:
+        return None
+    if len(attempt.placement.members) >= MOST_MEMBERS:
+        return None
+    wait_ms = rules.grow_after_ms << min(attempt.setbacks, MOST_DOUBLINGS)
+    return max(attempt.all_running_ms, attempt.resized_ms) + wait_ms

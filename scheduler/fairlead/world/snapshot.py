@@ -19,7 +19,7 @@ from fairlead.topology.mig_table import parts_of
 from fairlead.topology.tables import TableCache
 from fairlead.world.attempts import AttemptIndex, Attempts
 from fairlead.world.backlog import Backlog, Lines
-from fairlead.world.capacity import above_nodes, free_of
+from fairlead.world.capacity import above_nodes, amounts_above, free_of, left_of_instances, left_of_parts
 from fairlead.world.demand import Mix
 from fairlead.world.doors import Doors
 from fairlead.world.durations import Durations
@@ -65,6 +65,7 @@ class World:
     reserved    reservations that hold, now or from later on, by start
     durations   how long runs took; not to be changed
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
+    freed_ms    when a node came, changed or had something come free; not to be changed
     """
 
     version: int
@@ -100,6 +101,7 @@ class World:
     turned_ms: int = 0
     next_turn_ms: int | None = None
     reserves: tuple[Reserve, ...] = ()
+    freed_ms: Mapping[NodeName, int] = field(default_factory=dict[NodeName, int])
 
     @property
     def capacity_milli(self) -> int:
@@ -203,6 +205,7 @@ class Photographer:
             durations=state.durations,
             reserves=self._calendar.reserves,
             takings=takings,
+            freed_ms=state.freed_ms,
         )
 
     def _cap(self, caps: Caps) -> None:
@@ -350,7 +353,7 @@ class _Rows:
             self.free.take(row, used.taken)
             ports.update(used.host_ports)
         self._count_foreign(inventory, row, state.foreign.get(name, ()))
-        self.part_free_milli[row] = _left_of_parts(parts) + _left_of_instances(inventory, row, self.free)
+        self.part_free_milli[row] = left_of_parts(parts) + left_of_instances(inventory, row, self.free)
         self.ports.pop(row, None)
         if ports:
             self.ports[row] = frozenset(ports)
@@ -364,34 +367,6 @@ class _Rows:
         if devices and inventory.mig.grids:
             for bit, profile, start in parts_of(inventory.nodes[row].machine.gpus, devices):
                 self.free.take_part(row, bit, (profile, start), TENANT, inventory)
-
-
-def amounts_above(pools: Mapping[str, Pool]) -> dict[str, int]:
-    """Return resource -> what one domain of its tightest level has at most, of resources that live above nodes."""
-    found: dict[str, int] = {}
-    for name in sorted(pools):
-        for budget in pools[name].budgets:
-            found[budget.resource] = min(found.get(budget.resource, budget.amount), budget.amount)
-    return found
-
-
-def _left_of_parts(holds: list[Hold]) -> int:
-    """Return what is left, in thousandths, of the devices that are held in part, as these holds are."""
-    taken: dict[str, int] = {}
-    for hold in holds:
-        if not hold.use.mig:
-            for device in hold.use.devices:
-                taken[device] = taken.get(device, 0) + hold.use.gpu_milli
-    return sum(max(0, WHOLE - milli) for milli in taken.values())
-
-
-def _left_of_instances(inventory: Inventory, row: int, free: Columns) -> int:
-    """Return what is left, in thousandths, of healthy devices that give instances and are not free whole."""
-    if not inventory.mig.grids:
-        return 0
-    left = inventory.mig.left(np.array([row]), free.mig_state[[row]])[0].tolist()
-    may = int(inventory.mig_mask[row]) & ~int(free.free_mask[row])
-    return sum(milli for bit, milli in enumerate(left) if may >> bit & 1 and free.opens(row, bit))
 
 
 def _readonly(column: IntColumn) -> IntColumn:

@@ -24,7 +24,7 @@ from fairlead.world.holdings import Holdings
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
 from fairlead.world.past_usage import PastUsage
-from fairlead.world.progress import note_all_running, note_failure, note_progress, note_taking
+from fairlead.world.progress import note_all_running, note_failure, note_progress, note_taking, stop_of
 from fairlead.world.promises import PromiseBook
 from fairlead.world.reservations import ReservationBook
 from fairlead.world.takings import Takings
@@ -40,7 +40,8 @@ class ClusterState:
     which the last walk over the queues was cut short, None where it came to its end.
 
     For pictures, which take these away: `changed` are gangs whose record is another, `changed_nodes` nodes whose own
-    facts are, `dirty_nodes` nodes with other holds, `answered` lines that were told why not.
+    facts are, `dirty_nodes` nodes with other holds, `answered` lines that were told why not. `freed_ms` is when a node
+    came, changed or had something come free.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -66,6 +67,7 @@ class ClusterState:
         self.dirty_nodes, self.changed_nodes = set[NodeName](), set[NodeName]()
         self.changed, self.touched = dict[GangId, None](), dict[GangId, None]()
         self.answered: list[Line] = []
+        self.freed_ms, self._at_ms = dict[NodeName, int](), 0
 
     def apply_all(self, facts: Iterable[ev.Event]) -> None:
         """Apply facts in order."""
@@ -75,6 +77,7 @@ class ClusterState:
     def apply(self, fact: ev.Event) -> None:
         """Change state by one fact."""
         self.version += 1
+        self._at_ms = max(self._at_ms, fact.at_ms)
         self.epoch += self.takings.hear(fact)
         match fact:
             case ev.NodeSeen() | ev.NodeGone() | ev.NodeLost() | ev.NodeUsed() | ev.ForeignDevices():
@@ -138,11 +141,13 @@ class ClusterState:
                     self._free_up(name)
 
     def _node_changed(self, name: NodeName) -> None:
+        self.freed_ms[name] = self._at_ms
         self.changed_nodes.add(name)
         self.inventory_version += 1
         self.epoch += 1
 
     def _free_up(self, name: NodeName) -> None:
+        self.freed_ms[name] = self._at_ms
         self.dirty_nodes.add(name)
         self.epoch += 1
 
@@ -244,13 +249,7 @@ class ClusterState:
                 if attempt.stop is None:
                     record.failures_in_row += 1
                     record.retry_at_ms = fact.at_ms + self.rules.backoff_after(record.failures_in_row)
-                self._stop(
-                    record,
-                    attempt,
-                    ev.StopIntended(
-                        gang=record.id, attempt=attempt.number, cause=fact.cause, requeue=True, at_ms=fact.at_ms
-                    ),
-                )
+                self._stop(record, attempt, stop_of(fact))
                 for rank in fact.released:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.StopIntended():
@@ -260,6 +259,14 @@ class ClusterState:
             case ev.NoticeIntended() | ev.ShrinkIntended():
                 if note_taking(record, attempt, fact):
                     self.takings.note(record, fact)
+            case ev.GrowIntended():
+                self._hold_all(record, attempt, attempt.grow(fact) if record.phase is Phase.RUNNING else ())
+            case ev.GrowFailed():
+                attempt.turn_back(fact)
+                for rank in fact.released:
+                    self._release(record, attempt, rank, fact.at_ms)
+            case ev.NoticeWithdrawn():
+                self.epoch += record.withdraw(attempt)
             case ev.StopRefused():
                 taker = self.gangs.get(GangId(record.refuse_stop(attempt, fact.at_ms + self.rules.spare_ms)))
                 if taker is not None:  # the room that was being made for it will not come
@@ -302,7 +309,7 @@ class ClusterState:
     def _hold_all(self, record: GangRecord, attempt: Attempt, ranks: Iterable[int], *, charged: bool = True) -> None:
         for rank in ranks:
             member = attempt.member(rank)
-            hold = Hold(member.node, use_of(record.gang, member), record.queue, attempt.since_ms)
+            hold = Hold(member.node, use_of(record.gang, member), record.queue, attempt.held_from(rank))
             key = (record.id, attempt.number, rank)
             attempt.holding.add(rank)
             self._holdings.add(key, hold, charged=charged)
@@ -330,10 +337,10 @@ class ClusterState:
         attempt.released[rank] = at_ms
         attempt.leave(rank)
         self._holdings.drop((record.id, attempt.number, rank))
-        gpu_ms = gpu_milli * max(0, at_ms - attempt.since_ms) // 1000
+        gpu_ms = gpu_milli * max(0, at_ms - attempt.held_from(rank)) // 1000
         record.past_gpu_ms += gpu_ms
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
-            unsaved_ms = max(0, at_ms - max(attempt.since_ms, attempt.saved_ms or 0))
+            unsaved_ms = max(0, at_ms - max(attempt.held_from(rank), attempt.saved_ms or 0))
             record.lost_gpu_ms += gpu_milli * unsaved_ms // 1000
 
     def _advance(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
