@@ -99,7 +99,7 @@ class Pricing:
             case GangSeen(gang=gang):
                 profiles = {role.name: role.mig for role in gang.roles if role.mig}
                 self._gangs[gang.id] = (gang.queue, profiles)
-            case Intended() | Recovered():
+            case Intended() | Recovered() | GrowIntended():
                 self._open(record)
             case PriceBookSeen(book=book):
                 self._change({**self._books, book.name: book}, fact, record.at_ms)
@@ -177,7 +177,7 @@ class Pricing:
             refers=late.fact,
         )
 
-    def _open(self, record: Intended | Recovered) -> None:
+    def _open(self, record: Intended | Recovered | GrowIntended) -> None:
         """Fix what a hold is priced by, the first time that it is told of."""
         queue, profiles = self._gangs.get(record.gang, ("", {}))
         key = (record.gang, record.attempt)
