@@ -22,7 +22,7 @@ from fairlead.ledger.accounts import Kind
 from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
 from fairlead.ledger.prices import PriceList, Rate, Terms
 from fairlead.model.codec import Record
-from fairlead.model.events import GangSeen, Intended, NodeSeen, QueueGone, QueueSeen, Recovered
+from fairlead.model.events import GangSeen, GrowIntended, Intended, NodeSeen, QueueGone, QueueSeen, Recovered
 from fairlead.model.prices import Adjusted, AdjustedLine, PriceBook, PriceBookGone, PriceBookSeen, PriceTier
 from fairlead.model.tenancy import Queue, ancestors
 
