@@ -179,7 +179,9 @@ def test_parts_of_an_entry_sum_to_it_and_balance(parts, begin, length, edges) ->
 
 
 plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-names = {name: plain for name in ("of", "account", "unit", "pool", "namespace", "name", "gang")}
+names = {
+    name: plain for name in ("of", "kind", "account", "unit", "pool", "namespace", "name", "gang", "actor", "reason")
+}
 
 
 @given(st.builds(Line, **names, amount=st.integers(-(2**63), 2**80)))

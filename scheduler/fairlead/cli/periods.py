@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fairlead.reports.statements import Statement
 
 PeriodArgument = Annotated[str, typer.Argument(help="The month, such as 2026-10.")]
+ZoneOption = Annotated[str | None, typer.Option("--time-zone", help="Of the calendar; UTC if never said.")]
+MonthOption = Annotated[int | None, typer.Option("--month-starts-on", help="Day of the month, 1 to 31.")]
+YearOption = Annotated[int | None, typer.Option("--year-starts-in", help="Month, 1 to 12.")]
 ActorOption = Annotated[str, typer.Option("--actor", envvar="FAIRLEAD_ACTOR", help="Who does it: a role or pseudonym.")]
 
 
@@ -25,9 +28,9 @@ def close(
     actor: ActorOption,
     database: DatabaseOption = DEFAULT_URL,
     file: FileOption = None,
-    time_zone: Annotated[str | None, typer.Option("--time-zone", help="Of the periods; UTC if never said.")] = None,
-    month_starts_on: Annotated[int | None, typer.Option("--month-starts-on", help="Day of the month, 1 to 31.")] = None,
-    year_starts_in: Annotated[int | None, typer.Option("--year-starts-in", help="Month, 1 to 12.")] = None,
+    time_zone: ZoneOption = None,
+    month_starts_on: MonthOption = None,
+    year_starts_in: YearOption = None,
     now: Annotated[bool, typer.Option("--now", help="Do not wait 48 hours for late facts.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -35,7 +38,7 @@ def close(
     from fairlead.reports import statements
 
     with to_read(url_of(database, file)) as engine:
-        calendar = _calendar(time_zone, month_starts_on, year_starts_in)
+        calendar = calendar_of_options(time_zone, month_starts_on, year_starts_in)
         steps = statements.close(engine, period, actor=actor, calendar=calendar, wait=not now)
         found = statements.statement(engine, period)
     if json:
@@ -47,7 +50,9 @@ def close(
         typer.echo(f"{period} is {found.state}: late facts may come until 48 hours after its end")
 
 
-def _calendar(time_zone: str | None, month_starts_on: int | None, year_starts_in: int | None) -> Calendar | None:
+def calendar_of_options(
+    time_zone: str | None, month_starts_on: int | None, year_starts_in: int | None
+) -> Calendar | None:
     """Return the calendar that options name, None where none is given: then it is that of the books."""
     from fairlead.model.calendars import Calendar
     from fairlead.timezones import zone_of

@@ -22,6 +22,7 @@ import msgspec
 
 from fairlead.errors import BooksDoNotVerify
 from fairlead.ledger.chain import GENESIS, Sealed, link
+from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Posting
 from fairlead.model.calendars import Span
 
 
@@ -78,17 +79,21 @@ class Step:
 class Line:
     """One line of a statement: what was booked to an account, of a unit, for one job.
 
-    `of` names the period that the time lies in; where it is not the statement's own, the line is a correction. The
-    job's fields are "" where nobody held anything. Amounts are ticks or nano-units of a currency.
+    `of` names the period that the time lies in; where it is not the statement's own, the line is a correction. `kind`
+    is that of the entries, a reversal counted as the segment that it takes back. The job's fields are "" where nobody
+    held anything; `actor` and `reason` are the entries'. Amounts are ticks or nano-units of a currency.
     """
 
     of: str
+    kind: str
     account: str
     unit: str
     pool: str
     namespace: str
     name: str
     gang: str
+    actor: str
+    reason: str
     amount: int
 
 
@@ -189,6 +194,23 @@ def problems(steps: Sequence[Step]) -> Iterator[tuple[int, str, str]]:
         previous = step
 
 
+def line_key(of: str, entry: Entry, posting: Posting) -> Line:
+    """Return the line that a posting belongs on, its amount 0."""
+    return Line(
+        of=of,
+        kind=(EntryKind.SEGMENT if entry.kind in TIMELINE else entry.kind).value,
+        account=posting.account,
+        unit=posting.unit,
+        pool=entry.pool,
+        namespace=entry.namespace,
+        name=entry.name,
+        gang=entry.gang,
+        actor=entry.actor,
+        reason=entry.reason,
+        amount=0,
+    )
+
+
 def stated(entries: Iterable[Sealed], done: Sequence[Step]) -> dict[str, dict[Line, int]]:
     """Return what entries put into the statements of closed periods: period -> line, its amount 0 -> amount.
 
@@ -205,10 +227,7 @@ def stated(entries: Iterable[Sealed], done: Sequence[Step]) -> dict[str, dict[Li
                 continue
             parts = clipped(amounts, (entry.from_ms, entry.to_ms), (step.from_ms, step.to_ms))
             for part, posting in zip(parts, entry.postings, strict=True):
-                line = Line(
-                    of=step.period, account=posting.account, unit=posting.unit, pool=entry.pool,
-                    namespace=entry.namespace, name=entry.name, gang=entry.gang, amount=0,
-                )  # fmt: skip
+                line = line_key(step.period, entry, posting)
                 found[told][line] = found[told].get(line, 0) + part
     return found
 
@@ -218,10 +237,7 @@ def summed(entries: Iterable[Sealed], of: str) -> list[Line]:
     sums: dict[Line, int] = {}
     for entry in (sealed.entry for sealed in entries):
         for part in entry.postings:
-            line = Line(
-                of=of, account=part.account, unit=part.unit, pool=entry.pool, namespace=entry.namespace,
-                name=entry.name, gang=entry.gang, amount=0,
-            )  # fmt: skip
+            line = line_key(of, entry, part)
             sums[line] = sums.get(line, 0) + part.amount
     return merged((), sums)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from fairlead.errors import BooksDoNotVerify, UnreadableInput
@@ -12,18 +11,12 @@ from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Kind
 from fairlead.ledger.meter import Meter, OpenSegment
 from fairlead.model import codec
+from fairlead.reports.booked import By as By
+from fairlead.reports.booked import columns_of
 from fairlead.store import engine as database
 from fairlead.store import journal, usage
 from fairlead.store.usage import Amount
 from fairlead.units import TICKS_PER_GPU_MS
-
-
-class By(StrEnum):
-    """What rows are summed over."""
-
-    JOB = "job"
-    QUEUE = "queue"
-    TENANT = "tenant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +89,7 @@ def report(
         _add(fleet.setdefault(amount.pool, {}), account.kind, amount.ticks)
         if account.kind is Kind.HELD:
             _add(held.setdefault(_key(account, amount, by), {}), account.tier, amount.ticks)
-    rows = [_row(key, _whole(tiers)) for key, tiers in sorted(held.items())]
+    rows = [_row(key, whole_gpu_ms(tiers)) for key, tiers in sorted(held.items())]
     pools = [_pool(name, kinds) for name, kinds in sorted(fleet.items())]
     return UsageReport(
         since_ms=since_ms,
@@ -155,7 +148,7 @@ def _add(sums: dict[str, int], name: str, ticks: int) -> None:
 def _key(account: accounts.Account, amount: Amount, by: By) -> tuple[str, ...]:
     """Return tenant, queue, namespace, name and gang, "" from where it is summed over."""
     names = (account.tenant, account.queue, amount.namespace, amount.name, amount.gang)
-    kept = {By.TENANT: 1, By.QUEUE: 2, By.JOB: 5}[by]
+    kept = len(columns_of(by))
     return (*names[:kept], *("" for _ in names[kept:]))
 
 
@@ -173,12 +166,12 @@ def _row(key: tuple[str, ...], gpu_ms: Mapping[str, int]) -> UsageRow:
 
 
 def _pool(name: str, ticks: Mapping[str, int]) -> FleetRow:
-    gpu_ms = _whole({kind: amount for kind, amount in ticks.items() if kind != Kind.CAPACITY})
+    gpu_ms = whole_gpu_ms({kind: amount for kind, amount in ticks.items() if kind != Kind.CAPACITY})
     columns = {f"{kind.replace('-', '_')}_gpu_ms": amount for kind, amount in gpu_ms.items()}
     return FleetRow(pool=name, capacity_gpu_ms=-ticks.get(Kind.CAPACITY, 0) // TICKS_PER_GPU_MS, **columns)
 
 
-def _whole(ticks: Mapping[str, int]) -> dict[str, int]:
+def whole_gpu_ms(ticks: Mapping[str, int]) -> dict[str, int]:
     """Turn ticks into whole GPU-ms that sum to what is whole of their sum, by largest remainder."""
     gpu_ms = {name: amount // TICKS_PER_GPU_MS for name, amount in ticks.items()}
     left = sum(ticks.values()) // TICKS_PER_GPU_MS - sum(gpu_ms.values())

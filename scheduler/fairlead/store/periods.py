@@ -10,13 +10,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from fairlead.errors import BooksDoNotVerify, UnreadableInput
+from fairlead.ledger.entry import TIMELINE, EntryKind
 from fairlead.ledger.periods import Line, PeriodState, Step, clipped, read_line
 from fairlead.model.codec import Cut
 from fairlead.store.tables import entry, joined_sum, journal, period, posting, statement, wide_sum
 from fairlead.units import utc_text
 
 _BATCH = 500
-_KEY = (posting.c.account, posting.c.unit, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
+_KIND = sa.case((entry.c.kind.in_(TIMELINE), EntryKind.SEGMENT.value), else_=entry.c.kind)
+_KEY = (
+    _KIND,
+    posting.c.account,
+    posting.c.unit,
+    *(entry.c[name] for name in ("pool", "namespace", "name", "gang", "actor", "reason")),
+)
+_NAMES = ("kind", "account", "unit", "pool", "namespace", "name", "gang", "actor", "reason")
 _JOINED = posting.join(entry, entry.c.number == posting.c.number)
 
 
@@ -86,8 +94,9 @@ def sums(connection: sa.Connection, window: tuple[int, int], numbers: tuple[int,
         .where(*numbered, begin >= since, begin < until, end <= until)
         .group_by(*_KEY)
     )
-    for *key, high, low in connection.execute(whole):
-        found[tuple(str(part) for part in key)] = joined_sum(high, low)
+    for row in connection.execute(whole):
+        *names, high, low = tuple(row)
+        found[tuple(str(name) for name in names)] = joined_sum(high, low)
     sticking_out = (
         sa.select(entry.c.number, *_KEY, posting.c.amount, begin, end)
         .select_from(_JOINED)
@@ -96,15 +105,13 @@ def sums(connection: sa.Connection, window: tuple[int, int], numbers: tuple[int,
     )
     for _, rows in groupby(connection.execute(sticking_out).all(), key=lambda row: row[0]):
         lines = list(rows)
-        *_, from_ms, to_ms = lines[0]
-        parts = clipped([(str(row[2]), int(row[7])) for row in lines], (int(from_ms), int(to_ms)), window)
+        time = (int(lines[0].from_ms), int(lines[0].to_ms))
+        parts = clipped([(str(row.unit), int(row.amount)) for row in lines], time, window)
         for row, part in zip(lines, parts, strict=True):
-            names = tuple(str(name) for name in row[1:7])
-            found[names] = found.get(names, 0) + part
+            key = tuple(str(name) for name in row[1:-3])
+            found[key] = found.get(key, 0) + part
     return sorted(
-        Line(of=of, account=a, unit=u, pool=p, namespace=s, name=n, gang=g, amount=amount)
-        for (a, u, p, s, n, g), amount in found.items()
-        if amount
+        Line(**dict(zip(_NAMES, key, strict=True)), of=of, amount=amount) for key, amount in found.items() if amount
     )
 
 
