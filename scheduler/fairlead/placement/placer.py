@@ -66,6 +66,10 @@ class Placer:
             return self._place_single(gang)
         return self._search(gang, steps).run()
 
+    def may_hold(self, gang: Gang) -> bool:
+        """Whether there may be room for as few pods as the gang allows; False is certain, and cheaper than a search."""
+        return all(self.classes.of(gang, role).total >= role.fewest for role in gang.roles)
+
     def place_in(self, gang: Gang, level: Level, domain: int) -> Answer:
         """Like `place`, but inside one domain and nowhere else."""
         if level.name == "node" and is_single(gang) and self._is_bare(gang):

@@ -12,7 +12,6 @@ from itertools import count
 
 from fairlead.model.effects import Effect, EndNomination, Notice, Place, Refuse, Shrink, Stop
 from fairlead.model.gang import Gang, GangId, Placement
-from fairlead.model.gang_rules import why_invalid
 from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Kind, Reason, Refusal, refuse
 from fairlead.ordering.backlog import Walk, inside_queue
@@ -26,6 +25,7 @@ from fairlead.placement.search import Answer
 from fairlead.placement.sharing import sharing_refusal
 from fairlead.placement.shields import Shields
 from fairlead.planning.admission import admission, at_the_door
+from fairlead.planning.alike import Alike
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
@@ -104,6 +104,8 @@ class _Cycle:
         )
         self.growing = Growing(world, hands)
         self.taken: set[GangId] = set()
+        self.alike = Alike(world, self.promises, idle=self.kept is not None)
+        self.certain = False
         self._give_back()
 
     def run(self) -> tuple[bool, bool, int]:
@@ -224,40 +226,57 @@ class _Cycle:
         gang = waiting.gang
         if gang.id in self.taken:  # its promise came true
             return True
-        refusal = self._rules(gang)
+        told = self.alike.told(waiting)
+        refusal = self._rules(gang) if told is None else self.memo.why_invalid(gang)
         if refusal is None:
-            self._fence(waiting)
-            answer = self._place(gang)
-            if answer.placement is not None:
-                self._take(waiting, answer.placement)
+            refusal = told or self._place_or_make_room(waiting)
+            if refusal is None:
                 return True
-            room = self._look_for_room(gang)
-            if room.room is not None:
-                self._make_room(waiting, room.room)
-                return True
-            if self._own_room(waiting):
-                return True
-            kept = self._why_kept(waiting)
-            refusal = kept or self._why_not(gang, answer)
-            if kept is None and refusal.reason.kind is Kind.NOT_NOW and refusal.reason is not Reason.QUEUE_AT_LIMIT:
-                refusal = why_no_room(room, self.world.rules) or refusal
             if self.kept is not None:  # what is lent for a while is promised to nobody
                 self.fence.around(self.kept.closed_to(waiting, lent=False))
             if self.promises.promise(waiting, refusal):  # the next in line may be promised something, too
+                self.alike.forget()
                 self.effects.append(Refuse(gang=gang.id, refusal=refusal, alone=True))
                 return True
         self.effects.append(Refuse(gang=gang.id, refusal=refusal))
         return False
+
+    def _place_or_make_room(self, waiting: Waiting) -> Refusal | None:
+        """Place a gang that nothing forbids, or make room for it; else say why neither can be."""
+        gang, self.certain = waiting.gang, False
+        self._fence(waiting)
+        answer = self._place(gang)
+        if answer.placement is not None:
+            self._take(waiting, answer.placement)
+            return None
+        room = self._look_for_room(gang)
+        if room.room is not None:
+            self._make_room(waiting, room.room)
+            return None
+        if self._own_room(waiting):
+            return None
+        kept = self._why_kept(waiting)
+        refusal = kept or self._why_not(gang, answer)
+        if kept is None and refusal.reason.kind is Kind.NOT_NOW and refusal.reason is not Reason.QUEUE_AT_LIMIT:
+            refusal = why_no_room(room, self.world.rules) or refusal
+        if self.certain:
+            self.alike.tell(waiting, refusal)
+        return refusal
 
     def _place(self, gang: Gang) -> Answer:
         """Find devices for as many replicas as the limits of its queues leave room for."""
         feasibility, also = self.placer.feasibility, least(gang, self.world.counted)
         if self.standing.limit_hit(gang.queue, feasibility.charge(gang, fewest=True), also) is not None:
             return Answer()
+        if self.promises.crowd_out(gang):
+            self.certain = True
+            return Answer()
         self.promises.make_way(gang)
         if not self.promises.limits_kept(gang, feasibility.charge(gang)):
             return Answer()
-        return place_within(gang, self.world, self.placer, self.standing, self.caps.room_milli(gang))
+        answer = place_within(gang, self.world, self.placer, self.standing, self.caps.room_milli(gang))
+        self.certain = not answer.ended_early and not self.promises.hides
+        return answer
 
     def _why_kept(self, waiting: Waiting) -> Refusal | None:
         """Return what a pool keeps free, where the gang would have had a place there; its rows are open afterwards."""
@@ -279,22 +298,29 @@ class _Cycle:
         hit = self.standing.limit_hit(gang.queue, fewest, also)
         if hit is not None:
             return limit_refusal(hit, fewest, also)
-        kept = self.promises.why_kept(gang, self._would_fit)
+        if self.certain:
+            self.promises.lower()
+        kept = None if self.certain else self.promises.why_kept(gang, self._would_fit)
         kept = kept or behind_demand(gang, self.world)
         kept = kept or model_refusal(gang, self.world, self.placer, self.standing)
         return why_not_now(gang, self.placer, answer) if kept is None else kept
 
     def _would_fit(self, gang: Gang) -> Placement | None:
         mark = self.overlay.checkpoint()
-        placement = self.placer.place(gang).placement
+        answer = self.placer.place(gang)
         self.overlay.roll_back(mark)
-        return placement
+        self.certain = answer.placement is None and not answer.ended_early
+        return answer.placement
 
     def _rules(self, gang: Gang) -> Refusal | None:
         """Return what forbids the gang whatever is free."""
         if not self.world.rules.placement_on:
             return refuse(Reason.PLACEMENT_DISABLED)
-        refusal = why_invalid(gang) or admission(gang, self.world) or sharing_refusal(gang, self.world.pools.values())
+        refusal = (
+            self.memo.why_invalid(gang)
+            or admission(gang, self.world)
+            or sharing_refusal(gang, self.world.pools.values())
+        )
         refusal = refusal or promise_refusal(gang, self.world.queues)
         if refusal is not None:
             return refusal
@@ -323,6 +349,7 @@ class _Cycle:
                 deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
             )
         )
+        self.alike.forget()
         self.standing.charge(gang.queue, *charge)
         self.caps.charge(gang, charge[0])
         self.promises.placed(gang, placement)
@@ -377,6 +404,7 @@ class _Cycle:
 
     def _hope(self, gang: Gang, placement: Placement, count: int) -> None:
         """Keep a place for a gang until those who are on it have gone."""
+        self.alike.forget()
         self.standing.hope(gang.queue, placement.gpu_milli, charge_of(gang, placement, self.world))
         self.caps.charge(gang, placement.gpu_milli)
         self.overlay.take_placement(gang, placement)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fairlead.model.fairness import FairnessPolicy
-from fairlead.model.gang import Gang
+from fairlead.model.gang import Gang, GangId
+from fairlead.model.gang_rules import why_invalid
 from fairlead.model.reasons import Refusal
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.ordering.queue_tree import QueueTree
@@ -22,6 +23,8 @@ from fairlead.world.snapshot import World
 
 SHAPES_REMEMBERED = 4_096
 """Shapes of gangs for which it is remembered whether they could ever fit."""
+GANGS_REMEMBERED = 65_536
+"""Gangs that are known to be sound."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,7 @@ class Memo:
     tree: QueueTree | None = None
     never: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict[tuple[object, ...], Refusal | None])
     never_of: int = -1
+    sound: dict[GangId, Gang] = field(default_factory=dict[GangId, Gang])
     room: RoomMemo = field(default_factory=RoomMemo)
     promises: PromiseMemo = field(default_factory=PromiseMemo)
     kept: PoolMemo = field(default_factory=PoolMemo)
@@ -49,6 +53,17 @@ class Memo:
             self.placer, self.pools, self.never = placer, pools, {}
         placer.learn(world.mix)
         return placer
+
+    def why_invalid(self, gang: Gang) -> Refusal | None:
+        """Return what contradicts itself in what a gang asks for; looked at once, until the gang is changed."""
+        if self.sound.get(gang.id) is gang:
+            return None
+        refusal = why_invalid(gang)
+        if refusal is None:
+            if len(self.sound) >= GANGS_REMEMBERED:
+                self.sound.clear()
+            self.sound[gang.id] = gang
+        return refusal
 
     def why_never(self, gang: Gang, world: World) -> Refusal | None:
         """Return why the gang would not fit with nothing else there; worked out once a shape until a node changes."""

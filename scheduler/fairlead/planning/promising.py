@@ -234,6 +234,25 @@ class Promises:
         moments |= {one.latest_start_ms - self._lead_ms(one) for one in self._given.values()}
         return [*self.reserving.wakes(), *(moment for moment in moments if moment > now)]
 
+    def has(self, gang: GangId) -> bool:
+        """Whether a gang is promised anything."""
+        return gang in self._given
+
+    def crowd_out(self, gang: Gang) -> bool:
+        """Whether something is promised, and there would be no place for a gang even if it were not.
+
+        All that is promised can be seen then.
+        """
+        if not self._shield:
+            return False
+        self._shield.lower()
+        return not self._placer.may_hold(gang)
+
+    @property
+    def hides(self) -> bool:
+        """Whether anything that is free is kept out of the sight of the gang that way was made for last."""
+        return self._shield is not None and self._shield.hides_anything
+
     def lower(self) -> None:
         """Let everything that is promised be seen, until somebody is to be looked at next."""
         if self._shield is not None:
@@ -293,7 +312,7 @@ class Promises:
 
         `place` must leave the overlay as it was.
         """
-        if self._shield is None or not self._shield.hides:
+        if self._shield is None or not self._shield.hides_anything:
             return None
         holes = self._shield.before
         self._shield.lower()

@@ -8,7 +8,7 @@ what the promised will need and nobody who ends before will give back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,15 @@ class Kept:
     start_ms: int
     rows: tuple[tuple[int, int, tuple[int, ...]], ...]
     reserved: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """What some holes keep, row by row: devices, and the least of other amounts. Shape (rows,) each."""
+
+    rows: IntColumn
+    masks: IntColumn
+    least: Mapping[str, IntColumn]
 
 
 def kept_for(gang: Gang, placement: Placement, start_ms: int, overlay: Overlay) -> Kept:
@@ -61,6 +70,7 @@ class Shield:
         self._before: tuple[Kept, ...] = ()
         self._lot: Lot | None = None
         self._hidden: dict[int, int] = {}
+        self._sums: dict[tuple[Kept, ...], _Sums] = {}
 
     def keep(self, kept: Kept) -> None:
         """Keep devices for somebody from now on; the shield stands before them from the next `stand_before` on."""
@@ -100,6 +110,11 @@ class Shield:
         """Whether any free device is out of sight now."""
         return bool(self._hidden)
 
+    @property
+    def hides_anything(self) -> bool:
+        """Whether anything that is free is out of sight now: devices, or CPUs, memory and the like."""
+        return self._lot is not None and (self.hides or bool(self._lot.amounts))
+
     def stand_before(self, holes: tuple[Kept, ...]) -> None:
         """Let what is free of these holes be taken in the overlay, and nothing else of all that is kept."""
         if holes == self._before:
@@ -119,7 +134,15 @@ class Shield:
             self._overlay.give_lot(self._lot)
         self._before, self._lot, self._hidden = (), None, {}
 
-    def _lot_of(self, holes: Sequence[Kept]) -> Lot | None:
+    def _lot_of(self, holes: tuple[Kept, ...]) -> Lot | None:
+        sums = self._sums.get(holes)
+        if sums is None:
+            sums = self._sums[holes] = self._sum_up(holes)
+        if not len(sums.rows):
+            return None
+        return Lot(sums.rows, sums.masks & self._overlay.columns.free_mask[sums.rows], sums.least)
+
+    def _sum_up(self, holes: Sequence[Kept]) -> _Sums:
         masks: dict[int, int] = {}
         wanted: dict[int, IntColumn] = {}
         most: dict[int, IntColumn] = {}
@@ -130,13 +153,10 @@ class Shield:
                 short = wanted[row] - (0 if hole.reserved else self._ended(row, hole.start_ms))
                 most[row] = np.maximum(most.get(row, 0), short)
         rows = np.array(sorted(masks), dtype=np.int64)
-        if not len(rows):
-            return None
-        free = self._overlay.columns.free_mask[rows]
-        bits = np.array([masks[row] for row in rows.tolist()], dtype=np.int64) & free
+        bits = np.array([masks[row] for row in rows.tolist()], dtype=np.int64)
         least = np.maximum(np.array([most[row] for row in rows.tolist()], dtype=np.int64), 0)
-        used = {name: least[:, at] for at, name in enumerate(self._names) if least[:, at].any()}
-        return Lot(rows, bits, used)
+        used = {name: least[:, at] for at, name in enumerate(self._names) if least.size and least[:, at].any()}
+        return _Sums(rows, bits, used)
 
     def _ended(self, row: int, by_ms: int) -> IntColumn:
         """Return what is given back on a row by a moment."""

@@ -31,6 +31,7 @@ class Durations:
     def __init__(self) -> None:
         """Nothing is known."""
         self._runs: dict[Key, list[int]] = {}
+        self._sorted: dict[Key, list[int]] = {}
 
     def note(self, gang: Gang, run_ms: int) -> None:
         """Hear of a run that has finished by itself; a clock that stepped back makes it no shorter than nothing."""
@@ -54,14 +55,20 @@ class Durations:
         for key in keys_of(gang):
             runs = self._runs.get(key, ())
             if len(runs) >= LEAST:
-                return sorted(runs)[min(len(runs) - 1, len(runs) * permille // 1_000)]
+                ranked = self._sorted.get(key)
+                if ranked is None:
+                    ranked = self._sorted[key] = sorted(runs)
+                return ranked[min(len(runs) - 1, len(runs) * permille // 1_000)]
         return None
 
     def _add(self, key: Key, runs: tuple[int, ...]) -> None:
+        self._sorted.pop(key, None)
         known = self._runs.pop(key, [])
         self._runs[key] = [*known, *runs][-SAMPLES:]
         if len(self._runs) > KEYS_MAX:
-            del self._runs[next(iter(self._runs))]
+            oldest = next(iter(self._runs))
+            del self._runs[oldest]
+            self._sorted.pop(oldest, None)
 
 
 def keys_of(gang: Gang) -> tuple[Key, Key, Key]:

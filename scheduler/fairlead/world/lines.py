@@ -33,6 +33,12 @@ NEWS_FOR_ALL = 256
 
 def request_of(gang: Gang, *, displaced: bool = False) -> Request:
     """Return what makes two gangs equal requests, whoever sent them; `displaced` ones may use hot spares."""
+    duration_ms = gang.duration_ms if gang.deadline_ms is not None else _about(gang.duration_ms)
+    return (*likeness_of(gang, displaced=displaced), duration_ms)
+
+
+def likeness_of(gang: Gang, *, displaced: bool = False) -> Request:
+    """Return what makes two gangs equal requests but for how long they run."""
     return (
         gang.queue,
         gang.namespace,
@@ -46,7 +52,6 @@ def request_of(gang: Gang, *, displaced: bool = False) -> Request:
         gang.user,
         gang.groups,
         gang.deadline_ms,
-        gang.duration_ms if gang.deadline_ms is not None else _about(gang.duration_ms),
         gang.preemptible,
         gang.wants_promise,
         displaced,
