@@ -146,6 +146,16 @@ class Standing:
                 hit = hit or account.hit(queue, amount, after_stops=after_stops)
         return hit
 
+    def hit_after(self, changes: Iterable[tuple[str, int]], queue: str, milli: int) -> LimitHit | None:
+        """Return the first limit that `milli` more would break once these queues' GPUs have changed."""
+        changes = list(changes)
+        for name, change in changes:
+            self.charge(name, change)
+        hit = self.limit_hit(queue, milli, after_stops=True)
+        for name, change in changes:
+            self.charge(name, -change)
+        return hit
+
     def over(self, queue: str) -> list[LimitHit]:
         """Return the limits of the queue itself that it and all below it are above now; what is leaving is gone."""
         accounts = [self._gpu, *self._others]

@@ -6,11 +6,12 @@ The calendar follows a World by what has changed since the last one. Its rows sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fairlead.model.effects import Phase
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.placement.amounts import FIXED, amounts_asked
 from fairlead.world.attempts import AttemptLog
@@ -145,6 +146,26 @@ class Calendar:
             found = [entry for entry in self.entries.values() if entry.end_ms < NEVER]
             self._bounded = sorted(found, key=lambda entry: (entry.end_ms, entry.owner))
         return self._bounded
+
+    def given_back(self, by_ms: int) -> list[tuple[str, int]]:
+        """Return (queue, change of its GPUs) of all that ends by a moment; who is being stopped is not counted."""
+        found: list[tuple[str, int]] = []
+        for entry in self.bounded():
+            if entry.end_ms > by_ms:
+                break
+            if entry.attempt is not None and entry.attempt.phase is not Phase.STOPPING:
+                found.append((entry.queue, -entry.milli))
+        return found
+
+    def ending(self, stopped: Callable[[Running | None], bool], by_ms: int) -> list[Entry]:
+        """Return entries that end some day if whoever is `stopped` is gone by a moment."""
+        found: list[Entry] = []
+        for entry in self.entries.values():
+            if stopped(entry.attempt):
+                entry = replace(entry, end_ms=min(entry.end_ms, by_ms))
+            if entry.end_ms < NEVER:
+                found.append(entry)
+        return found
 
     def holders(self, row: int, mask: int) -> list[Entry]:
         """Return who holds one of the devices in `mask` on a row, whole or in part, by uid."""

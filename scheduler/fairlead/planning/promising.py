@@ -9,7 +9,6 @@ because it may be stopped then. Who is still there is stopped in time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from fairlead.model.promises import EndPromise, Promise, Promised
 from fairlead.model.reasons import Kind, Reason, Refusal, refuse
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
-from fairlead.planning.end_calendar import NEVER, Entry, placed_entry
+from fairlead.planning.end_calendar import Entry, placed_entry
 from fairlead.planning.holes import FOREVER, can_be_promised, gone_by, may_be_stopped_for, why_lost
 from fairlead.planning.promise_memo import PromiseMemo
 from fairlead.planning.promise_search import PromiseSearch
@@ -239,14 +238,10 @@ class Promises:
         return gang in self._given
 
     def crowd_out(self, gang: Gang) -> bool:
-        """Whether something is promised, and there would be no place for a gang even if it were not.
-
-        All that is promised can be seen then.
-        """
-        if not self._shield:
-            return False
-        self._shield.lower()
-        return not self._placer.may_hold(gang)
+        """Whether something is promised, but there would be no place if it were not; all of it can be seen then."""
+        if self._shield:
+            self._shield.lower()
+        return bool(self._shield) and not self._placer.may_hold(gang)
 
     @property
     def hides(self) -> bool:
@@ -288,24 +283,13 @@ class Promises:
 
     def _within_limits(self, queue: str, milli: int, by_ms: int, but: GangId) -> bool:
         """Whether a queue may be charged for so much more by a moment, beside all that is promised until then."""
-        standing = self._standing
-        if standing.room_within_limits(queue) is None:
+        if self._standing.room_within_limits(queue) is None:
             return True
-        changes: list[tuple[str, int]] = []
-        for entry in self._memo.calendar.bounded():
-            if entry.end_ms > by_ms:
-                break
-            if entry.attempt is not None and entry.attempt.phase is not Phase.STOPPING:
-                changes.append((entry.queue, -entry.milli))
+        changes = self._memo.calendar.given_back(by_ms)
         for one in self._given.values():
             if one.gang != but and one.gang in self._specs and one.latest_start_ms <= by_ms:
                 changes.append((self._specs[one.gang].queue, one.placement.gpu_milli))
-        for name, change in changes:
-            standing.charge(name, change)
-        hit = standing.limit_hit(queue, milli, after_stops=True)
-        for name, change in changes:
-            standing.charge(name, -change)
-        return hit is None
+        return self._standing.hit_after(changes, queue, milli) is None
 
     def why_kept(self, gang: Gang, place: Callable[[Gang], Placement | None]) -> Refusal | None:
         """Return that the gang would have a place but for what is promised to others; None where it would not.
@@ -393,13 +377,8 @@ class Promises:
     def _search_with_notice(self, gang: Gang, notice_ms: int) -> PromiseSearch:
         """Like any other, but preemptible work of the gang's own queue ends when the notice is over."""
         over_ms = self._now_ms + notice_ms + self._world.rules.stop_ms
-        held: list[Entry] = [*self._new]
-        for entry in self._memo.calendar.entries.values():
-            if may_be_stopped_for(entry.attempt, gang):
-                entry = replace(entry, end_ms=min(entry.end_ms, over_ms))
-            if entry.end_ms < NEVER:
-                held.append(entry)
-        held.sort(key=lambda entry: (entry.end_ms, entry.owner))
+        held = self._memo.calendar.ending(lambda attempt: may_be_stopped_for(attempt, gang), over_ms)
+        held = sorted([*self._new, *held], key=lambda entry: (entry.end_ms, entry.owner))
         return PromiseSearch(self._placer, held, self._promised(), self._now_ms)
 
     def _stops(self, gang: Gang, placement: Placement, at_ms: int) -> tuple[tuple[GangId, int], ...]:
