@@ -30,6 +30,8 @@ from fairlead.topology.fleets import build
 START_MS = 1_800_000_000_000
 _FLEETS = ("dgx-a100", "hgx-h100", "pcie-l40s", "mixed", "gb200-nvl72")
 _HOUR_MS = 3_600_000
+GROW_AFTER_MS = 20_000
+"""Shorter than in production, so that short runs see gangs grow."""
 POOL = Pool(name="fleet", node_selector=(("fairlead.dev/fleet", "yes"),), checkpoint_bytes_per_s=1 << 31)
 
 
@@ -75,7 +77,7 @@ def run(seed: int, *, gangs: int = 40, nodes: int = 12, faults: bool = True, boo
         member_fails_permille=40 if faults else 0,
     )
     fleet = Fleet(fleet_nodes, seed=seed, behaviour=behaviour)
-    engine, journal = Engine(Rules()), _Journal()
+    engine, journal = Engine(Rules(grow_after_ms=GROW_AFTER_MS)), _Journal()
     driver = Driver(engine, fleet, start_ms=START_MS, books=books, checkers=all_checkers(), listeners=(journal,))
     queues = _queues(world, sum(len(node.machine.gpus) for node in fleet_nodes))
     largest = max(len(node.machine.gpus) for node in fleet_nodes)

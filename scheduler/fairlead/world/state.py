@@ -40,8 +40,7 @@ class ClusterState:
     which the last walk over the queues was cut short, None where it came to its end.
 
     For pictures, which take these away: `changed` are gangs whose record is another, `changed_nodes` nodes whose own
-    facts are, `dirty_nodes` nodes with other holds, `answered` lines that were told why not. `freed_ms` is when a node
-    came, changed or had something come free.
+    facts are, `dirty_nodes` nodes with other holds, `answered` lines that were told why not, `freed_ms` as in a World.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -329,6 +328,10 @@ class ClusterState:
         note_failure(record, fact, self.rules)
 
     def _release(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
+        self._end_hold(record, attempt, rank, at_ms)
+        self._holdings.drop((record.id, attempt.number, rank))
+
+    def _end_hold(self, record: GangRecord, attempt: Attempt, rank: int, at_ms: int) -> None:
         if rank not in attempt.holding:
             return
         gpu_milli = attempt.member(rank).gpu_milli
@@ -336,7 +339,6 @@ class ClusterState:
         attempt.holding.discard(rank)
         attempt.released[rank] = at_ms
         attempt.leave(rank)
-        self._holdings.drop((record.id, attempt.number, rank))
         gpu_ms = gpu_milli * max(0, at_ms - attempt.held_from(rank)) // 1000
         record.past_gpu_ms += gpu_ms
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
@@ -345,6 +347,8 @@ class ClusterState:
 
     def _advance(self, record: GangRecord, attempt: Attempt, at_ms: int) -> None:
         """Take the steps that follow from what is known of the members."""
+        for rank in [rank for rank in attempt.leaving if attempt.member(rank).node in self.lost]:
+            self._end_hold(record, attempt, rank, at_ms)  # nobody will tell of its end while its node is away
         note_all_running(record, attempt, at_ms)
         stopped = record.phase is Phase.STOPPING and attempt.stop is not None
         if stopped and all(attempt.member(r).node in self.lost for r in attempt.holding):
