@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairlead.model.gang import Gang
+from fairlead.model.gang import Gang, Placement
 from fairlead.placement.columns import ClassColumns, PodClass
-from fairlead.placement.feasible import Feasibility, slots_on
+from fairlead.placement.feasible import Feasibility, row_is_free, slots_on
 from fairlead.placement.fragments import build
 from fairlead.placement.gang_pace import GangPaces
 from fairlead.placement.locality import LocalTables
@@ -19,6 +19,7 @@ from fairlead.world.demand import Mix
 from fairlead.world.fleet import Inventory, Level
 from fairlead.world.overlay import Overlay
 from fairlead.world.snapshot import World
+from fairlead.world.use import use_of
 
 
 class Placer:
@@ -79,6 +80,23 @@ class Placer:
             room = slots_on(kind.role, kind.fit, kind.group, self.overlay, rows)
             return self._seat_on(gang, kind, row) if room[0] > 0 else Answer()
         return self._search(gang, STEPS).run_in(level, domain)
+
+    def take_exactly(self, gang: Gang, placement: Placement) -> bool:
+        """Take a placement as it is, if every part of it is free now; else the overlay stays as it was."""
+        mark = self.overlay.checkpoint()
+        fits = {role.name: self.feasibility.fit(role, gang.service_class) for role in gang.roles}
+        for member in placement.members:
+            row = self.inventory.row.get(member.node)
+            role = next(r for r in gang.roles if r.name == member.role)
+            if row is None or not bool(fits[member.role].allowed[row]):
+                self.overlay.roll_back(mark)
+                return False
+            taking = self.overlay.taking(row, use_of(gang, member))
+            if not row_is_free(role, taking, self.overlay):
+                self.overlay.roll_back(mark)
+                return False
+            self.overlay.take(taking)
+        return True
 
     def _place_single(self, gang: Gang) -> Answer:
         """One pod goes to the row that costs least."""

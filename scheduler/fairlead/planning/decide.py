@@ -15,7 +15,6 @@ from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Kind, Reason, Refusal, refuse
 from fairlead.ordering.backlog import Walk, inside_queue
-from fairlead.placement.feasible import row_is_free
 from fairlead.placement.fence import NOTHING, Fence
 from fairlead.placement.lenders_first import look_for_room_by_excess
 from fairlead.placement.preempt import RoomAnswer
@@ -50,7 +49,6 @@ from fairlead.planning.taking import any_holds, takings, why_no_room
 from fairlead.planning.tiers import Tiers
 from fairlead.world.charges import least
 from fairlead.world.snapshot import Waiting, World
-from fairlead.world.use import use_of
 
 
 def decide(world: World, memo: Memo | None = None) -> Plan:
@@ -159,7 +157,7 @@ class _Cycle:
             gang = waiting.gang
             self._fence(waiting)
             charge = nomination.placement.gpu_milli, charge_of(gang, nomination.placement, self.world)
-            if self._may(gang, *charge) and self._still_fits(gang, nomination.placement):
+            if self._may(gang, *charge) and self.placer.take_exactly(gang, nomination.placement):
                 self._take(waiting, nomination.placement)
             elif self.world.now_ms >= nomination.until_ms or not any_holds(nomination, self.world.running):
                 self.effects.append(EndNomination(gang=gang.id))
@@ -192,7 +190,7 @@ class _Cycle:
         assert waiting is not None, gang
         self._fence(waiting)
         self.promises.make_way(gang)
-        return self._still_fits(gang, placement)
+        return self.placer.take_exactly(gang, placement)
 
     def _place_inside(self, waiting: Waiting) -> Placement | None:
         self._fence(waiting)
@@ -201,23 +199,6 @@ class _Cycle:
     def _may(self, gang: Gang, gpu_milli: int, also: Amounts = ()) -> bool:
         allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli, also) is None
         return allowed and self.caps.refusal(gang, gpu_milli) is None
-
-    def _still_fits(self, gang: Gang, placement: Placement) -> bool:
-        """Take a placement exactly as it was nominated, if every part of it is free now."""
-        mark = self.overlay.checkpoint()
-        fits = {role.name: self.placer.feasibility.fit(role, gang.service_class) for role in gang.roles}
-        for member in placement.members:
-            row = self.world.inventory.row.get(member.node)
-            role = next(r for r in gang.roles if r.name == member.role)
-            if row is None or not bool(fits[member.role].allowed[row]):
-                self.overlay.roll_back(mark)
-                return False
-            taking = self.overlay.taking(row, use_of(gang, member))
-            if not row_is_free(role, taking, self.overlay):
-                self.overlay.roll_back(mark)
-                return False
-            self.overlay.take(taking)
-        return True
 
     # --- the queues -------------------------------------------------------------------------------------------------
 
