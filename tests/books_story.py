@@ -1,13 +1,10 @@
-"""A child process for `test_books_crash.py`: keep books of a story, and die where the command line says.
-
-Arguments: database URL, name of a step or "-", how often that step is passed before dying.
-"""
+"""A story of facts, and a child process that keeps books of it and is killed with -9 at a named step."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import sys
 
 from ledger_facts import NAMED, node, placement
 
@@ -38,9 +35,15 @@ def story() -> list[tuple[int, list[Event]]]:
     return batches
 
 
-def main() -> None:
-    """Record the story; print how many holds were let go."""
-    url, step, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def run_story(url: str, step: str = "-", times: int = -1) -> int | None:
+    """Record the story in a child that dies when it passes `step` for the `times`-th time; return its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=_record, args=(url, step, times))
+    child.start()
+    child.join(120)
+    return child.exitcode
+
+
+def _record(url: str, step: str, times: int) -> None:
     passed = 0
 
     def die(name: str) -> None:
@@ -51,13 +54,7 @@ def main() -> None:
 
     books = Bookkeeper(url, failpoint=die)
     books.open()
-    released = set()
     for now_ms, facts in story():
-        released.update(books.record(facts, now_ms))
+        books.record(facts, now_ms)
         assert not books.trouble, books.trouble
-    print(len(released))
     books.close()
-
-
-if __name__ == "__main__":
-    main()

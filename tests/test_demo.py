@@ -99,7 +99,7 @@ def test_usage_and_fleet_time_come_from_books_that_balance(data: dict[str, Any])
 def test_books_that_do_not_verify_end_with_code_7(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     wrong = Audit(records=1, entries=1, devices=1)
     wrong.add(Finding(entry=17, field="ticks", message="one byte was changed"))
-    monkeypatch.setattr(fleet_books, "audit", lambda *_: wrong)
+    monkeypatch.setattr(fleet_books, "verify", lambda *_: wrong)
     with pytest.raises(Exit) as ended:
         demo(fleet="dgx-a100", json=False)
     assert ended.value.exit_code == 7

@@ -59,7 +59,8 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     kube = load_config(settings.kubeconfig)
-    books = Bookkeeper(settings.database_url, cluster=settings.cluster_name)
+    outbox = Path(settings.outbox_path) if settings.outbox_path else None
+    books = Bookkeeper(settings.database_url, cluster=settings.cluster_name, outbox=outbox)
     await asyncio.to_thread(books.open)
     try:
         return await operate(kube, books, settings, stop)

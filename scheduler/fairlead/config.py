@@ -27,7 +27,8 @@ Positive = Annotated[int, Field(gt=0)]
 class Settings(BaseModel):
     """All knobs of the operator. Durations are ms. Each is also an environment variable: ``FAIRLEAD_`` + upper case.
 
-    `database_url` is SQLAlchemy's; `cluster_name` is part of every ledger entry and must not change. `kubeconfig` empty
+    `database_url` is SQLAlchemy's; `outbox_path` is the file of what the database does not take (empty: beside a SQLite
+    file, else none); `cluster_name` is part of every ledger entry and must not change. `kubeconfig` empty
     means the pod's own service account; `pod_name` and `namespace` are also read from ``POD_NAME`` and
     ``POD_NAMESPACE``. `http_listen` is host:port. `policy_lag_ms` is the longest that a new leader waits for the
     admission policy that fences its predecessor (design P10); `renew_margin_ms` is how long before the lease runs out
@@ -38,6 +39,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     database_url: str = "sqlite:///fairlead.sqlite"
+    outbox_path: str = ""
     cluster_name: Annotated[str, Field(min_length=1, max_length=63)] = "kubernetes"
     kubeconfig: str = ""
     namespace: str = "fairlead-system"

@@ -79,9 +79,9 @@ def existing(url: str) -> Engine:
     from fairlead.store import engine as database
 
     engine = database.connect(url)
-    name = engine.url.database
-    if engine.dialect.name == "sqlite" and name and name != ":memory:" and not Path(name).is_file():
-        raise NotFound(f"there is no file {name}; name the books with --database or --file")
+    file = database.file_of(engine)
+    if file is not None and not file.is_file():
+        raise NotFound(f"there is no file {file}; name the books with --database or --file")
     return engine
 
 

@@ -37,20 +37,14 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Recompute the timeline from the journal and compare every entry; exit 7 names the first that is wrong."""
-    from fairlead.ledger.audit import Finding, audit
-    from fairlead.reports import archives
+    from fairlead.reports import verification
     from fairlead.store import engine as store
-    from fairlead.store import entries, journal
+    from fairlead.store import journal
 
     with to_read(url_of(database, file)) as engine:
         with store.reading(engine) as connection:
             cluster = journal.get_meta(connection, "cluster")
-            with archives.whole(connection, archive or ()) as rows:
-                found = audit(cluster, journal.read(connection), rows)
-            for sentence in archives.findings(connection, archive or ()):
-                found.add(Finding(field="periods", message=sentence))
-            for number in entries.stray_postings(connection):
-                found.add_stray(number)
+            found = verification.verify(connection, archive or ())
         name = shown(engine)
     if json:
         render.as_json({"database": name, "cluster": cluster, **found.to_data()})
@@ -58,6 +52,19 @@ def verify(
         _print(name, found)
     if not found.verified:
         raise typer.Exit(7)
+
+
+@app.command()
+def rebuild_rollups(database: DatabaseOption = DEFAULT_URL, file: FileOption = None) -> None:
+    """Make the sums that reports use anew from all entries; exit 1 where they were not the same before."""
+    from fairlead.store import engine as store
+    from fairlead.store import rollups
+
+    with to_read(url_of(database, file)) as engine, store.writing(engine) as connection:
+        wrong = rollups.rebuild(connection)
+        typer.echo(f"{shown(engine)}: {rollups.number(connection)} entries summed, {wrong} sums differed")
+    if wrong:
+        raise typer.Exit(1)
 
 
 def _print(name: str, found: Audit) -> None:

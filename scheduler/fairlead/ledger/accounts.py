@@ -30,6 +30,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from urllib.parse import quote, unquote
 
 from fairlead.errors import UnreadableInput
@@ -135,6 +136,7 @@ def down(pool: str, cause: Cause) -> str:
     return _name(Kind.DOWN, pool or NO_POOL, cause)
 
 
+@cache
 def of_pool(kind: Kind, pool: str) -> str:
     """Return the account of one of the kinds that have only a pool."""
     assert kind not in _PARTS, kind

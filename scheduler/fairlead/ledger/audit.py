@@ -13,77 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Kind
-from fairlead.ledger.audit_adjustments import misbooked, read_decision
+from fairlead.ledger.audit_adjustments import misbooked
 from fairlead.ledger.chain import Head, Sealed, link
 from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, State, entry_bytes, entry_id, unbalanced
+from fairlead.ledger.records import Finding, JournalRow, check_row
 from fairlead.ledger.sweep import Span, Sweep, What
-from fairlead.model import codec
 from fairlead.model.prices import Adjusted
 from fairlead.units import TICKS_PER_GPU_MS
 
 MAX_FINDINGS = 20
-
-
-class JournalRow(Protocol):
-    """A row of the journal as it lies in the database."""
-
-    @property
-    def number(self) -> int:
-        """Dense, from 1."""
-        ...
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of the payload."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """The record's class."""
-        ...
-
-    @property
-    def subject(self) -> str:
-        """Whom it is about."""
-        ...
-
-    @property
-    def at_ms(self) -> int:
-        """The record's time."""
-        ...
-
-    @property
-    def payload(self) -> str:
-        """Canonical JSON."""
-        ...
-
-    @property
-    def hash(self) -> str:
-        """The journal's chain."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong: the entry's or the journal record's number (None where there is none), and the field."""
-
-    entry: int | None = None
-    record: int | None = None
-    field: str
-    message: str
-
-    @property
-    def sentence(self) -> str:
-        """The finding for people."""
-        where = f"entry {self.entry}" if self.entry is not None else "the ledger"
-        if self.entry is None and self.record is not None:
-            where = f"journal record {self.record}"
-        return f"{where}: {self.field}: {self.message}"
+_BROKEN = "the chain breaks: this entry or its place was changed"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,10 +56,6 @@ class Audit:
         """Return it as plain data for JSON; the first finding is the one to look at."""
         return {**asdict(self), "verified": self.verified, "findings": [asdict(f) for f in self.findings]}
 
-    def add_stray(self, number: int) -> None:
-        """Note postings of an entry that is not there."""
-        self.add(Finding(entry=number, field="number", message="there are postings of it, but no entry"))
-
     def add(self, finding: Finding) -> None:
         """Note a finding, up to `MAX_FINDINGS`."""
         if len(self.findings) < MAX_FINDINGS:
@@ -134,13 +74,16 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
     adjusted: dict[str, Adjusted] = {}
     broken: dict[str, int] = {}
     for row in rows:
-        problem = _read_row(row, found, sweep)
+        record, problem = check_row(row, found.journal_head)
+        found.records, found.journal_head = found.records + 1, Head(row.number, row.hash)
         facts[row.id] = (row.number, row.at_ms)
         if problem is not None:
             broken[row.id] = row.number
             found.add(problem)
-        elif row.kind == Adjusted.__name__:
-            adjusted[row.id] = read_decision(row.payload)
+        if record is not None:
+            sweep.read(record)
+        if isinstance(record, Adjusted):
+            adjusted[row.id] = record
     intervals: _Edges = {}
     for sealed in entries:
         problems = list(_check_entry(cluster, sealed, found, facts, broken))
@@ -173,28 +116,10 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
     return found
 
 
-def _read_row(row: JournalRow, found: Audit, sweep: Sweep) -> Finding | None:
-    """Check one row of the journal and give its record to the sweep."""
-    expected = found.records + 1
-    linked = link(found.journal_head.hash, row.number, row.id.encode())
-    found.records = row.number if isinstance(row.number, int) else expected  # pyright: ignore[reportUnnecessaryIsInstance]
-    found.journal_head = Head(row.number, row.hash)
-    if row.number != expected:
-        return Finding(record=row.number, field="number", message=f"{expected} should come here: records are missing")
-    if codec.fact_id(row.payload.encode()) != row.id:
-        return Finding(record=row.number, field="payload", message="it was changed: its hash is not its id")
-    if linked != row.hash:
-        return Finding(record=row.number, field="hash", message="the journal's chain breaks here")
-    try:
-        record = codec.decode(row.payload)
-    except UnreadableInput as error:
-        return Finding(record=row.number, field="payload", message=str(error))
-    said = (type(record).__name__, codec.subject(record), record.at_ms)
-    for name, truth, there in zip(("kind", "subject", "at_ms"), said, (row.kind, row.subject, row.at_ms), strict=True):
-        if truth != there:
-            return Finding(record=row.number, field=name, message=f"is {there!r}, its payload says {truth!r}")
-    sweep.read(record)
-    return None
+def explain(cluster: str, sealed: Sealed, head: Head, facts: dict[str, tuple[int, int]]) -> Finding:
+    """Say what is wrong with an entry that does not follow on `head`; `facts` maps its fact to (number, at_ms)."""
+    problems = _check_entry(cluster, sealed, Audit(head=head), facts, {})
+    return next(problems, Finding(entry=sealed.number, field="hash", message=_BROKEN))
 
 
 def _check_entry(
@@ -219,7 +144,7 @@ def _check_entry(
     if entry.kind in TIMELINE and _timeline_id(cluster, entry) != entry.id:
         yield Finding(entry=number, field="id", message="is not made from what the entry says")
     if link(found.head.hash, number, entry_bytes(entry)) != sealed.hash:
-        yield Finding(entry=number, field="hash", message="the chain breaks: this entry or its place was changed")
+        yield Finding(entry=number, field="hash", message=_BROKEN)
 
 
 def _timeline_id(cluster: str, entry: Entry) -> str:

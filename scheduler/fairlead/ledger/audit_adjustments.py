@@ -6,15 +6,7 @@ from collections.abc import Iterator
 
 from fairlead.ledger import accounts
 from fairlead.ledger.entry import Entry
-from fairlead.model import codec
 from fairlead.model.prices import Adjusted
-
-
-def read_decision(payload: str) -> Adjusted:
-    """Return the decision in a journal row of this kind."""
-    record = codec.decode(payload)
-    assert isinstance(record, Adjusted), record
-    return record
 
 
 def misbooked(entry: Entry, said: Adjusted | None) -> Iterator[tuple[str, str]]:

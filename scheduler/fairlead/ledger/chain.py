@@ -38,6 +38,30 @@ def link(previous: str, number: int, content: bytes) -> str:
     return hashlib.sha256(b"%s\n%d\n%s" % (previous.encode(), number, content)).hexdigest()
 
 
+Link = tuple[int, str, bytes]
+"""(number, hash, content) of a link as it lies in a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The first link that does not follow on the one before it: numbers are `missing` there, or it was changed."""
+
+    number: int
+    missing: int | None = None
+
+
+def follow(links: Iterable[Link], head: Head = Head()) -> tuple[Head, Break | None]:
+    """Walk links after `head` and stop at the first break; return the last link that holds."""
+    for number, digest, content in links:
+        due = head.number + 1
+        if number != due:
+            return head, Break(number if isinstance(number, int) else due, due)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if link(head.hash, number, content) != digest:
+            return head, Break(number)
+        head = Head(number, digest)
+    return head, None
+
+
 def seal(head: Head, entries: Iterable[Entry]) -> tuple[list[Sealed], Head]:
     """Number and link entries after `head`; return them and the new head."""
     sealed: list[Sealed] = []

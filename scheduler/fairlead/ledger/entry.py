@@ -7,9 +7,10 @@ of them where it is empty, and a posting in ticks is written as it was when ther
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 
 import msgspec
 
@@ -109,8 +110,11 @@ class Origin:
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
-_WHERE_SAID = ("actor", "reason", "refers")
-_ALWAYS = tuple(field.name for field in fields(Entry) if field.name not in ("postings", *_WHERE_SAID))
+NOTED = ("actor", "reason", "refers")
+"""Fields that are in the bytes only where they say something."""
+SAID = tuple(field.name for field in fields(Entry) if field.name not in ("postings", *NOTED))
+"""Fields that are always in them."""
+_said, _noted = attrgetter(*SAID), attrgetter(*NOTED)
 
 
 def make_entry(
@@ -166,12 +170,21 @@ def unbalanced(postings: Iterable[Posting]) -> dict[str, int]:
 
 def entry_bytes(entry: Entry) -> bytes:
     """Return the canonical bytes that the chain hashes."""
-    body: dict[str, object] = {name: getattr(entry, name) for name in _ALWAYS}
-    for name in _WHERE_SAID:
-        if value := getattr(entry, name):
+    return said_bytes(_said(entry), _noted(entry), [(part.account, part.amount, part.unit) for part in entry.postings])
+
+
+def said_bytes(
+    said: Sequence[object], noted: Sequence[object], postings: Iterable[tuple[object, object, object]]
+) -> bytes:
+    """Return the same from values as they lie in a row: those of `SAID`, of `NOTED`, and (account, amount, unit)s."""
+    body: dict[str, object] = dict(zip(SAID, said, strict=True))
+    for name, value in zip(NOTED, noted, strict=True):
+        if value:
             body[name] = value
     body["postings"] = [
-        {"account": part.account, "ticks": part.amount} if part.unit == accounts.TICKS else part
-        for part in entry.postings
+        {"account": account, "ticks": amount}
+        if unit == accounts.TICKS
+        else {"account": account, "amount": amount, "unit": unit}
+        for account, amount, unit in postings
     ]
     return _ENCODER.encode(body)

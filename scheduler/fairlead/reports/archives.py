@@ -133,9 +133,8 @@ def drop(engine: database.Engine, name: str, path: Path, *, keep_months: int = K
         return periods.drop(connection, at.entries_to)
 
 
-@contextmanager
-def whole(connection: database.Connection, files: Sequence[Path]) -> Generator[Iterator[Sealed]]:
-    """Give every entry there ever was, in order: from archives as far as the database has no more, then from there.
+def earlier(connection: database.Connection, files: Sequence[Path]) -> Iterator[Sealed]:
+    """Yield the entries that the database has no more, in order, from the archives that have them.
 
     Raises
     ------
@@ -144,9 +143,8 @@ def whole(connection: database.Connection, files: Sequence[Path]) -> Generator[I
     BooksDoNotVerify
         A file is damaged.
     """
-    after = max((step.entries_to for step in periods.dropped(connection)), default=0)
     with _archived(connection, files) as rows:
-        yield chain(rows, entries.read(connection, after=after))
+        yield from rows
 
 
 @contextmanager
@@ -167,7 +165,7 @@ def _archived(
 def findings(connection: database.Connection, files: Sequence[Path] = ()) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with the periods and their statements, the first step first.
 
-    A statement is worked out again from its entries, those in archives too. Raises as `whole` does.
+    A statement is worked out again from its entries, those in archives too. Raises as `earlier` does.
     """
     steps = periods.steps(connection)
     for number, field, message in problems(steps):

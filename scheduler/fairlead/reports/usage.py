@@ -14,7 +14,7 @@ from fairlead.model import codec
 from fairlead.reports.booked import By as By
 from fairlead.reports.booked import columns_of
 from fairlead.store import engine as database
-from fairlead.store import journal, usage
+from fairlead.store import journal, periods, usage
 from fairlead.store.usage import Amount
 from fairlead.units import TICKS_PER_GPU_MS
 
@@ -126,14 +126,19 @@ def read_record(row: journal.Row) -> codec.Record:
 def from_database(
     engine: database.Engine, *, since_ms: int | None = None, until_ms: int | None = None, by: By = By.JOB
 ) -> UsageReport:
-    """Report from the database alone, as of its newest record: for files that no process has open."""
+    """Report from the database alone, as of its newest record: for files that no process has open.
+
+    What is open is known from a replay of the journal, unless the window ends where a cut was drawn, or before.
+    """
+    open_segments: Iterable[OpenSegment] = ()
     with database.reading(engine) as connection:
         as_of_ms = usage.newest_ms(connection) or 0
-        meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
-        amounts = usage.amounts(connection, since_ms, until_ms)
-    return report(
-        amounts, meter.open_segments(), as_of_ms=as_of_ms, since_ms=since_ms, until_ms=until_ms, by=by
-    )  # fmt: skip
+        cut_ms = periods.last_cut_ms(connection)
+        if until_ms is None or cut_ms is None or cut_ms < until_ms:
+            meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
+            open_segments = meter.open_segments()
+        amounts = usage.amounts(connection, since_ms, until_ms, jobs=by is By.JOB)
+    return report(amounts, open_segments, as_of_ms=as_of_ms, since_ms=since_ms, until_ms=until_ms, by=by)
 
 
 def to_data(found: UsageReport) -> dict[str, Any]:

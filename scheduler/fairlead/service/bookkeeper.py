@@ -1,13 +1,15 @@
 """The books as the loop sees them: facts in, committed holds out, one transaction a batch.
 
-Theory of operation. Facts wait in an outbox until a transaction takes them. Inside it, what the journal has already is
-skipped, the rest goes through the meter, and journal rows and entries are written together; so after a crash anywhere
-the database holds a fact with all that follows from it, or neither, and facts that are delivered again change nothing.
-If the commit fails, the batch is kept as it is and written again, unless the database has it after all. At the start
-the meter is rebuilt from the journal; a cut is drawn then and at every full hour.
+Theory of operation. Facts wait in an outbox (`outbox.py`) until a transaction takes them. Inside it, what the journal
+has already is skipped, the rest goes through the meter, and journal rows and entries are written together; so after a
+crash anywhere the database holds a fact with all that follows from it, or neither, and facts that are delivered again
+change nothing. If the commit fails, the batch is kept as it is and written again, unless the database has it after all.
+At the start the meter is rebuilt from the journal, what an earlier process left in the outbox is written, and a cut is
+drawn; another follows at every full hour.
 
 Placement never waits for the database: while it is away `record` only queues, and tries again after a growing, jittered
-wait. Nothing queued is ever dropped; `behind_ms` and `full` say how bad it is.
+wait. Nothing queued is ever dropped; `behind_ms` and `full` say how bad it is. When `record` returns, its facts are in
+the database or in the outbox's file, unless that cannot be written either, and then `trouble` says so.
 """
 
 from __future__ import annotations
@@ -15,26 +17,27 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, UnreadableInput
 from fairlead.ledger.accounts import TICKS
-from fairlead.ledger.chain import Head, Sealed, seal
+from fairlead.ledger.chain import Head, seal
 from fairlead.ledger.entry import Entry
 from fairlead.ledger.meter import HOUR_MS, Meter
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
-from fairlead.model.codec import Again, Cut, Record
-from fairlead.model.events import Event, GrowFailed, MemberReleased, PlaceFailed
+from fairlead.model.codec import Cut
+from fairlead.model.events import Event
 from fairlead.model.prices import Decision
 from fairlead.reports import usage as usage_report
 from fairlead.reports.queue_usage import QueueTally, QueueUsage
 from fairlead.reports.usage import By, UsageReport
+from fairlead.service.batches import Batch, ended_by, known
+from fairlead.service.outbox import Outbox, Queued
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, usage
+from fairlead.store import entries, journal, rollups, usage
 from fairlead.units import TICKS_PER_GPU_MS
 
 OUTBOX_BYTES = 256 * 2**20
@@ -44,27 +47,6 @@ RETRY_MS = 200
 RETRY_MAX_MS = 30_000
 
 _log = logging.getLogger("fairlead.books")
-
-
-@dataclass(frozen=True, slots=True)
-class _Queued:
-    """A record that waits; `since_ms` is when it came."""
-
-    record: Record
-    data: bytes
-    since_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What one transaction writes, worked out once. The heads are those after it."""
-
-    queued: tuple[_Queued, ...]
-    rows: tuple[journal.Row, ...]
-    sealed: tuple[Sealed, ...]
-    closed: tuple[HoldKey, ...]
-    journal_head: Head
-    ledger_head: Head
 
 
 def _pass(_name: str) -> None:
@@ -79,29 +61,33 @@ class Bookkeeper:
         url: str,
         *,
         cluster: str = "embedded",
+        outbox: Path | None = None,
         jitter: random.Random | None = None,
         failpoint: Callable[[str], None] = _pass,
     ) -> None:
         """Nothing is opened yet; `open` does it and raises, or the first `record` does it and retries.
 
-        `cluster` becomes part of every entry's id and must stay the same for one database. `failpoint` is called with
-        the name of each step of a transaction (tests kill the process there).
+        `cluster` becomes part of every entry's id and must stay the same for one database. `outbox` is the file of what
+        the database does not take; without one it lies beside a SQLite file, and for PostgreSQL there is none.
+        `failpoint` is called with the name of each step of a transaction (tests kill the process there).
         """
         self.url = url
         self.cluster = cluster
         self._away = ""
         self._fault = ""
+        self._unkept = ""
         self._engine = database.connect(url)
         self._jitter = jitter or random.Random()
         self._failpoint = failpoint
         self._lock = threading.RLock()
         self._tally = QueueTally()
         self._tally_lock = threading.Lock()  # taken before the other where both are
-        self._outbox: deque[_Queued] = deque()
-        self._outbox_bytes = 0
-        self._batch: _Batch | None = None
+        beside = database.file_of(self._engine)
+        self._outbox = Outbox(outbox or (beside and beside.with_name(f"{beside.name}-outbox")))
+        self._batch: Batch | None = None
         self._meter: Meter | None = None
-        self._resume: Cut | None = None  # to be drawn at the newest moment the journal knew, before anything new
+        self._resuming = False  # a cut is to be drawn at the newest moment the journal knew, before anything new
+        self._asked_ms = -1  # the last hour for which a cut was put into the outbox
         self._journal_head = Head()
         self._ledger_head = Head()
         self._began_at: int | None = None  # the journal's last number before this process wrote
@@ -123,8 +109,10 @@ class Bookkeeper:
                 self._start()
 
     def close(self) -> None:
-        """Close the database's connections. Facts in the outbox are not lost elsewhere: the cluster still has them."""
+        """Close the database's connections and the outbox; what waits there is the next process's."""
         with self._lock:
+            self._keep()
+            self._outbox.close()
             self._engine.dispose()
 
     def record(self, facts: Sequence[Event], now_ms: int) -> Sequence[HoldKey]:
@@ -135,14 +123,14 @@ class Bookkeeper:
         """
         with self._lock:
             for fact in facts:
-                self._queue(fact, now_ms)
-            if now_ms < self._retry_at_ms <= now_ms + RETRY_MAX_MS:
-                return ()
+                self._outbox.put(fact, now_ms)
             closed: list[HoldKey] = []
-            try:
-                self._drain(now_ms, closed)
-            except FairleadError as error:
-                self._failed(error, now_ms)
+            if not now_ms < self._retry_at_ms <= now_ms + RETRY_MAX_MS:
+                try:
+                    self._drain(now_ms, closed)
+                except FairleadError as error:
+                    self._failed(error, now_ms)
+            self._keep()
             return tuple(dict.fromkeys(closed))
 
     def cut(self, now_ms: int) -> None:
@@ -154,18 +142,26 @@ class Bookkeeper:
             The database is away; what waits is kept.
         """
         with self._lock:
-            self._queue(Cut(at_ms=now_ms), now_ms)
-            self._drain(now_ms, [])
+            self._outbox.put(Cut(at_ms=now_ms), now_ms)
+            try:
+                self._drain(now_ms, [])
+            finally:
+                self._keep()
 
     def decide(self, facts: Sequence[Decision], now_ms: int) -> None:
         """Commit what somebody decided, beside whoever keeps the fleet's books; no cut is drawn. Raises as `open` does,
         and BooksDoNotVerify where somebody else wrote at the same moment; then nothing was written."""
         with self._lock:
             self.open()
-            self._resume = None
+            self._resuming = False
             for fact in facts:
-                self._queue(fact, now_ms)
-            self._drain(now_ms, [], draw_cut=False)
+                self._outbox.put(fact, now_ms)
+            try:
+                self._drain(now_ms, [], draw_cut=False)
+            except FairleadError:
+                self._outbox.forget()
+                self._batch = self._meter = None
+                raise
 
     def committed(self, hold: HoldKey) -> bool:
         """Return whether a hold has ended in these books and that is committed."""
@@ -188,9 +184,10 @@ class Bookkeeper:
 
     @property
     def trouble(self) -> str:
-        """What is wrong, as a sentence: the last failure while facts wait, or books that do not replay; else ""."""
+        """What is wrong, as a sentence: the last failure while facts wait, or books that do not replay, and where what
+        waits cannot be put on disk; else ""."""
         with self._lock:
-            return self._away or self._fault
+            return "; ".join(filter(None, (self._away or self._fault, self._unkept)))
 
     @property
     def newest_ms(self) -> int | None:
@@ -207,13 +204,13 @@ class Bookkeeper:
     def behind_ms(self, now_ms: int) -> int:
         """Return for how long the oldest fact has been waiting for the database, 0 where none waits."""
         with self._lock:
-            waiting = self._batch.queued[0] if self._batch else self._outbox[0] if self._outbox else None
-            return max(0, now_ms - waiting.since_ms) if waiting else 0
+            oldest_ms = self._outbox.oldest_ms
+            return 0 if oldest_ms is None else max(0, now_ms - oldest_ms)
 
     def full(self, now_ms: int) -> bool:
         """Return whether the outbox is over its limit; nothing is dropped, but somebody must act."""
         with self._lock:
-            return self._outbox_bytes >= OUTBOX_BYTES or self.behind_ms(now_ms) >= OUTBOX_MS
+            return self._outbox.bytes >= OUTBOX_BYTES or self.behind_ms(now_ms) >= OUTBOX_MS
 
     def usage(
         self, now_ms: int, *, since_ms: int | None = None, until_ms: int | None = None, by: By = By.JOB
@@ -227,10 +224,10 @@ class Bookkeeper:
         """
         with self._lock:
             self.open()
-            if self._meter is None or self._batch is not None:
+            if self._meter is None or self._outbox:
                 raise Unreachable("the books are behind: the database did not take the last facts")
             with database.reading(self._engine) as connection:
-                amounts = usage.amounts(connection, since_ms, until_ms)
+                amounts = usage.amounts(connection, since_ms, until_ms, jobs=by is By.JOB)
             return usage_report.report(
                 amounts, self._meter.open_segments(), as_of_ms=now_ms, since_ms=since_ms, until_ms=until_ms, by=by
             )
@@ -246,7 +243,7 @@ class Bookkeeper:
         with self._tally_lock:
             with self._lock:
                 self.open()
-                if self._meter is None or self._batch is not None:
+                if self._meter is None or self._outbox:
                     raise Unreachable("the books are behind: the database did not take the last facts")
                 number, segments = self._ledger_head.number, tuple(self._meter.open_segments())
             alone = self._lock if database.is_shared(self._engine) else nullcontext()
@@ -259,13 +256,9 @@ class Bookkeeper:
             found = entries.balances(connection).get(TICKS, {})
         return {name: ticks // TICKS_PER_GPU_MS for name, ticks in found.items()}
 
-    def _queue(self, record: Record, now_ms: int) -> None:
-        data = codec.encode(record)
-        self._outbox.append(_Queued(record, data, now_ms))
-        self._outbox_bytes += len(data)
-
     def _start(self) -> None:
-        """Open the database and replay its journal; the meter is set only when all of it is read."""
+        """Open the outbox and the database and replay its journal; the meter is set only when all of it is read."""
+        self._outbox.open()
         database.upgrade(self._engine)
         with database.writing(self._engine) as connection:
             cluster = journal.set_meta(connection, "cluster", self.cluster)
@@ -275,6 +268,8 @@ class Bookkeeper:
                 f"these are the books of cluster {cluster!r} in {unit} ticks a GPU-ms, "
                 f"not of {self.cluster!r} in {TICKS_PER_GPU_MS}"
             )
+        with database.writing(self._engine) as connection:
+            rollups.catch_up(connection)
         meter, head = Meter(self.cluster), Head()
         with database.reading(self._engine) as connection:
             for row in journal.read(connection):
@@ -291,34 +286,35 @@ class Bookkeeper:
             )
             _log.error("books do not replay: %s", self._fault)
         self._meter = meter
-        if meter.newest_ms is not None:
-            self._resume = Cut(at_ms=meter.newest_ms)
+        self._resuming = True
 
     def _drain(self, now_ms: int, closed: list[HoldKey], *, draw_cut: bool = True) -> None:
         """Write everything that waits, a transaction a batch; `closed` grows with each commit."""
         if self._meter is None:
             self._start()
         assert self._meter is not None
-        if self._resume is not None:
-            self._queue(self._resume, now_ms)
-            self._outbox.rotate(1)
-            self._resume = None
         hour = now_ms // HOUR_MS * HOUR_MS
-        if draw_cut and self._meter.newest_ms is not None and (self._meter.cut_ms or self._meter.newest_ms) < hour:
-            self._queue(Cut(at_ms=hour), now_ms)
-        while self._batch is not None or self._outbox or self._correct_late_prices(now_ms):
+        known_ms = self._meter.cut_ms or self._meter.newest_ms
+        if draw_cut and known_ms is not None and max(known_ms, self._asked_ms) < hour:
+            self._outbox.put(Cut(at_ms=hour), now_ms)
+            self._asked_ms = hour
+        while self._outbox or self._correct_late_prices(now_ms):
             retried = self._batch is not None
             with database.writing(self._engine) as connection:
                 self._failpoint("begun")
-                batch = self._batch = self._batch or self._prepare(connection)
+                batch = self._batch = self._batch or self._prepare(connection, now_ms)
                 if batch.rows and not (retried and journal.known(connection, [batch.rows[0].id])):
                     journal.append(connection, batch.rows)
                     self._failpoint("journal")
                     entries.append(connection, batch.sealed)
                     self._failpoint("entries")
+                    rollups.add(connection, batch.sealed)
+                    self._failpoint("rollups")
             self._failpoint("committed")
             self._journal_head, self._ledger_head = batch.journal_head, batch.ledger_head
-            self._outbox_bytes -= sum(len(queued.data) for queued in batch.queued)
+            if self._outbox.restored:
+                self._began_at = batch.journal_head.number  # an earlier process wrote these, so to say
+            self._outbox.done()
             self._batch = None
             closed += batch.closed
         self._failures = self._retry_at_ms = 0
@@ -331,25 +327,21 @@ class Bookkeeper:
             with database.reading(self._engine) as connection:
                 posted = entries.held_between(connection, late.from_ms, late.to_ms, late.up_to)
                 fact = self._meter.pricing.correction(late, (sealed.entry for sealed in posted))
-            self._queue(fact, now_ms)
+            self._outbox.put(fact, now_ms)
             return True
         return False
 
-    def _prepare(self, connection: database.Connection) -> _Batch:
+    def _prepare(self, connection: database.Connection, now_ms: int) -> Batch:
         """Take facts from the outbox through the meter; what the journal has already is not taken twice."""
         assert self._meter is not None
         assert self._began_at is not None
-        queued = [self._outbox.popleft() for _ in range(min(BATCH, len(self._outbox)))]
-        ids = [codec.fact_id(item.data) for item in queued]
-        there = journal.known(connection, ids)
-        news = {  # known to an earlier process, told to this one for the first time
-            fact: Again(fact=fact, at_ms=item.since_ms)
-            for item, fact in zip(queued, ids, strict=True)
-            if there.get(fact, self._began_at + 1) <= self._began_at
-        }
-        marks = {codec.fact_id(codec.encode(again)): fact for fact, again in news.items()}
-        for mark in journal.known(connection, list(marks)) if marks else ():
-            del news[marks[mark]]
+        with ExitStack() as undo:
+            taken = self._outbox.take(BATCH)
+            undo.callback(self._outbox.give_back)
+            queued = [*self._resumed(now_ms), *taken]
+            ids, there, news = known(connection, queued, self._began_at)
+            undo.pop_all()
+        self._resuming = self._resuming and self._outbox.restored > 0
         rows: list[journal.Row] = []
         posted: list[Entry] = []
         closed: list[HoldKey] = []
@@ -357,7 +349,7 @@ class Bookkeeper:
         for item, fact in zip(queued, ids, strict=True):
             record = item.record
             if fact in there:
-                closed += [hold for hold in _ended_by(record) if self._meter.is_over(hold)]
+                closed += [hold for hold in ended_by(record) if self._meter.is_over(hold)]
                 if fact not in news:
                     continue
                 record = news.pop(fact)
@@ -369,28 +361,35 @@ class Bookkeeper:
             posted += outcome.entries
             closed += outcome.closed
         sealed, ledger_head = seal(self._ledger_head, posted)
-        return _Batch(tuple(queued), tuple(rows), tuple(sealed), tuple(closed), head, ledger_head)
+        return Batch(tuple(rows), tuple(sealed), tuple(closed), head, ledger_head)
+
+    def _resumed(self, now_ms: int) -> list[Queued]:
+        """Return the cut that comes after all that an earlier process knew, where it is not drawn yet."""
+        assert self._meter is not None
+        if not self._resuming or self._outbox.restored or self._meter.newest_ms is None:
+            return []
+        record = Cut(at_ms=self._meter.newest_ms)
+        return [Queued(record, codec.encode(record), now_ms)]
+
+    def _keep(self) -> None:
+        """Put what waits on disk; placement goes on where that cannot be done either."""
+        unkept = ""
+        try:
+            self._outbox.keep()
+        except FairleadError as error:
+            unkept = f"{error}: {len(self._outbox)} facts are in memory only"
+        if unkept and not self._unkept:
+            _log.error("facts are not on disk: %s", unkept)
+        self._unkept = unkept
 
     def _failed(self, error: FairleadError, now_ms: int) -> None:
         """Say so, and wait longer each time. Where a row contradicts the database, somebody else has written: begin
         again from what is there."""
         if isinstance(error, (BooksDoNotVerify, UnreadableInput)) and self._meter is not None:
-            if self._batch is not None:
-                self._outbox.extendleft(reversed(self._batch.queued))
+            self._outbox.give_back()
             self._batch = self._meter = None
         self._failures += 1
         wait = min(RETRY_MAX_MS, RETRY_MS << min(self._failures, 10))
         self._retry_at_ms = now_ms + self._jitter.randint(wait // 2, wait)
         self._away = str(error)
         _log.warning("books behind by %d facts, next try in %d ms: %s", len(self._outbox), wait, error)
-
-
-def _ended_by(record: Record) -> list[HoldKey]:
-    """Return the holds that a record says are over."""
-    match record:
-        case MemberReleased():
-            return [(record.gang, record.attempt, record.rank)]
-        case PlaceFailed() | GrowFailed():
-            return [(record.gang, record.attempt, rank) for rank in record.released]
-        case _:
-            return []

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairlead.ledger.audit import audit
 from fairlead.model.events import Event, MemberReleased, NodeGone
 from fairlead.model.hardware import NodeName
 from fairlead.reports.usage import By, FleetRow, replay
+from fairlead.reports.verification import verify
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.simulation.story import Story
 from fairlead.store import engine as database
-from fairlead.store import entries, journal
+from fairlead.store import journal
 from fairlead.units import gpu_hours_text
 
 
@@ -114,7 +114,7 @@ def _verify(url: str, rows: Sequence[FleetRow]) -> dict[str, Any]:
     engine = database.connect(url)
     try:
         with database.reading(engine) as connection:
-            found = audit(journal.get_meta(connection, "cluster"), journal.read(connection), entries.read(connection))
+            found = verify(connection)
     finally:
         engine.dispose()
     hours = sum(row.capacity_gpu_ms for row in rows)

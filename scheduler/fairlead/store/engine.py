@@ -122,6 +122,12 @@ def is_shared(engine: sa.Engine) -> bool:
     return isinstance(engine.pool, sa.StaticPool)
 
 
+def file_of(engine: sa.Engine) -> Path | None:
+    """Return the file of a SQLite database, None where there is none."""
+    name = engine.url.database
+    return Path(name) if engine.dialect.name == "sqlite" and name and name != ":memory:" else None
+
+
 def migrations_folder() -> Path:
     """Return where the migrations lie: in the repository, else inside the installed wheel."""
     package = Path(fairlead.__file__).parent

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import attrgetter, itemgetter
 
 import sqlalchemy as sa
 
-from fairlead.errors import BooksDoNotVerify
-from fairlead.ledger.chain import Head, Sealed
-from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Posting
+from fairlead.ledger.chain import Head, Link, Sealed
+from fairlead.ledger.entry import NOTED, SAID, TIMELINE, Entry, EntryKind, Posting, said_bytes
+from fairlead.store import rows
 from fairlead.store.tables import entry, joined_sum, posting, wide_sum
 
 _BATCH = 500
 _FIELDS = tuple(name for name in entry.c.keys() if name not in ("number", "hash"))  # noqa: SIM118 - a column collection
+_values = attrgetter(*_FIELDS)
+_STREAM = 5_000
+_NOTES_AT = 2 + len(SAID)
+_NONE: tuple[int, tuple[()]] = (0, ())
 
 
-def append(connection: sa.Connection, sealed: Sequence[Sealed]) -> int:
-    """Append entries; one that is there with the same bytes is skipped. Returns how many were new.
-
-    Raises
-    ------
-    BooksDoNotVerify
-        An entry with this id or number is there and says something else.
-    """
-    there = _hashes(connection, [item.entry.id for item in sealed])
-    new: list[Sealed] = []
-    for item in sealed:
-        found = there.get(item.entry.id)
-        if found is None:
-            new.append(item)
-        elif found != (item.number, item.hash):
-            raise BooksDoNotVerify(f"entry {found[0]}: its id {item.entry.id} comes again with another payload")
-    if new:
-        connection.execute(entry.insert(), [_entry_row(item) for item in new])
-        connection.execute(posting.insert(), [
-            {"number": item.number, "line": line, "account": part.account, "amount": part.amount, "unit": part.unit}
-            for item in new for line, part in enumerate(item.entry.postings)
-        ])  # fmt: skip
-    return len(new)
+def append(connection: sa.Connection, sealed: Sequence[Sealed]) -> None:
+    """Append entries; one that is there already raises through the database's own keys."""
+    rows.insert(
+        connection,
+        entry,
+        ("number", "hash", *_FIELDS),
+        [(item.number, item.hash, *_values(item.entry)) for item in sealed],
+    )
+    rows.insert(
+        connection,
+        posting,
+        ("number", "line", "account", "amount", "unit"),
+        [
+            (item.number, line, part.account, part.amount, part.unit)
+            for item in sealed
+            for line, part in enumerate(item.entry.postings)
+        ],
+    )
 
 
 def head(connection: sa.Connection) -> Head:
@@ -71,10 +71,42 @@ def _read(connection: sa.Connection, wanted: Sequence[sa.ColumnElement[bool]]) -
         .where(*wanted)
         .order_by(entry.c.number, posting.c.line)
     )
-    result = connection.execution_options(yield_per=_BATCH).execute(query)
-    for number, rows in groupby(result.mappings(), key=lambda row: row["number"]):
-        lines = list(rows)
-        yield Sealed(number, lines[0]["hash"], _entry(lines))
+    with connection.execute(query, execution_options={"yield_per": _BATCH}) as result:
+        for of, group in groupby(result.mappings(), key=lambda row: row["number"]):
+            lines = list(group)
+            yield Sealed(of, lines[0]["hash"], _entry(lines))
+
+
+def links(connection: sa.Connection, strays: list[int]) -> Iterator[Link]:
+    """Yield what the chain says of every entry, from bytes made of the rows as they lie there, streaming.
+
+    Numbers that postings name and no entry has are added to `strays`. Lines that are not numbered from 0 on are said
+    with their numbers, so that their entry's hash does not hold.
+    """
+    said, noted = [entry.c[name] for name in SAID], [entry.c[name] for name in NOTED]
+    heads = sa.select(entry.c.number, entry.c.hash, *said, *noted)
+    lines = sa.select(posting.c.number, posting.c.line, posting.c.account, posting.c.amount, posting.c.unit)
+    lines = lines.order_by(posting.c.number, posting.c.line)
+    heads = heads.order_by(entry.c.number)
+    streaming = {"yield_per": _STREAM}
+    with (
+        connection.execute(lines, execution_options=streaming) as below,
+        connection.execute(heads, execution_options=streaming) as above,
+    ):
+        parts = groupby(map(tuple, below), key=itemgetter(0))
+        number, group = next(parts, _NONE)
+        for row in map(tuple, above):
+            while group and _rank(number) < _rank(row[0]):
+                strays.append(number)
+                number, group = next(parts, _NONE)
+            mine = list(group) if number == row[0] else []
+            if mine:
+                number, group = next(parts, _NONE)
+            in_order = [line[2:] if line[1] == at else (*line[2:4], f"line {line[1]}") for at, line in enumerate(mine)]
+            yield row[0], row[1], said_bytes(row[2:_NOTES_AT], row[_NOTES_AT:], in_order)
+        while group:
+            strays.append(number)
+            number, group = next(parts, _NONE)
 
 
 def balances(connection: sa.Connection) -> dict[str, dict[str, int]]:
@@ -96,29 +128,9 @@ def gangs_named(connection: sa.Connection, name: str) -> list[tuple[str, str, st
     return sorted((str(a), str(b), str(c)) for a, b, c in connection.execute(query))
 
 
-def stray_postings(connection: sa.Connection) -> list[int]:
-    """Return the numbers that postings name and no entry has, sorted, the first ten."""
-    query = (
-        sa.select(posting.c.number)
-        .outerjoin(entry, entry.c.number == posting.c.number)
-        .where(entry.c.number.is_(None))
-        .order_by(posting.c.number)
-        .limit(10)
-    )
-    return [int(number) for number in connection.scalars(query)]
-
-
-def _hashes(connection: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
-    found: dict[str, tuple[int, str]] = {}
-    for at in range(0, len(ids), _BATCH):
-        query = sa.select(entry.c.id, entry.c.number, entry.c.hash).where(entry.c.id.in_(ids[at : at + _BATCH]))
-        found.update({str(name): (int(number), str(digest)) for name, number, digest in connection.execute(query)})
-    return found
-
-
-def _entry_row(item: Sealed) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(item.entry, name) for name in _FIELDS}
-    return {**row, "kind": item.entry.kind.value, "number": item.number, "hash": item.hash}
+def _rank(number: object) -> tuple[bool, int]:
+    """Order numbers as the database does: what is no integer comes last."""
+    return (False, number) if isinstance(number, int) else (True, 0)
 
 
 def _entry(lines: Sequence[sa.RowMapping]) -> Entry:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import sqlalchemy as sa
 
 from fairlead.ledger.chain import Head, link
 from fairlead.model import codec
 from fairlead.model.codec import Record
+from fairlead.store.rows import insert
 from fairlead.store.tables import journal, meta
 
 _BATCH = 500
@@ -27,6 +30,10 @@ class Row:
     recorded_ms: int
     payload: str
     hash: str
+
+
+_COLUMNS = [journal.c[name] for name in Row.__slots__]
+_values = attrgetter(*Row.__slots__)
 
 
 def make_row(head: Head, record: Record, data: bytes, recorded_ms: int) -> tuple[Row, Head]:
@@ -48,9 +55,7 @@ def make_row(head: Head, record: Record, data: bytes, recorded_ms: int) -> tuple
 
 def append(connection: sa.Connection, rows: Sequence[Row]) -> None:
     """Append rows; one that is there already raises through the database's own keys."""
-    if rows:
-        columns = journal.c.keys()
-        connection.execute(journal.insert(), [{name: getattr(row, name) for name in columns} for row in rows])
+    insert(connection, journal, [*Row.__slots__], [_values(row) for row in rows])
 
 
 def known(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
@@ -72,13 +77,20 @@ def head(connection: sa.Connection) -> Head:
 
 def read(connection: sa.Connection, after: int = 0) -> Iterator[Row]:
     """Yield rows with numbers above `after`, in order, a batch in memory at a time."""
-    query = sa.select(journal).where(journal.c.number > after).order_by(journal.c.number)
-    yield from _rows(connection.execution_options(yield_per=_BATCH).execute(query))
+    query = sa.select(*_COLUMNS).where(journal.c.number > after).order_by(journal.c.number)
+    yield from _rows(connection.execute(query, execution_options={"yield_per": _BATCH}))
+
+
+def times(connection: sa.Connection, fact: str) -> dict[str, tuple[int, int]]:
+    """Return record id -> (number, at_ms) of one record, empty where it is not there."""
+    query = sa.select(journal.c.number, journal.c.at_ms).where(journal.c.id == fact)
+    found = connection.execute(query).first()
+    return {} if found is None else {fact: (int(found[0]), int(found[1]))}
 
 
 def of_subject(connection: sa.Connection, subject: str, kinds: Iterable[str] = ()) -> Iterator[Row]:
     """Yield the rows about one gang, node, queue or pool, in order; all kinds where none is named."""
-    query = sa.select(journal).where(journal.c.subject == subject).order_by(journal.c.number)
+    query = sa.select(*_COLUMNS).where(journal.c.subject == subject).order_by(journal.c.number)
     wanted = tuple(kinds)
     yield from _rows(connection.execute(query.where(journal.c.kind.in_(wanted)) if wanted else query))
 
@@ -104,5 +116,7 @@ def get_meta(connection: sa.Connection, name: str) -> str:
 
 
 def _rows(result: sa.CursorResult[tuple[object, ...]]) -> Iterator[Row]:
-    for row in result.mappings():
-        yield Row(**{name: row[name] for name in Row.__slots__})
+    with result:
+        for row in result:
+            values: Any = dict(zip(Row.__slots__, row, strict=True))
+            yield Row(**values)

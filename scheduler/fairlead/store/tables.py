@@ -54,7 +54,7 @@ entry = sa.Table(
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
     sa.Column("refers", sa.Text, nullable=False, server_default=""),  # entry.id of what it splits or mends
     sa.Index("entry_gang", "gang", "attempt", "rank"),
-    sa.Index("entry_time", "to_ms", "from_ms"),
+    sa.Index("entry_time", "to_ms", "from_ms", postgresql_using="brin"),
 )
 
 posting = sa.Table(
@@ -95,6 +95,17 @@ statement = sa.Table(
     sa.Column("period", sa.Text, primary_key=True),  # or what entries of an archive sum to, where they were dropped
     sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("payload", sa.Text, nullable=False),  # canonical JSON
+)
+
+rollup = sa.Table(
+    "rollup",  # sums of timeline entries by quarter of an hour and by day (ledger/rollup.py); can be made anew
+    metadata,
+    sa.Column("length_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("pool", sa.Text, primary_key=True),
+    sa.Column("ticks", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 APPEND_ONLY = ("journal", "entry", "posting", "period", "statement")

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from fairlead.ledger.accounts import TICKS, TIMELINE_KINDS
 from fairlead.ledger.entry import TIMELINE
 from fairlead.ledger.periods import Line
-from fairlead.store import periods
+from fairlead.ledger.rollup import QUARTER_MS
+from fairlead.store import entries, periods, rollups
 from fairlead.store.tables import entry, joined_sum, journal, posting, wide_sum
 
 
@@ -26,11 +27,20 @@ class Amount:
     ticks: int
 
 
-def amounts(connection: sa.Connection, since_ms: int | None = None, until_ms: int | None = None) -> list[Amount]:
+def amounts(
+    connection: sa.Connection, since_ms: int | None = None, until_ms: int | None = None, *, jobs: bool = True
+) -> list[Amount]:
     """Sum postings by account and job, each clipped to [since_ms, until_ms); None is no bound.
 
-    Exact: an entry's amount is a whole number of ticks per millisecond, so a clipped one is too.
+    Exact: an entry's amount is a whole number of ticks per millisecond, so a clipped one is too. Who does not need
+    `jobs` gets sums over them, fast, where both bounds lie on quarters of an hour.
     """
+    on_quarters = all(edge is None or edge % QUARTER_MS == 0 for edge in (since_ms, until_ms))
+    if not jobs and on_quarters and rollups.number(connection) == entries.head(connection).number:
+        return [
+            Amount(account=account, pool=pool, namespace="", name="", gang="", ticks=ticks)
+            for (account, pool), ticks in rollups.sums(connection, since_ms, until_ms).items()
+        ]
     ticks, inside = _clipped(since_ms, until_ms)
     key = (posting.c.account, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
     query = (
