@@ -118,6 +118,8 @@ def _sum(
 def _grow(connection: sa.Connection, more: Mapping[Cell, int]) -> None:
     """Add ticks to cells, those that are not there yet included."""
     rows = [(*cell, ticks) for cell, ticks in sorted(more.items())]
+    if not rows:
+        return
     add = "ON CONFLICT (length_ms, start_ms, account, pool) DO UPDATE SET ticks = rollup.ticks + excluded.ticks"
     if connection.dialect.name == "postgresql":
         columns = [list(column) for column in zip(*rows, strict=True)]
