@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries focus-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -73,6 +73,9 @@ bench-night: setup  ## batch by night, serving by day, for a month with summer t
 bench-adversaries: setup  ## what a tenant gains by cheating, a hundred runs of each way
 	@$(BIN)/fairlead bench adversaries --runs 100 $(ARGS)
 
+focus-check: setup  ## an export of FOCUS 1.2 through focus-validator, in its own .venv-focus (PYTHON312 names a Python 3.12)
+	@PYTHONPATH=tests PYTHON312=$${PYTHON312:-python3.12} $(BIN)/python tests/focus_check.py
+
 clean:  ## remove what was made here (the control plane's cache lies elsewhere and stays)
-	@rm -rf .venv .uv-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-focus .uv-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	@find scheduler operator tests migrations -name __pycache__ -prune -exec rm -rf {} +

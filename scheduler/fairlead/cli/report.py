@@ -180,6 +180,24 @@ def reservations(
     _answer(asked, report.reservations)
 
 
+@app.command()
+def focus(
+    ctx: typer.Context,
+    period: Annotated[str, typer.Option("--period", help="The month, such as 2026-10.")],
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    currency: CurrencyOption = None,
+    issuer: Annotated[str, typer.Option("--issuer", help="Who sends the bill.")] = "Platform team",
+) -> None:
+    """Print a month's charges as FOCUS 1.2 rows in CSV, a row for each job, device and day."""
+    from fairlead.reports import bills, focus
+
+    with to_read(url_of(database, file)) as engine:
+        calendar = ctx.obj or _calendar_of(engine)
+        found = bills.focus_rows(engine, period, calendar=calendar, currency=currency, issuer=issuer)
+    typer.echo(focus.to_csv(found), nl=False)
+
+
 def _answer(asked: _Asked, report: Callable[[Booked], Document]) -> None:
     """Make a report over the time that is asked for, or over each span of it, and print it."""
     from fairlead.reports.booked import booked

@@ -6,6 +6,7 @@ A value is text, an integer, or None, which says that nobody measured it: never 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ import msgspec
 
 Value = str | int | None
 UNMEASURED = "unmeasured"
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -82,6 +84,6 @@ def _cell(value: Value) -> str:
     if value is None or isinstance(value, int):
         return "" if value is None else str(value)
     text = "".join(c if c >= " " and c != "\x7f" and not "\ud800" <= c <= "\udfff" else "?" for c in value)
-    if value.startswith(_DANGEROUS):
+    if value.startswith(_DANGEROUS) and not _NUMBER.fullmatch(value):
         text = "'" + text
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"') or text != text.strip() else text
