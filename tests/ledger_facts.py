@@ -13,28 +13,39 @@ from mig_grids import A100_80, cut_gpu
 
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
+    DevicesCounted,
     ForeignDevices,
     GangSeen,
     Intended,
+    KeptFree,
+    MemberEnded,
     MemberReleased,
+    MemberRunning,
     NodeGone,
     NodeSeen,
     NodeUsed,
     PlaceFailed,
     QueueSeen,
     Recovered,
+    ShrinkIntended,
+    Started,
+    StopIntended,
+    StopRefused,
     TierChanged,
 )
 from fairlead.model.gang import Gang, Member, Placement, PodShape, Role, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, Resources
 from fairlead.model.reasons import Reason, refuse
+from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Queue
 
 ROOM = Resources(cpu_milli=64_000, memory_bytes=2**38, pods=110)
 NODES = ("n1", "n2")
 GANGS = ("g1", "g2")  # few, so that facts meet
-ATTEMPTS = (1,)
+ATTEMPTS = (1, 1, 2)
 THEIRS = ("gpu-0", "gpu-3", "gpu-3-mig-3g40gb-9-0", "gpu-3-mig-1g10gb-19-4", "gpu-2-mig-1g10gb-19-4")
+
+KEEPERS = (("promise/g9", "vision"), ("reservation/exam", "lab"), ("pool/main/x", ""))
 
 
 def node(name: str = "n1", gpus: int = 4, sick: tuple[int, ...] = (), cut: str = "-", **more: Any) -> Node:
@@ -97,8 +108,8 @@ placements = st.lists(
 def any_fact(draw: Any) -> Any:
     """One fact that changes the timeline, at any time, consistent with nothing."""
     at, name, uid = draw(times), draw(st.sampled_from(NODES)), draw(st.sampled_from(GANGS))
-    attempt = draw(st.sampled_from(ATTEMPTS))
-    kind = draw(st.integers(0, 10))
+    attempt, rank = draw(st.sampled_from(ATTEMPTS)), draw(st.integers(0, 1))
+    kind = draw(st.integers(0, 19))
     if kind <= 1:
         seen = node(
             name,
@@ -132,11 +143,47 @@ def any_fact(draw: Any) -> Any:
             gang=uid, attempt=attempt, placement=draw(placements), tier=Tier.BORROWED, since_ms=draw(times), bound=True,
             holding=tuple(sorted(draw(st.sets(st.integers(0, 1))))), running=(), at_ms=at,
         )  # fmt: skip
+    if kind >= 14:
+        return draw(_lived(at, name, uid, attempt, rank, kind))
+    if kind >= 12:
+        some = st.sets(st.sampled_from(THEIRS[:3]), min_size=1)
+        kept = draw(st.dictionaries(st.sampled_from(NODES), some, max_size=2))
+        devices = tuple((name, tuple(sorted(kept[name]))) for name in sorted(kept))
+        keeper, owner = draw(st.sampled_from(KEEPERS))
+        return KeptFree(keeper=keeper, queue=owner, devices=devices, at_ms=at)
+    if kind == 11:
+        return Started(rules=Rules(), at_ms=at)
     if kind == 9:
         return TierChanged(gang=uid, attempt=attempt, tier=draw(st.sampled_from(list(Tier))), at_ms=at)
     return MemberReleased(
-        gang=uid, attempt=attempt, rank=draw(st.integers(0, 1)), at_ms=at, estimated_ms=draw(st.sampled_from([0, 7]))
+        gang=uid, attempt=attempt, rank=rank, at_ms=at, estimated_ms=draw(st.sampled_from([0, 7]))
     )  # fmt: skip
+
+
+REASONS = (
+    refuse(Reason.PREEMPTED), refuse(Reason.NODE_LOST, node="n1"), refuse(Reason.MEMBER_FAILED, member="a", detail="x"),
+    refuse(Reason.FINISHED),
+)  # fmt: skip
+
+
+@st.composite
+def _lived(draw: Any, at: int, name: str, uid: str, attempt: int, rank: int, kind: int) -> Any:
+    """One fact about what became of what is held."""
+    if kind == 14:
+        return MemberRunning(gang=uid, attempt=attempt, rank=rank, at_ms=at)
+    if kind == 15:
+        return MemberEnded(gang=uid, attempt=attempt, rank=rank, succeeded=draw(st.booleans()), at_ms=at)
+    if kind == 16:
+        return ShrinkIntended(gang=uid, attempt=attempt, ranks=(rank,), cause=REASONS[0], at_ms=at, by="g2")
+    if kind == 17:
+        return StopRefused(gang=uid, attempt=attempt, cause=refuse(Reason.PLACE_CONFLICT, detail="x"), at_ms=at)
+    if kind == 18:
+        return StopIntended(
+            gang=uid, attempt=attempt, cause=draw(st.sampled_from(REASONS)), requeue=True, at_ms=at,
+            by=draw(st.sampled_from(["", "g2", "g9"])), safe_ms=draw(st.one_of(st.none(), times)),
+        )  # fmt: skip
+    busy = draw(st.dictionaries(st.sampled_from(("gpu-0", "gpu-1", "gpu-3")), st.integers(-1, 1_001), max_size=3))
+    return DevicesCounted(name=name, from_ms=draw(times), busy=tuple(sorted(busy.items())), at_ms=at)
 
 
 cuts = times.map(lambda at: Cut(at_ms=at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from fairlead.model.events import QueueSpent
 from fairlead.model.gang import ServiceClass
@@ -87,3 +88,10 @@ def _each(text: str) -> tuple[NamedCap, ...]:
         jobs, gpus = re.fullmatch(r"(?:(\d+)j)?(?:(\d+)g)?", amount).groups()
         found.append(NamedCap(name=name, max_jobs=jobs and int(jobs), max_gpus=gpus and int(gpus)))
     return tuple(found)
+
+
+def keeps(stage: Any, wanted: dict[str, dict[str, int]]) -> None:
+    """By which rule how many devices of which node are kept free."""
+    assert {
+        rule: {node: len(of) for node, of in one.devices} for rule, one in stage.state.takings.kept.items()
+    } == wanted

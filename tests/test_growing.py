@@ -225,7 +225,7 @@ def test_the_books_hold_members_from_when_they_join_and_both_ways_of_reading_the
     hour = 60 * MINUTE * 840
     assert held == {"held:team:team:in-quota": 2 * hour, "held:team:team:borrowed": hour + hour // 60}
     assert meter.open_holds() == (("wide", 1, 0), ("wide", 1, 1))
-    spans = {device: found for _, device, found in sweep.spans()}
+    spans = {device: found for _, device, found, _ in sweep.spans()}
     assert len(spans["gpu-2"]) == 3, spans["gpu-2"]
 
 

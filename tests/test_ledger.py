@@ -150,7 +150,7 @@ def test_place_failed_and_recovered_close_ranks() -> None:
     )  # fmt: skip
     books.take(found, Cut(at_ms=1_000))
     assert books.gpu_ms()["held:lab:vision:in-quota"] == 600
-    closing = [s.entry for s in books.sealed if s.entry.gang and s.entry.to_ms == 500]
+    closing = [s.entry for s in books.sealed if s.entry.account.startswith("held") and s.entry.to_ms == 500]
     assert [e.estimated_ms for e in closing] == [300]  # the books last knew at 200
     assert books.meter.open_holds() == ()
 

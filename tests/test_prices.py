@@ -208,7 +208,7 @@ def test_the_net_of_all_entries_is_what_the_price_books_say_at_last(stream: Any,
     for record in [*NAMED, *records, Cut(at_ms=500)]:
         sweep.read(record)
     edges = {edge for b in books.meter.pricing.list.books for p in b.prices for edge in (p.from_ms, p.to_ms)}
-    for _, _, spans in sweep.spans():
+    for _, _, spans, _ in sweep.spans():
         for (begin, parts), (end, _) in zip(spans, [*spans[1:], (500, ())][: len(spans)], strict=True):
             for what in parts if begin < 500 else ():
                 pieces = sorted({begin, min(end, 500), *(e for e in edges if e is not None and begin < e < end)})

@@ -1,7 +1,6 @@
 """The pages in tests/scenarios: worlds and what must come of them, in words. A new case needs no Python.
 
-A case has a `name` (a sentence), `nodes` (``n1..4`` are four), `queues`, `policies` and a `pool` (see `builders`), and
-`steps`.
+A case has a `name` (a sentence), `nodes` (``n1..4`` are four), `queues`, `policies`, `pool` (see `builders`), `steps`.
 Steps are facts or expectations:
 
     submit / change / suspend / resume / delete / refuse-spec     a GangJob
@@ -26,6 +25,7 @@ Steps are facts or expectations:
     start-range: {gang: 10m to 20m, other: unknown}                      p50 to p90, from now
     broken: {token: n}, kept: n                                         promises that were not kept, and that were
     tier: {gang: reserved}, not-reserved: {name: part of the sentence}   what devices are; reservations refused
+    keeps: {reservation/exam: {n1: 8}}   exactly: by which rule how many devices are kept
     used-milli: {queue: thousandths}, capacity-milli: what queues hold or could hold
     held: {cpu: {queue: amount}}                                   of what is counted beside GPUs, in what people write
 """
@@ -231,6 +231,7 @@ def start_range(stage: Stage, wanted: dict[str, str]) -> None:
 EXPECT = {
     "start-range": start_range,
     "tier": tier,
+    "keeps": queue_words.keeps,
     "not-reserved": not_reserved,
     "promised": promised,
     "broken": broken,

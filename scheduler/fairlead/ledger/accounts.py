@@ -12,7 +12,7 @@ In ticks, the timeline of devices::
 
 In ticks, what became of what was held::
 
-    use:<tenant>:<queue>:<how>       used, idle, or unmeasured, from which the other two and waste are split off
+    use:<tenant>:<queue>:<how>       used, idle, unattributable; from unmeasured these and waste are split off
     waste:<cause>:<tenant>:<queue>   work that was lost
 
 In nano-units of a currency::
@@ -27,6 +27,7 @@ A part of a name may be any text: what is not plain is written as %XX, byte for 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,7 +50,7 @@ _CURRENCY = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 
 PRICE_TIERS = tuple(PriceTier)
 """What a price may be of."""
-USES = ("used", "idle", "unmeasured")
+USES = ("used", "idle", "unattributable", "unmeasured")
 """What became of what was held."""
 
 
@@ -200,6 +201,14 @@ def currency_of(unit: str) -> str | None:
     return unit[len(_MONEY) :]
 
 
+@functools.lru_cache(maxsize=4_096)
+def other_side(account: str) -> str:
+    """Return the account that what became of held time is split off from, "" where an account is of the timeline."""
+    of = parse(account)
+    return use(of.tenant, of.queue, "unmeasured") if of.kind in (Kind.USE, Kind.WASTE) else ""
+
+
+@functools.lru_cache(maxsize=4_096)
 def parse(name: str) -> Account:
     """Take an account's name apart.
 

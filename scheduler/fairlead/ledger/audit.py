@@ -17,12 +17,13 @@ from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
-from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Kind
+from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Account, Kind
 from fairlead.ledger.audit_adjustments import misbooked
 from fairlead.ledger.chain import Head, Sealed, link
-from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, State, entry_bytes, entry_id, unbalanced
+from fairlead.ledger.entry import FORTH, OUTCOMES, TIMELINE, Entry, EntryKind, entry_bytes, id_of, unbalanced
 from fairlead.ledger.records import Finding, JournalRow, check_row
-from fairlead.ledger.sweep import Span, Sweep, What
+from fairlead.ledger.sweep import Sweep
+from fairlead.ledger.sweep_use import Span, What
 from fairlead.model.prices import Adjusted
 from fairlead.units import TICKS_PER_GPU_MS
 
@@ -62,8 +63,10 @@ class Audit:
             self.findings.append(finding)
 
 
-_Edges = dict[tuple[str, str], list[tuple[int, int, int, What, int]]]
-"""(node, device) -> (from_ms, to_ms, +1 or -1, what, entry number)."""
+_Booked = list[tuple[int, int, int, What, int]]
+"""(from_ms, to_ms, +1 or -1, what, entry number)."""
+_Edges = dict[tuple[str, str, bool], _Booked]
+"""By node, device, and whether it is about what became of what was held."""
 
 
 def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -> Audit:
@@ -100,12 +103,10 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
             currency = accounts.currency_of(part.unit)
             sums = found.balances if currency is None else found.money.setdefault(currency, {})
             sums[part.account] = sums.get(part.account, 0) + part.amount
-        if entry.kind not in TIMELINE:
-            continue
-        sign = 1 if entry.kind is EntryKind.SEGMENT else -1
-        intervals.setdefault((entry.node, entry.device), []).append(
-            (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
-        )
+        if entry.kind in (*TIMELINE, *OUTCOMES):
+            sign, where = (1 if entry.kind in FORTH else -1), (entry.node, entry.device, entry.kind in OUTCOMES)
+            booked = (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
+            intervals.setdefault(where, []).append(booked)
     for fact, said in adjusted.items():
         if any(line.nanos for line in said.lines):
             found.add(Finding(record=facts[fact][0], field="lines", message="no entry books what was adjusted"))
@@ -141,23 +142,10 @@ def _check_entry(
         yield Finding(entry=number, field="fact", message=f"the journal has no record {entry.fact}")
     elif facts[entry.fact][1] != entry.at_ms:
         yield Finding(entry=number, field="at_ms", message=f"is {entry.at_ms}, its fact says {facts[entry.fact][1]}")
-    if entry.kind in TIMELINE and _timeline_id(cluster, entry) != entry.id:
+    if entry.kind in (*TIMELINE, *OUTCOMES) and id_of(cluster, entry, _ticks_per_ms(entry)) != entry.id:
         yield Finding(entry=number, field="id", message="is not made from what the entry says")
     if link(found.head.hash, number, entry_bytes(entry)) != sealed.hash:
         yield Finding(entry=number, field="hash", message=_BROKEN)
-
-
-def _timeline_id(cluster: str, entry: Entry) -> str:
-    state = State(
-        account=entry.account,
-        pool=entry.pool,
-        gang=entry.gang,
-        attempt=entry.attempt,
-        rank=entry.rank,
-        ticks=_ticks_per_ms(entry),
-    )
-    origin, where = Origin(cluster, entry.fact, entry.at_ms), (entry.node, entry.device)
-    return entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms))
 
 
 def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
@@ -171,7 +159,7 @@ def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
             return
     if entry.kind not in tuple(EntryKind):
         yield "kind", f"is {entry.kind!r}"
-    if entry.kind in TIMELINE:
+    if entry.kind in (*TIMELINE, *OUTCOMES):
         yield from _check_timeline(entry)
     elif entry.from_ms > entry.to_ms:
         yield "to_ms", f"is {entry.to_ms}, before from_ms {entry.from_ms}"
@@ -205,14 +193,14 @@ def _check_timeline(entry: Entry) -> Iterator[tuple[str, str]]:
     if len(ours) != 2 or tuple(ours) != entry.postings[:2]:
         yield "postings", f"there are {len(ours)} in ticks, not the first 2"
         return
-    ticks = (entry.to_ms - entry.from_ms) * _ticks_per_ms(entry) * (1 if entry.kind == EntryKind.SEGMENT else -1)
+    ticks = (entry.to_ms - entry.from_ms) * _ticks_per_ms(entry) * (1 if entry.kind in FORTH else -1)
     for line, (part, due) in enumerate(zip(ours, (-ticks, ticks), strict=True)):
         try:
             account = accounts.parse(part.account)
         except (UnreadableInput, AttributeError) as error:
             yield f"postings[{line}].account", str(error)
             continue
-        if (account.kind is Kind.CAPACITY) != (line == 0):
+        if not _belongs(entry, account, line):
             yield f"postings[{line}].account", f"{part.account} does not belong on this line"
         elif account.pool and account.pool != entry.pool:
             yield f"postings[{line}].account", f"{part.account} is not of pool {entry.pool}"
@@ -229,31 +217,35 @@ def _ticks_per_ms(entry: Entry) -> int:
 
 def _what(entry: Entry) -> What:
     who = (entry.account, entry.pool, entry.gang, entry.attempt, entry.rank, entry.namespace, entry.name)
-    return (*who, _ticks_per_ms(entry))
+    return (*who, _ticks_per_ms(entry), entry.actor, entry.reason)
+
+
+def _belongs(entry: Entry, account: Account, line: int) -> bool:
+    """Whether an account may stand on one of the first two lines of an entry about a device."""
+    if entry.kind in TIMELINE:
+        return account.kind not in (Kind.USE, Kind.WASTE) and (account.kind is Kind.CAPACITY) == (line == 0)
+    other = account.kind is Kind.USE and account.use == "unmeasured"
+    return account.kind in (Kind.USE, Kind.WASTE) and other == (line == 0)
 
 
 def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
-    """Hold the net of all entries of every device against what the journal says it was in."""
+    """Hold the net of all entries of every device against what the journal says it was in, and what became of it."""
     expected: dict[str, int] = {}
-    for node, device, spans in sweep.spans():
+    for node, device, spans, became in sweep.spans():
         found.devices += 1
-        booked = intervals.pop((node, device), [])
-        until = max((to for _, to, _, _, _ in booked), default=0)
-        if spans:
-            until = max(until, spans[-1][0], sweep.last_cut or 0)
-        if booked and until > (sweep.newest or 0):
-            last = max(number for _, to, _, _, number in booked if to == until)
-            found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
-        for finding in _compare_device(f"{node}/{device}", spans, booked, until):
-            found.add(finding)
-            break
-        for at, (begin, parts) in enumerate(spans):
-            end = min(spans[at + 1][0] if at + 1 < len(spans) else until, until)
-            for what in parts if begin < end else ():
-                ticks = (end - begin) * what[7]
-                for account, amount in ((what[0], ticks), (f"capacity:{what[1]}", -ticks)):
-                    expected[account] = expected.get(account, 0) + amount
-    for (node, device), strays in sorted(intervals.items()):
+        for about, line in ((False, spans), (True, became)):
+            booked = intervals.pop((node, device, about), [])
+            until = max((to for _, to, _, _, _ in booked), default=0)
+            if spans:
+                until = max(until, line[-1][0] if line else 0, sweep.last_cut or 0)
+            if booked and until > (sweep.newest or 0):
+                last = max(number for _, to, _, _, number in booked if to == until)
+                found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
+            for finding in _compare_device(f"{node}/{device}", line, booked, until):
+                found.add(finding)
+                break
+            _expect(expected, line, until)
+    for (node, device, _), strays in sorted(intervals.items()):
         found.add(Finding(entry=strays[0][4], field="device", message=f"no fact ever named {node}/{device}"))
     for account in sorted({*expected, *found.balances}):
         due, is_ = expected.get(account, 0), found.balances.get(account, 0)
@@ -261,9 +253,24 @@ def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
             found.add(Finding(field=account, message=f"its balance is {is_} ticks; the journal says {due}"))
 
 
-def _compare_device(
-    device: str, spans: list[Span], booked: list[tuple[int, int, int, What, int]], until: int
-) -> Iterator[Finding]:
+def _expect(expected: dict[str, int], line: list[Span], until: int) -> None:
+    """Add what a device's entries must sum to, account by account."""
+    for at, (begin, parts) in enumerate(line):
+        end = min(line[at + 1][0] if at + 1 < len(line) else until, until)
+        for what in parts if begin < end else ():
+            ticks = (end - begin) * what[7]
+            for account, amount in ((what[0], ticks), (_other_side(what), -ticks)):
+                expected[account] = expected.get(account, 0) + amount
+
+
+def _other_side(what: What) -> str:
+    kind, *parts = what[0].split(":")
+    if kind == "use":
+        return f"use:{parts[0]}:{parts[1]}:unmeasured"
+    return f"use:{parts[1]}:{parts[2]}:unmeasured" if kind == "waste" else f"capacity:{what[1]}"
+
+
+def _compare_device(device: str, spans: list[Span], booked: _Booked, until: int) -> Iterator[Finding]:
     """Sweep the edges of both; yield where they differ."""
     edges: dict[int, list[tuple[What, int]]] = {}
     for begin, end, sign, what, _ in booked:
@@ -293,4 +300,5 @@ def _compare_device(
 
 def _text(what: What) -> str:
     part = "" if what[7] == TICKS_PER_GPU_MS else f" for {what[7]} of {TICKS_PER_GPU_MS} ticks"
+    part += f" for {what[8] or 'nobody'} by {what[9]}" if what[9] else ""
     return what[0] + (f" by {what[5]}/{what[6]} attempt {what[3]} rank {what[4]}" if what[2] else "") + part

@@ -22,17 +22,23 @@ class EntryKind(StrEnum):
     """What an entry does.
 
     SEGMENT books an interval of a device; REVERSAL takes a booked one back, because a later fact says it was otherwise.
-    SPLIT says of a held interval what of it was used, idle or wasted. ADJUSTMENT moves money that somebody decided on.
+    SPLIT says of a held interval what of it was used, idle or wasted; UNSPLIT takes that back. ADJUSTMENT moves money
+    that somebody decided on.
     """
 
     SEGMENT = "segment"
     REVERSAL = "reversal"
     SPLIT = "split"
+    UNSPLIT = "unsplit"
     ADJUSTMENT = "adjustment"
 
 
 TIMELINE = (EntryKind.SEGMENT, EntryKind.REVERSAL)
 """The kinds whose net is the timeline of devices."""
+OUTCOMES = (EntryKind.SPLIT, EntryKind.UNSPLIT)
+"""The kinds whose net is what became of what was held."""
+FORTH = (EntryKind.SEGMENT, EntryKind.SPLIT)
+"""Of both, the kinds that book; the others take back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +94,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What a device, or `ticks` of its 840 a ms, is in: the account it is booked to, and by whom it is held."""
+    """What a device, or `ticks` of its 840 a ms, is in: the account it is booked to, and by whom it is held.
+
+    Where it is kept free, `reason` is the rule and `actor` the queue that it is kept for.
+    """
 
     account: str
     pool: str
@@ -98,6 +107,8 @@ class State:
     attempt: int = 0
     rank: int = -1
     ticks: int = TICKS_PER_GPU_MS
+    actor: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +131,16 @@ _said, _noted = attrgetter(*SAID), attrgetter(*NOTED)
 def make_entry(
     origin: Origin, kind: EntryKind, device: tuple[str, str], state: State, span: tuple[int, int], estimated_ms: int = 0
 ) -> Entry:
-    """Build the entry that books (or takes back) `state` of a device over `span` = (from_ms, to_ms)."""
+    """Build the entry that books (or takes back) `state` of a device over `span` = (from_ms, to_ms).
+
+    Of what became of held time it is a SPLIT or UNSPLIT instead, whose other side is what is unmeasured.
+    """
+    other = accounts.other_side(state.account)
+    if other:
+        kind = EntryKind.SPLIT if kind in FORTH else EntryKind.UNSPLIT
     from_ms, to_ms = span
     assert from_ms < to_ms, (device, state, span)
-    ticks = (to_ms - from_ms) * state.ticks * (1 if kind is EntryKind.SEGMENT else -1)
+    ticks = (to_ms - from_ms) * state.ticks * (1 if kind in FORTH else -1)
     return Entry(
         id=entry_id(origin, kind, device, state, span),
         kind=kind,
@@ -140,8 +157,10 @@ def make_entry(
         attempt=state.attempt,
         rank=state.rank,
         estimated_ms=estimated_ms,
+        actor=state.actor,
+        reason=state.reason,
         postings=(
-            Posting(account=accounts.of_pool(accounts.Kind.CAPACITY, state.pool), amount=-ticks),
+            Posting(account=other or accounts.of_pool(accounts.Kind.CAPACITY, state.pool), amount=-ticks),
             Posting(account=state.account, amount=ticks),
         ),
     )
@@ -158,6 +177,20 @@ def entry_id(origin: Origin, kind: EntryKind, device: tuple[str, str], state: St
         *part,
     )  # fmt: skip
     return hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
+
+
+def id_of(cluster: str, entry: Entry, ticks: int) -> str:
+    """Return the id that an entry about so many ticks a ms of a device must have."""
+    state = State(
+        account=entry.account,
+        pool=entry.pool,
+        gang=entry.gang,
+        attempt=entry.attempt,
+        rank=entry.rank,
+        ticks=ticks,
+    )
+    origin, where = Origin(cluster, entry.fact, entry.at_ms), (entry.node, entry.device)
+    return entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms))
 
 
 def unbalanced(postings: Iterable[Posting]) -> dict[str, int]:

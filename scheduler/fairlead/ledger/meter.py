@@ -16,21 +16,28 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairlead.ledger import accounts
+from fairlead.ledger.attempts import Attempts
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
+from fairlead.ledger.kept import Kept
+from fairlead.ledger.outcomes import WINDOW_MS
 from fairlead.ledger.pricing import Pricing
-from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments, Tiers
+from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments
 from fairlead.model.codec import Cut, Record
 from fairlead.model.events import (
+    DevicesCounted,
     ForeignDevices,
     GangRefused,
     GangSeen,
     GrowFailed,
     GrowIntended,
     Intended,
+    KeptFree,
+    MemberEnded,
     MemberReleased,
+    MemberRunning,
     MoneyFact,
     NodeGone,
     NodeSeen,
@@ -39,6 +46,10 @@ from fairlead.model.events import (
     QueueGone,
     QueueSeen,
     Recovered,
+    ShrinkIntended,
+    Started,
+    StopIntended,
+    StopRefused,
     TierChanged,
 )
 from fairlead.model.gang import GangId
@@ -81,14 +92,6 @@ class _Who:
     requests: dict[str, Resources] = field(default_factory=dict[str, Resources])
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """What is known of a gang's attempt: its holds, and the tiers that came after the first."""
-
-    holds: list[MemberHold] = field(default_factory=list[MemberHold])
-    tiers: Tiers = field(default_factory=Tiers)
-
-
 class Meter:
     """The fold. One writer; `apply` takes records in journal order, each once (a second time changes nothing)."""
 
@@ -100,11 +103,12 @@ class Meter:
         self.pricing = Pricing()
         self.cut_ms: int | None = None
         self._nodes: dict[str, NodeTrack] = {}
+        self._kept = Kept()
         self._queues: dict[str, Queue] = {}
         self._gangs: dict[str, _Who] = {}
         self._holds: dict[HoldKey, MemberHold] = {}
         self._ends: dict[HoldKey, tuple[int, int]] = {}
-        self._attempts: dict[tuple[GangId, int], _Attempt] = {}
+        self._attempts = Attempts(self._queue_of)
 
     def apply(self, record: Record, fact: str) -> Outcome:
         """Take one record with its id; return what to post. Never fails on a fact, however odd."""
@@ -176,11 +180,26 @@ class Meter:
                 return self._end(
                     [(record.gang, record.attempt, record.rank)], at_ms, record.estimated_ms + at_ms - record.at_ms
                 )
+            case KeptFree():
+                nodes = self._kept.add(record, at_ms, self.sequence)
+                return [(node, at_ms) for node in nodes if node in self._nodes], []
+            case Started():
+                return [(node, at_ms) for node in self._kept.begin(at_ms, self.sequence) if node in self._nodes], []
             case TierChanged():
-                return self._retier(record, at_ms), []
+                insort(self._attempts.of(record).tiers, (at_ms, self.sequence, record.tier), key=_when)
+                return self._attempts.touched(record.gang, record.attempt, at_ms), []
+            case DevicesCounted(name=name):
+                from_ms = self._track(name).windows.add(replace(record, at_ms=at_ms), self.sequence, floor)
+                return [] if from_ms is None else [(name, from_ms)], []
+            case MemberRunning() | MemberEnded() | ShrinkIntended():
+                return self._attempts.progress(record, at_ms), []
+            case StopIntended() | StopRefused():
+                return self._attempts.mark(record, at_ms, floor), []
             case PlaceFailed() | GrowFailed():
+                wasted = self._attempts.mark(record, at_ms, floor) if isinstance(record, PlaceFailed) else []
                 keys = [(record.gang, record.attempt, rank) for rank in record.released]
-                return self._end(keys, at_ms, at_ms - record.at_ms)
+                ended, closed = self._end(keys, at_ms, at_ms - record.at_ms)
+                return [*wasted, *ended], closed
             case _:
                 self._name(record)
                 return [], []
@@ -213,8 +232,7 @@ class Meter:
             holding = set(record.holding)
         who = self._gangs.get(record.gang) or _Who("", "", "")
         account = accounts.held(tenant_of(who.queue, self._queues), who.queue, record.tier)
-        attempt = self._attempts.setdefault((record.gang, record.attempt), _Attempt())
-        touched: dict[str, int] = {}
+        attempt, touched = self._attempts.of(record), dict(self._attempts.begin(record, at_ms, floor))
         gone: list[HoldKey] = []
         for member in record.placement.members[-record.joining if isinstance(record, GrowIntended) else 0 :]:
             key = (record.gang, record.attempt, member.rank)
@@ -240,12 +258,12 @@ class Meter:
                         rank=member.rank,
                     ),
                     begin_ms=begin,
-                    tiers=attempt.tiers,
+                    book=attempt,
                     end_ms=end,
                     estimated_ms=estimated,
                 )
                 self._holds[key] = hold
-                attempt.holds.append(hold)
+                self._attempts.add(hold)
                 self._track(member.node).holds.append(hold)
             elif hold.begin_ms <= begin:
                 continue
@@ -256,11 +274,9 @@ class Meter:
         ended, closed = self._end(gone, at_ms, max(0, at_ms - known_ms))
         return [*touched.items(), *ended], closed
 
-    def _retier(self, record: TierChanged, at_ms: int) -> list[tuple[str, int]]:
-        """Let what an attempt holds be of another tier from a moment on, also where it is told of only later."""
-        attempt = self._attempts.setdefault((record.gang, record.attempt), _Attempt())
-        insort(attempt.tiers, (at_ms, self.sequence, record.tier), key=_when)
-        return [(node, at_ms) for node in {hold.node: None for hold in attempt.holds}]
+    def _queue_of(self, gang: str) -> str:
+        who = self._gangs.get(GangId(gang))
+        return "" if who is None else who.queue
 
     def _end(
         self, keys: Sequence[HoldKey], at_ms: int, estimated_ms: int
@@ -279,14 +295,14 @@ class Meter:
         return list(touched.items()), list(keys)
 
     def _track(self, node: str) -> NodeTrack:
-        return self._nodes.setdefault(node, NodeTrack(name=node))
+        return self._nodes.setdefault(node, NodeTrack(name=node, kept=self._kept))
 
     def _rebook(self, track: NodeTrack, from_ms: int, origin: Origin) -> list[Entry]:
         """Give the devices of a node their new timeline from `from_ms` on and post what follows from it."""
         entries: list[Entry] = []
         estimated: Widths = {(*hold.key, hold.end_ms): hold.estimated_ms for hold in track.holds if hold.estimated_ms}
-        for device, new in sorted(track.timelines(from_ms).items()):
-            book = track.books[device]
+        from_ms = track.windows.start(from_ms)
+        for device, book, new in track.timelines(from_ms):
             old = book.since(from_ms)
             if old == new:
                 continue
@@ -317,19 +333,14 @@ class Meter:
         for node, track in sorted(self._nodes.items()):
             for device, book in sorted(track.books.items()):
                 entries += self._post((node, device), book, origin, {})
+                entries += self._post((node, device), track.outcomes[device], origin, {})
         assert self.newest_ms is not None
         floor = self.newest_ms - LATE_MS
+        self._kept.forget(floor)
         for track in self._nodes.values():
-            for key in track.forget(floor):
-                self._drop(self._holds.pop(key))
+            for key in track.forget(floor - WINDOW_MS):
+                self._attempts.drop(self._holds.pop(key))
         return entries
-
-    def _drop(self, hold: MemberHold) -> None:
-        gang, attempt, _ = hold.key
-        known = self._attempts[gang, attempt]
-        known.holds.remove(hold)
-        if not known.holds:
-            del self._attempts[gang, attempt]
 
 
 def _when(point: tuple[int, int, object]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fairlead.ledger.sweep_use import FOREVER, Became, Span, What
 from fairlead.model import events as ev
 from fairlead.model.codec import Cut, Record
 from fairlead.model.hardware import Gpu, Node, Resources
@@ -17,10 +18,6 @@ from fairlead.model.partitions import parse_device
 
 MUST_BOOK_WITHIN_MS = 172_800_000  # two days: an older fact counts as if it were just that old
 
-What = tuple[str, str, str, int, int, str, str, int]
-"""(account, pool, gang, attempt, rank, namespace, job, ticks a ms): what an entry must say of an interval."""
-Span = tuple[int, tuple[What, ...]]
-"""(from_ms, all that was true of the device), until the next span's beginning; () where it was not in the fleet."""
 ALL_TICKS = 840
 
 
@@ -65,10 +62,13 @@ class Sweep:
         self._count = 0
         self._lanes: dict[str, _Lane] = {}
         self._holds: dict[tuple[str, int, int], _Hold] = {}
+        self._rules: dict[str, list[tuple[int, int, str, dict[str, tuple[str, ...]]]]] = {}
+        self._starts: list[tuple[int, int]] = []
         self._tiers: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         self._over: dict[tuple[str, int, int], int] = {}
         self._parents: dict[str, str] = {}
         self._jobs: dict[str, tuple[str, str, str, dict[str, Resources]]] = {}
+        self._became = Became(lambda gang: self._jobs[gang][2] if gang in self._jobs else "")
 
     def read(self, record: Record) -> None:
         """Take the next record of the journal."""
@@ -78,6 +78,7 @@ class Sweep:
         oldest = None if self.newest is None else self.newest - MUST_BOOK_WITHIN_MS
         at = _not_before(oldest, record.at_ms)
         self.newest = _not_before(self.newest, record.at_ms)
+        self._became.read(record, at, self._count, oldest)
         if isinstance(record, Cut):
             self.last_cut = _not_before(self.last_cut, record.at_ms)
         elif isinstance(record, ev.NodeSeen):
@@ -91,6 +92,11 @@ class Sweep:
             self._begin(record, at, None)
         elif isinstance(record, ev.Recovered):
             self._begin(record, min(_not_before(oldest, record.since_ms), at), at)
+        elif isinstance(record, ev.KeptFree):
+            mine = {str(node): devices for node, devices in record.devices}
+            self._rules.setdefault(record.keeper, []).append((at, self._count, record.queue, mine))
+        elif isinstance(record, ev.Started):
+            self._starts.append((at, self._count))
         elif isinstance(record, ev.TierChanged):
             told = (at, self._count, record.tier.value)
             self._tiers.setdefault((record.gang, record.attempt), []).append(told)
@@ -136,7 +142,7 @@ class Sweep:
             elif key in self._holds:
                 self._holds[key].begin = min(begin, self._holds[key].begin)
             else:
-                what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job, 0)
+                what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job, 0, "", "")
                 need = asks.get(member.role, Resources(pods=1))
                 part = member.share_milli or 1000
                 tiers = self._tiers.setdefault((record.gang, record.attempt), [])
@@ -145,18 +151,39 @@ class Sweep:
     def _finish(self, key: tuple[str, int, int], at: int) -> None:
         self._over[key] = min(at, self._over.get(key, at))
 
-    def spans(self) -> Iterator[tuple[str, str, list[Span]]]:
-        """Yield (node, device, spans) for every device that was ever seen, sorted."""
+    def spans(self) -> Iterator[tuple[str, str, list[Span], list[Span]]]:
+        """Yield (node, device, spans, what became of what was held) for every device that was ever seen, sorted."""
         on_node: dict[str, list[tuple[str, int, int]]] = {}
         for key, hold in self._holds.items():
             on_node.setdefault(hold.node, []).append(key)
         for node in sorted(self._lanes):
-            walked = self._walk(self._lanes[node], on_node.get(node, []))
+            walked = self._walk(node, on_node.get(node, []))
+            holds = {key: (self._holds[key].begin, self._end(node, key)) for key in on_node.get(node, [])}
             for device in sorted(walked):
-                yield node, device, walked[device]
+                yield node, device, walked[device], self._became.spans(node, device, walked[device], holds)
 
-    def _walk(self, lane: _Lane, keys: list[tuple[str, int, int]]) -> dict[str, list[Span]]:
+    def _end(self, node: str, key: tuple[str, int, int]) -> int:
+        """Say when a hold was over: when that was told, or when its node was gone, whichever came first."""
+        begin = self._holds[key].begin
+        gone = [at for at, _, fact in self._lanes[node].facts if isinstance(fact, ev.NodeGone) and at > begin]
+        return max(begin, min([*gone, self._over.get(key, FOREVER)]))
+
+    def _kept(self, node: str, rules: list[str], now: int) -> dict[str, tuple[str, str]]:
+        """Say which devices are kept free at a moment, for whom and by which rule; an engine begins with none."""
+        begun = max((start for start in self._starts if start[0] <= now), default=(-1, -1))
+        kept: dict[str, tuple[str, str]] = {}
+        for rule in sorted(rules, reverse=True):
+            said = max((told for told in self._rules[rule] if told[0] <= now), default=None, key=lambda told: told[:2])
+            if said is not None and said[:2] > begun:
+                kept |= {device: (said[2], rule) for device in said[3].get(node, ())}
+        return kept
+
+    def _walk(self, node: str, keys: list[tuple[str, int, int]]) -> dict[str, list[Span]]:
         """Walk one node's edges in time; at each, let the world change, then look at every device."""
+        lane = self._lanes[node]
+        rules = [rule for rule, told in self._rules.items() if any(node in devices for _, _, _, devices in told)]
+        said = {told[0] for rule in rules for told in self._rules[rule]}
+        said |= {start for start, _ in self._starts} if rules else set()
         begins: dict[int, list[tuple[str, int, int]]] = {}
         ends: dict[int, list[tuple[str, int, int]]] = {}
         retold = {told[0] for key in keys for told in self._holds[key].tiers}
@@ -176,7 +203,7 @@ class Sweep:
         here = _Here()
         names = sorted({gpu.device for _, _, f in lane.facts if isinstance(f, Node) for gpu in f.machine.gpus})
         out: dict[str, list[Span]] = {name: [] for name in names}
-        for now in sorted({*begins, *ends, *facts, *delta, *retold}):
+        for now in sorted({*begins, *ends, *facts, *delta, *retold, *said}):
             here.lost += delta.get(now, 0)
             today = sorted(facts.get(now, ()), key=lambda pair: pair[0])
             if any(isinstance(fact, ev.NodeGone) for _, fact in today):
@@ -187,6 +214,7 @@ class Sweep:
                 here.holding.pop(key, None)
             for key in begins.get(now, ()):
                 here.holding[key] = self._holds[key]
+            here.kept = self._kept(node, rules, now) if rules else {}
             for name in names:
                 what = here.look(name, now)
                 if what != (out[name][-1][1] if out[name] else ()):
@@ -203,6 +231,7 @@ class _Here:
     taken: Resources = field(default_factory=Resources)
     others: tuple[str, ...] = ()
     holding: dict[tuple[str, int, int], _Hold] = field(default_factory=dict[tuple[str, int, int], _Hold])
+    kept: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
     def learn(self, fact: object) -> None:
         """Let one dated fact be true from now on."""
@@ -223,20 +252,23 @@ class _Here:
             return ()
         pool = node.pool or "-"
         if self.lost > 0 or node.not_ready_since_ms is not None:
-            return ((f"down:{pool}:node-lost", pool, "", 0, -1, "", "", ALL_TICKS),)
+            return ((f"down:{pool}:node-lost", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
         if not gpu.healthy:
-            return ((f"down:{pool}:unhealthy", pool, "", 0, -1, "", "", ALL_TICKS),)
+            return ((f"down:{pool}:unhealthy", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
+        for_whom = ("", "")
         if device in self.others or not node.pool:
             account = f"unmanaged:{pool}"
         elif node.unschedulable:
             account = f"down:{pool}:cordoned"
+        elif device in self.kept:
+            account, for_whom = f"reserved-idle:{pool}", self.kept[device]
         else:
             account = f"stranded:{pool}" if self._nothing_left(node) else f"free:{pool}"
         mine = sorted((hold.begin, key) for key, hold in self.holding.items() if device in hold.devices)
         asked = [(self.holding[key].milli, self.holding[key].tier_at(now)) for _, key in mine]
-        theirs: What = (f"unmanaged:{pool}", pool, "", 0, -1, "", "", 0)
+        theirs: What = (f"unmanaged:{pool}", pool, "", 0, -1, "", "", 0, "", "")
         asked += [(part, theirs) for name in sorted(self.others) for part in _part_named(gpu, name)]
-        return _dealt(asked, pool, account)
+        return _dealt(asked, pool, account, for_whom)
 
     def _nothing_left(self, node: Node) -> bool:
         asks = [self.taken, *(hold.asks for hold in self.holding.values())]
@@ -263,7 +295,7 @@ def _part_named(gpu: Gpu, name: str) -> list[int]:
     return []
 
 
-def _dealt(asked: list[tuple[int, What]], pool: str, rest: str) -> tuple[What, ...]:
+def _dealt(asked: list[tuple[int, What]], pool: str, rest: str, for_whom: tuple[str, str]) -> tuple[What, ...]:
     """Deal out a device's ticks to those who ask for thousandths, in turn; who asks for more than is left gets none."""
     granted: list[tuple[int, What]] = []
     for milli, what in asked:
@@ -279,6 +311,6 @@ def _dealt(asked: list[tuple[int, What]], pool: str, rest: str) -> tuple[What, .
     for ticks, (_, what) in zip(full, granted, strict=True):
         who = (what[0], pool, *what[2:])
         sums[who] = sums.get(who, 0) + ticks
-    nobody: What = (rest, pool, "", 0, -1, "", "", 0)
+    nobody: What = (rest, pool, "", 0, -1, "", "", 0, *for_whom)
     sums[nobody] = sums.get(nobody, 0) + ALL_TICKS - sum(full)
-    return tuple(sorted((*who[:7], ticks) for who, ticks in sums.items() if ticks))
+    return tuple(sorted((*who[:7], ticks, *who[8:]) for who, ticks in sums.items() if ticks))

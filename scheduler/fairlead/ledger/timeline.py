@@ -2,7 +2,7 @@
 
 A track is a list of (at_ms, sequence, value), sorted: at a moment, the last value at or before it holds; of two at the
 same moment, the one journaled later. So a late fact changes the past exactly as if it had come in time. Precedence:
-node-lost, unhealthy > held > unmanaged > cordoned > stranded > free.
+node-lost, unhealthy > held > unmanaged > cordoned > reserved-idle > stranded > free.
 
 A device that is given in parts is split: every holder has ticks of each ms, and what nobody holds is in one more state.
 """
@@ -10,15 +10,17 @@ A device that is given in parts is split: every holder has ticks of each ms, and
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Cause, Kind
 from fairlead.ledger.entry import State
-from fairlead.model.gang import GangId, Tier
-from fairlead.model.hardware import Gpu, Node, Resources
+from fairlead.ledger.kept import Kept
+from fairlead.ledger.outcomes import AttemptBook, Windows, outcome
+from fairlead.model.gang import GangId
+from fairlead.model.hardware import Gpu, Node, NodeName, Resources
 from fairlead.topology.mig_devices import grid_of_gpu, part_of
 from fairlead.topology.mig_grid import grid_milli
 from fairlead.units import TICKS_PER_GPU_MS
@@ -31,8 +33,6 @@ HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
 Parts = tuple[State, ...]
 """What a device is in at a moment: states whose ticks add up to all it has; () where it is not in the fleet."""
-Tiers = list[tuple[int, int, Tier]]
-"""(at_ms, sequence, tier), sorted."""
 Segments = list[tuple[int, Parts]]
 """(from_ms, parts), in order; they last until the next ones."""
 
@@ -56,8 +56,7 @@ class NodePoint:
 class MemberHold:
     """One member's hold on devices of one node. `end_ms` None while it is open.
 
-    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `tiers` are those that came
-    after the first: one list for all members of its attempt.
+    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `book` is its attempt's.
     """
 
     key: HoldKey
@@ -66,14 +65,14 @@ class MemberHold:
     requests: Resources
     state: State
     begin_ms: int
-    tiers: Tiers
+    book: AttemptBook
     milli: int = 0
     end_ms: int | None = None
     estimated_ms: int = 0
 
     def state_at(self, at_ms: int, pool: str) -> State:
         """Return what its devices in a pool are in at a moment."""
-        state, tier = self.state, _value(self.tiers, at_ms)
+        state, tier = self.state, _value(self.book.tiers, at_ms)
         account = state.account if tier is None else accounts.of_tier(state.account, tier)
         return replace(state, pool=pool or accounts.NO_POOL, account=account)
 
@@ -113,13 +112,16 @@ class NodeTrack:
     """Everything that is known about one node over time. Changed only by `Meter`."""
 
     name: str
+    kept: Kept
     seen: list[tuple[int, int, NodePoint | None]] = field(default_factory=list[tuple[int, int, NodePoint | None]])
     gone: list[int] = field(default_factory=list[int])
     lost: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     used: list[tuple[int, int, Resources]] = field(default_factory=list[tuple[int, int, Resources]])
     foreign: list[tuple[int, int, frozenset[str]]] = field(default_factory=list[tuple[int, int, frozenset[str]]])
     holds: list[MemberHold] = field(default_factory=list[MemberHold])
+    windows: Windows = field(default_factory=Windows)
     books: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
+    outcomes: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
 
     def add_seen(self, at_ms: int, sequence: int, node: Node, lost_from_ms: int | None) -> None:
         """Take a `NodeSeen`; `lost_from_ms` is when it was last known to be Ready."""
@@ -135,7 +137,8 @@ class NodeTrack:
         if lost_from_ms is not None and lost_from_ms < at_ms:
             self.lost.append((lost_from_ms, at_ms))
         for device in point.devices:
-            self.books.setdefault(device, DeviceBook(posted_to_ms=at_ms if lost_from_ms is None else lost_from_ms))
+            for books in (self.books, self.outcomes):
+                books.setdefault(device, DeviceBook(posted_to_ms=at_ms if lost_from_ms is None else lost_from_ms))
 
     def add_gone(self, at_ms: int, sequence: int) -> None:
         """Take a `NodeGone`: the node's capacity ends, and so does every hold on it that began before."""
@@ -156,24 +159,44 @@ class NodeTrack:
         ends = [at for at in (gone, hold.end_ms) if at is not None]
         return max(min(ends), hold.begin_ms) if ends else None
 
-    def timelines(self, from_ms: int) -> dict[str, Segments]:
-        """Work out every device's timeline from `from_ms` on."""
+    def timelines(self, from_ms: int) -> Iterator[tuple[str, DeviceBook, Segments]]:
+        """Work out every device's timeline from `from_ms` on, and what became of what is held of it; by device."""
         spans = [(hold, self.end_of(hold)) for hold in self.holds]
         edges = {from_ms}
         for track in (self.seen, self.used, self.foreign):
             edges.update(at for at, _, _ in track[bisect_right(track, (from_ms, _LAST), key=_when) :])
         edges.update(at for span in self.lost for at in span if at > from_ms)
         edges.update(at for hold, end in spans for at in (hold.begin_ms, end) if at is not None and at > from_ms)
-        edges.update(at for hold, _ in spans for at, _, _ in hold.tiers if at > from_ms)
-        lines: dict[str, Segments] = {device: [] for device in self.books}
+        edges.update(at for hold, _ in spans for at, _, _ in hold.book.tiers if at > from_ms)
+        edges.update(at for hold, _ in spans for at in hold.book.edges() if at > from_ms)
+        edges.update(self.windows.edges(from_ms))
+        edges.update(self.kept.edges(NodeName(self.name), from_ms))
+        lines = {device: (Segments(), Segments()) for device in self.books}
         for at in sorted(edges):
             active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
             states = self._states(at, active)
-            for device, line in lines.items():
+            by_key = {hold.key: hold for hold in active}
+            for device, (line, outcomes) in lines.items():
                 state = states.get(device, ())
                 if not line or line[-1][1] != state:
                     line.append((at, state))
-        return lines
+                became = self._outcome(state, device, at, by_key)
+                if not outcomes or outcomes[-1][1] != became:
+                    outcomes.append((at, became))
+        for device, (line, outcomes) in sorted(lines.items()):
+            yield device, self.books[device], line
+            yield device, self.outcomes[device], outcomes
+
+    def _outcome(self, parts: Parts, device: str, at_ms: int, active: Mapping[HoldKey, MemberHold]) -> Parts:
+        """Return what became of all parts of a device that are held at a moment."""
+        found: list[State] = []
+        for state in parts:
+            if state.gang:
+                hold = active[GangId(state.gang), state.attempt, state.rank]
+                waste = hold.book.at(hold.begin_ms, at_ms)
+                span = hold.begin_ms, self.end_of(hold)
+                found += outcome(state, waste, self.windows.at(device, at_ms), span)
+        return tuple(found)
 
     def _states(self, at_ms: int, active: Iterable[MemberHold]) -> dict[str, Parts]:
         """Return the states of every device that is in the fleet at a moment."""
@@ -197,19 +220,25 @@ class NodeTrack:
         pool = point.pool or accounts.NO_POOL
         for device, milli in _foreign_parts(point.cut, foreign):
             holders.setdefault(device, []).append((milli, State(account=unmanaged, pool=pool)))
+        kept = self.kept.on(NodeName(self.name), at_ms)
         states: dict[str, Parts] = {}
         for device, healthy in point.devices.items():
             if lost or not healthy:
                 account = accounts.down(point.pool, Cause.NODE_LOST if lost else Cause.UNHEALTHY)
                 states[device] = (State(account=account, pool=pool),)
                 continue
+            rule, owner = "", ""
             if device in foreign or not point.pool:
                 account = unmanaged
             elif point.cordoned:
                 account = accounts.down(point.pool, Cause.CORDONED)
+            elif device in kept:
+                account = accounts.of_pool(Kind.RESERVED_IDLE, point.pool)
+                rule, owner = kept[device]
             else:
                 account = accounts.of_pool(Kind.STRANDED if exhausted else Kind.FREE, point.pool)
-            states[device] = split(holders.get(device, ()), State(account=account, pool=pool))
+            rest = State(account=account, pool=pool, actor=owner, reason=rule)
+            states[device] = split(holders.get(device, ()), rest)
         return states
 
     def forget(self, before_ms: int) -> list[HoldKey]:
@@ -221,7 +250,8 @@ class NodeTrack:
         keys = {hold.key for hold in over}
         self.holds = [hold for hold in self.holds if hold.key not in keys]
         self.gone = [at for at in self.gone if at >= before_ms]
-        for book in self.books.values():
+        self.windows.forget(before_ms)
+        for book in (*self.books.values(), *self.outcomes.values()):
             book.segments = book.segments[max(0, book.covering(before_ms)) :]
         return [hold.key for hold in over]
 

@@ -99,7 +99,13 @@ def subject(record: Record) -> str:
     match record:
         case events.NodeSeen():
             return record.node.name
-        case events.NodeGone() | events.NodeLost() | events.NodeUsed() | events.ForeignDevices():
+        case (
+            events.NodeGone()
+            | events.NodeLost()
+            | events.NodeUsed()
+            | events.ForeignDevices()
+            | events.DevicesCounted()
+        ):
             return record.name
         case events.QueueSpent():
             return record.queue
@@ -125,6 +131,8 @@ def subject(record: Record) -> str:
             return record.name
         case DurationsLearned():
             return record.queue
+        case events.KeptFree():
+            return record.keeper
         case Cut() | Again() | events.Adjusted() | events.Started() | events.Decided() | events.SwitchesSet():
             return ""
         case _:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.hardware import NodeName
+from fairlead.model.keeping import Keep
 from fairlead.model.promises import EndPromise, Promise
 from fairlead.model.reasons import Refusal
 
@@ -162,6 +163,8 @@ class Retier:
     tier: Tier
 
 
+Said = Retier | Keep
+"""What only the journal hears of: no cluster object changes."""
 Effect = (
     Place
     | Stop
@@ -175,6 +178,6 @@ Effect = (
     | EndPromise
     | Refuse
     | DeclareLost
-    | Retier
+    | Said
 )
 """`Refuse` changes no cluster object but the GangJob's status; the status writer takes it from state."""

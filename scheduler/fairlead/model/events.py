@@ -13,6 +13,7 @@ from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.growing import GrowFailed as GrowFailed
 from fairlead.model.growing import GrowIntended as GrowIntended
 from fairlead.model.hardware import Node, NodeName, Resources
+from fairlead.model.keeping import KeptFree as KeptFree
 from fairlead.model.prices import Adjusted as Adjusted
 from fairlead.model.prices import MoneyFact as MoneyFact
 from fairlead.model.prices import PriceBookGone as PriceBookGone
@@ -86,6 +87,16 @@ class ForeignDevices:
 
     name: NodeName
     devices: tuple[str, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesCounted:
+    """How busy devices of a node were from `from_ms` to before `at_ms`: (device, thousandths of the time)."""
+
+    name: NodeName
+    from_ms: int
+    busy: tuple[tuple[str, int], ...]
     at_ms: int
 
 
@@ -268,6 +279,7 @@ Event = (
     | NodeLost
     | NodeUsed
     | ForeignDevices
+    | DevicesCounted
     | QueueSeen
     | QueueGone
     | ExceptionSeen
@@ -296,6 +308,7 @@ Event = (
     | GrowFailed
     | StopRefused
     | TierChanged
+    | KeptFree
     | Bound
     | PlaceFailed
     | MemberRunning

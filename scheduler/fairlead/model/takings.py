@@ -39,7 +39,10 @@ class NominationEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopIntended:
-    """An attempt is to end whole. `by` is the gang that gains, "" where none does; `lost_gpu_ms` what that costs."""
+    """An attempt is to end whole. `by` is the gang that gains, "" where none does; `lost_gpu_ms` what that costs.
+
+    What was done by `safe_ms` is in a checkpoint that counts; None where nothing is.
+    """
 
     gang: GangId
     attempt: int
@@ -48,6 +51,7 @@ class StopIntended:
     at_ms: int
     by: str = ""
     lost_gpu_ms: int = 0
+    safe_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

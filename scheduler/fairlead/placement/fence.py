@@ -62,7 +62,7 @@ class Fence:
             self._overlay.take_batch(Batch(rows=np.array(rows), masks=nothing, counts=counts, pod=_POD))
 
     def _hide(self, gpus: Mapping[int, int]) -> None:
-        masks = {row: _highest(int(self._overlay.columns.free_mask[row]), count) for row, count in gpus.items()}
+        masks = {row: highest_bits(int(self._overlay.columns.free_mask[row]), count) for row, count in gpus.items()}
         self._flip(masks)
         self._hidden |= masks
 
@@ -76,7 +76,7 @@ class Fence:
             self._overlay.take_batch(Batch(rows=rows, masks=bits, counts=nobody, pod=_NO_POD))
 
 
-def _highest(mask: int, count: int) -> int:
+def highest_bits(mask: int, count: int) -> int:
     """Return the highest `count` bits of a mask, all where it has fewer."""
     found = 0
     for _ in range(min(count, mask.bit_count())):

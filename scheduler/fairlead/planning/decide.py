@@ -30,6 +30,7 @@ from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
 from fairlead.planning.growing import Growing, Hands
 from fairlead.planning.holes import promise_refusal
+from fairlead.planning.keeping import keeping
 from fairlead.planning.memo import Memo as Memo
 from fairlead.planning.notices import in_steps
 from fairlead.planning.over_limit import over_limit
@@ -57,6 +58,9 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     effects += at_the_door(world)
     cycle = _Cycle(world, memo or Memo(), effects)
     more, cut, looked = cycle.run()
+    cycle.fence.around(NOTHING)
+    cycle.promises.lower()
+    effects += keeping(world, cycle.overlay, cycle.kept, effects, cycle.memo.keeping)
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
     later += [world.takings.next_ms if cycle.shields.any else None, cycle.growing.wake_ms]

@@ -15,6 +15,7 @@ from fairlead.placement.feasible import Feasibility
 from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import RoomMemo
 from fairlead.placement.refusals import why_never
+from fairlead.planning.keeping import KeepMemo
 from fairlead.planning.pool_rules import PoolMemo
 from fairlead.planning.promise_memo import PromiseMemo
 from fairlead.planning.tiers import TierMemo
@@ -42,6 +43,7 @@ class Memo:
     room: RoomMemo = field(default_factory=RoomMemo)
     promises: PromiseMemo = field(default_factory=PromiseMemo)
     kept: PoolMemo = field(default_factory=PoolMemo)
+    keeping: KeepMemo = field(default_factory=KeepMemo)
     tiers: TierMemo = field(default_factory=TierMemo)
 
     def placer_for(self, world: World) -> Placer:

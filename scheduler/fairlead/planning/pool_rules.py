@@ -216,6 +216,27 @@ class PoolRules:
         gpus = int(np.bitwise_count(self._world.inventory.healthy_mask[rows]).sum())
         return WHOLE * -(-gpus * reserve.percent // 100)
 
+    def keeps(self) -> dict[str, dict[int, int]]:
+        """Return which reserves are closed by now: keeper -> row -> GPUs, all of a row where it is `WHOLE_ROW`."""
+        found: dict[str, dict[int, int]] = {}
+        for at, reserve in enumerate(self._reserves):
+            if not reserve.is_closed(self._world.now_ms):
+                continue
+            match reserve.purpose:
+                case Purpose.HOT_SPARE:
+                    need = WHOLE_ROW * WHOLE_ROW
+                case Purpose.WARM_SPARE:
+                    need = WHOLE * reserve.gpus
+                case Purpose.CEILING:
+                    need = self._above_ceiling(reserve)
+                case Purpose.PROTECTED:
+                    need = self._unlent(reserve, self._unmet(reserve))
+            of = (reserve.pool, reserve.purpose.replace(" ", "-"), reserve.service_class or "any")
+            rows = found.setdefault(f"pool/{'/'.join(of)}", {})
+            for row, gpus in self._lay(at).first(need, reserve.unit_gpus).items():
+                rows[row] = max(gpus, rows.get(row, 0))
+        return found
+
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def _lay(self, at: int) -> KeptRows:

@@ -33,6 +33,7 @@ from fairlead.model.events import (
     GangRefused,
     GrowIntended,
     Intended,
+    KeptFree,
     NodeLost,
     Nominated,
     NominationEnded,
@@ -44,6 +45,7 @@ from fairlead.model.events import (
     TierChanged,
 )
 from fairlead.model.gang import GangId
+from fairlead.model.keeping import Keep
 from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised, PromiseKept
 from fairlead.model.queue_tree import TreeProblem
 from fairlead.model.quota_exception import QuotaException
@@ -137,10 +139,12 @@ class Engine:
                     facts.append(NodeLost(name=node, at_ms=now_ms))
                 case Retier(gang=gang, attempt=attempt, tier=tier):
                     facts.append(TierChanged(gang=gang, attempt=attempt, tier=tier, at_ms=now_ms))
+                case Keep(keeper=keeper, queue=queue, devices=devices):
+                    facts.append(KeptFree(keeper=keeper, queue=queue, devices=devices, at_ms=now_ms))
                 case Promise() | EndPromise():
                     facts.append(_promise_fact(effect, now_ms))
                 case Place() | Stop() | Notice() | Withdraw() | Shrink() | Grow() | Nominate() | EndNomination():
-                    facts.append(_intention(effect, now_ms))
+                    facts.append(_intention(effect, now_ms, self._safe_ms(effect)))
                     effects.append(effect)
         self.state.apply_all(facts)
         if plan.effects:  # an empty plan leaves no mark, so a replay would not know of it
@@ -159,6 +163,11 @@ class Engine:
             violations=tuple(violation.text for violation in bad),
             plan=plan,
         )
+
+    def _safe_ms(self, effect: Performable) -> int | None:
+        """Return until when the work of an attempt that is stopped is in a checkpoint, None where none of it is."""
+        record = self.state.gangs.get(effect.gang) if isinstance(effect, Stop) else None
+        return None if record is None or record.current is None else record.current.saved_ms
 
     def _turned_away(self, effect: Refuse, now_ms: int) -> Event:
         record = self.state.gangs[effect.gang]
@@ -296,7 +305,7 @@ def _promise_fact(effect: Promise | EndPromise, now_ms: int) -> Event:
             return PromiseBroken(gang=effect.gang, cause=effect.cause, at_ms=now_ms)
 
 
-def _intention(effect: Performable, now_ms: int) -> Event:
+def _intention(effect: Performable, now_ms: int, safe_ms: int | None) -> Event:
     match effect:
         case Place():
             return Intended(
@@ -316,6 +325,7 @@ def _intention(effect: Performable, now_ms: int) -> Event:
                 at_ms=now_ms,
                 by=effect.by,
                 lost_gpu_ms=effect.lost_gpu_ms,
+                safe_ms=safe_ms,
             )
         case Shrink() | Grow():
             return _resize_fact(effect, now_ms)

@@ -14,7 +14,7 @@ from fairlead.world.checkpoints import note_false_claim, take_claim
 from fairlead.world.gangs import Attempt, GangRecord
 from fairlead.world.lifecycle import LIVE, Step
 
-Progress = ev.Bound | ev.MemberRunning | ev.MemberEnded | ev.CheckpointCommitted | ev.LifeSign
+Progress = ev.Bound | ev.MemberRunning | ev.MemberEnded | ev.CheckpointCommitted | ev.LifeSign | ev.TierChanged
 
 FAILURE_OF = {
     Reason.MEMBER_FAILED: Failure.MEMBER,
@@ -49,6 +49,8 @@ def note_progress(record: GangRecord, attempt: Attempt, fact: Progress) -> None:
                 attempt.succeeded.add(rank)
             elif rank not in attempt.succeeded:
                 attempt.failed.setdefault(rank, fact.detail)
+        case ev.TierChanged(tier=tier):
+            attempt.tier = tier
         case ev.CheckpointCommitted():
             take_claim(record, attempt, fact)
         case ev.LifeSign(problem=problem):

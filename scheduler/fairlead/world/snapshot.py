@@ -12,6 +12,7 @@ from fairlead.model.events import QueueSpent
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
+from fairlead.model.keeping import KeptFree
 from fairlead.model.promises import Promised
 from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Pool, Queue
@@ -62,6 +63,7 @@ class World:
     promises    what gangs that wait were promised, the earliest first
     reserves    what pools keep free now, as their calendars say
     turned_ms   the last moment at which a calendar changed what pools keep free; `next_turn_ms` the next, None for none
+    kept        what rules keep free, as was said last, by keeper
     reserved    reservations that hold, now or from later on, by start
     durations   how long runs took; not to be changed
     cut_version the version at which the last walk over the queues was cut short, None where it came to its end
@@ -102,6 +104,7 @@ class World:
     next_turn_ms: int | None = None
     reserves: tuple[Reserve, ...] = ()
     freed_ms: Mapping[NodeName, int] = field(default_factory=dict[NodeName, int])
+    kept: Mapping[str, KeptFree] = field(default_factory=dict[str, KeptFree])
 
     @property
     def capacity_milli(self) -> int:
@@ -206,6 +209,7 @@ class Photographer:
             reserves=self._calendar.reserves,
             takings=takings,
             freed_ms=state.freed_ms,
+            kept=state.takings.kept,
         )
 
     def _cap(self, caps: Caps) -> None:

@@ -90,7 +90,7 @@ class ClusterState:
                 self.epoch += self.reservations.apply(fact)
             case DurationsLearned():
                 self.durations.learn(fact)
-            case ev.MoneyFact() | ev.Started() | ev.Decided():  # for the books, and marks for a replay
+            case ev.KeptFree() | ev.MoneyFact() | ev.DevicesCounted() | ev.Started() | ev.Decided():  # books, replays
                 pass
             case _:
                 record = self.gangs.get(fact.gang)
@@ -253,8 +253,6 @@ class ClusterState:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.StopIntended():
                 self._stop(record, attempt, fact)
-            case ev.TierChanged(tier=tier):
-                attempt.tier = tier
             case ev.NoticeIntended() | ev.ShrinkIntended():
                 if note_taking(record, attempt, fact):
                     self.takings.note(record, fact)
@@ -266,6 +264,8 @@ class ClusterState:
                     self._release(record, attempt, rank, fact.at_ms)
             case ev.NoticeWithdrawn():
                 self.epoch += record.withdraw(attempt)
+            case ev.TierChanged():
+                note_progress(record, attempt, fact)
             case ev.StopRefused():
                 taker = self.gangs.get(GangId(record.refuse_stop(attempt, fact.at_ms + self.rules.spare_ms)))
                 if taker is not None:  # the room that was being made for it will not come

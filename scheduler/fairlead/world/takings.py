@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from fairlead.model import events as ev
 from fairlead.model.gang import GangId
+from fairlead.model.keeping import kept_after
 from fairlead.world.gangs import GangRecord
 
 MINUTE_MS = 60_000
@@ -51,7 +52,7 @@ class Taken:
 
 
 class Takings:
-    """The record of one state."""
+    """The record of one state. `kept` is what rules keep free, by name of the rule."""
 
     def __init__(self) -> None:
         """Nothing was taken."""
@@ -60,6 +61,7 @@ class Takings:
         self._ripened_ms = 0
         self._capped = True
         self._shown: Taken | None = None
+        self.kept: Mapping[str, ev.KeptFree] = {}
 
     def note(
         self, record: GangRecord, fact: ev.StopIntended | ev.NoticeIntended | ev.ShrinkIntended, *, again: bool = False
@@ -86,6 +88,8 @@ class Takings:
 
     def hear(self, fact: ev.Event) -> bool:
         """Hear of a fact; returns whether it came from outside and somebody may be taken from again."""
+        if isinstance(fact, ev.KeptFree):
+            self.kept = kept_after(self.kept, fact)
         if not self._settled or type(fact) not in OUTSIDE:
             return False
         self._settled, self._shown = set(), None

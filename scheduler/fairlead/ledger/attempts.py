@@ -1,0 +1,129 @@
+"""The attempts of all gangs as the books know them: who runs, who is stopped and why, and which holds are theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fairlead.ledger.outcomes import AttemptBook, Mark, marked, waste_of
+from fairlead.ledger.timeline import MemberHold
+from fairlead.model.events import (
+    GrowIntended,
+    Intended,
+    MemberEnded,
+    MemberRunning,
+    PlaceFailed,
+    Recovered,
+    ShrinkIntended,
+    StopIntended,
+    StopRefused,
+    TierChanged,
+)
+from fairlead.model.gang import GangId
+
+Attempted = (
+    Intended
+    | GrowIntended
+    | Recovered
+    | TierChanged
+    | MemberRunning
+    | MemberEnded
+    | ShrinkIntended
+    | StopIntended
+    | StopRefused
+    | PlaceFailed
+)
+"""Facts about one attempt of a gang."""
+
+
+class Attempts:
+    """Changed only by `Meter`. Methods return the nodes on which something changes, each with from when on."""
+
+    def __init__(self, queue_of: Callable[[str], str]) -> None:
+        """Know no attempt; `queue_of` a gang is "" where nobody described it."""
+        self._queue_of = queue_of
+        self._marks: dict[tuple[GangId, int], list[Mark]] = {}
+        self._books: dict[tuple[GangId, int], AttemptBook] = {}
+        self._members: dict[tuple[GangId, int], list[MemberHold]] = {}
+
+    def add(self, hold: MemberHold) -> None:
+        """Take up a hold."""
+        self._members.setdefault(hold.key[:2], []).append(hold)
+
+    def of(self, record: Attempted) -> AttemptBook:
+        """Return what is known of the attempt that a fact is about."""
+        key, before = (record.gang, record.attempt), (record.gang, record.attempt - 1)
+        if key not in self._books:
+            marks = self._marks.setdefault(key, [])
+            self._books[key] = AttemptBook(before=self._marks.setdefault(before, []), marks=marks)
+        return self._books[key]
+
+    def begin(
+        self, record: Intended | Recovered | GrowIntended, at_ms: int, floor: int | None
+    ) -> list[tuple[str, int]]:
+        """Learn who belongs to an attempt, and since when all run where that is known; who joins is not waited for."""
+        attempt, members = self.of(record), record.placement.members
+        ran_ms = attempt.running_ms
+        first = len(members) - (record.joining if isinstance(record, GrowIntended) else 0)
+        attempt.ranks = attempt.ranks or frozenset(member.rank for member in members[:first])
+        if isinstance(record, Recovered) and record.all_running_ms is not None and attempt.told_ms is None:
+            told_ms = min(record.all_running_ms, at_ms)
+            attempt.told_ms = told_ms if floor is None else max(told_ms, floor)
+        return self.ran(record, attempt, ran_ms)
+
+    def touched(self, gang: GangId, attempt: int, from_ms: int) -> list[tuple[str, int]]:
+        """Return the nodes of an attempt's holds, each with when something changes there: not before it began."""
+        found: dict[str, int] = {}
+        for hold in self._members.get((gang, attempt), ()):
+            since_ms = max(from_ms, hold.begin_ms)
+            found[hold.node] = min(since_ms, found.get(hold.node, since_ms))
+        return list(found.items())
+
+    def progress(self, record: MemberRunning | MemberEnded | ShrinkIntended, at_ms: int) -> list[tuple[str, int]]:
+        """Learn who runs; after a stop, what comes before that is a restart."""
+        attempt = self.of(record)
+        ran_ms = attempt.running_ms
+        if isinstance(record, ShrinkIntended):
+            attempt.left |= set(record.ranks)
+        elif isinstance(record, MemberRunning) or record.succeeded:
+            attempt.ran_ms[record.rank] = min(at_ms, attempt.ran_ms.get(record.rank, at_ms))
+        return self.ran(record, attempt, ran_ms)
+
+    def ran(self, record: Attempted, attempt: AttemptBook, before_ms: int | None) -> list[tuple[str, int]]:
+        """Return what changes because all members run since another moment than was known."""
+        now_ms = attempt.running_ms
+        if now_ms == before_ms or attempt.restarts is None:
+            return []
+        return self.touched(record.gang, record.attempt, min(ms for ms in (now_ms, before_ms) if ms is not None))
+
+    def mark(
+        self, record: StopIntended | StopRefused | PlaceFailed, at_ms: int, floor: int | None
+    ) -> list[tuple[str, int]]:
+        """Waste what an attempt has not saved, because it is stopped; the first stop counts until it is refused."""
+        marks = self.of(record).marks
+        standing = marks[-1] if marks and marks[-1].waste is not None else None
+        if isinstance(record, StopRefused):
+            if standing is None:
+                return []
+            new = marked(standing.from_ms, floor, None)
+        else:
+            if standing is not None:
+                return []
+            by = record.by if isinstance(record, StopIntended) else ""
+            waste = waste_of(record.cause.reason, self._queue_of(record.gang), self._queue_of(by) if by else None)
+            if waste is None:
+                return []
+            safe_ms = record.safe_ms if isinstance(record, StopIntended) else None
+            new = marked(None if safe_ms is None else min(safe_ms, at_ms), floor, waste)
+        marks.append(new)
+        return [
+            *self.touched(record.gang, record.attempt, new.from_ms),
+            *self.touched(record.gang, record.attempt + 1, new.floor_ms),
+        ]
+
+    def drop(self, hold: MemberHold) -> None:
+        """Forget a hold, and with the last one the attempt."""
+        key = hold.key[:2]
+        self._members[key].remove(hold)
+        if not self._members[key]:
+            del self._members[key]
+            self._books.pop(key, None)

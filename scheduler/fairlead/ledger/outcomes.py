@@ -1,0 +1,215 @@
+"""What became of held time: wasted, and by whom; used or idle, as was counted; else nobody knows.
+
+Theory of operation. This is a second timeline of each device, inside what is held of it. A moment of a hold is
+
+1. waste `restart`, from its beginning until all its members run, where a stop ended the attempt before: of whoever
+   caused that;
+2. waste of the cause for which it was stopped, from the last checkpoint that counted on (`StopIntended.safe_ms`);
+3. used and idle, in the proportion that was counted in a window around it;
+4. unmeasured. Nothing is booked then: it is what the other three leave of what was held.
+
+Waste reaches back no further than facts may come late, `LATE_MS`: what is older stays as it was measured.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fairlead.ledger import accounts
+from fairlead.ledger.entry import State
+from fairlead.model.events import DevicesCounted
+from fairlead.model.gang import Tier
+from fairlead.model.reasons import Reason
+from fairlead.units import TICKS_PER_GPU_MS
+
+PLATFORM = "platform"
+"""Who caused what no queue did."""
+WINDOW_MS = 3_600_000
+"""A window that is longer counts for nothing: it says too little of any moment in it."""
+
+_GAINED, _PLATFORM, _OWN = range(3)
+CAUSES: dict[Reason, tuple[str, int]] = {
+    Reason.PREEMPTED: ("preempted", _GAINED),
+    Reason.RECLAIMED: ("reclaimed", _GAINED),
+    Reason.RESERVATION_BEGINS: ("reservation", _GAINED),
+    Reason.LENT_RETURNED: ("lent-returned", _PLATFORM),
+    Reason.OVER_LIMIT: ("over-limit", _PLATFORM),
+    Reason.NODE_LOST: ("node-lost", _PLATFORM),
+    Reason.PLACE_CONFLICT: ("placement-failed", _PLATFORM),
+    Reason.MEMBER_FAILED: ("failed", _OWN),
+    Reason.RESTARTS_EXHAUSTED: ("failed", _OWN),
+    Reason.RETRIES_EXHAUSTED: ("failed", _OWN),
+    Reason.START_DEADLINE: ("start-deadline", _OWN),
+    Reason.HUNG: ("hung", _OWN),
+    Reason.OVERRUN: ("overrun", _OWN),
+    Reason.SUSPENDED: ("suspended", _OWN),
+}
+"""Why work is lost, and whom it is charged to. Who finishes or is deleted by its owner loses nothing."""
+
+_ALWAYS = -(1 << 62)
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """A cause, who caused it (a queue or `PLATFORM`), and the token of the reason."""
+
+    cause: str
+    actor: str
+    token: str
+
+
+def waste_of(reason: Reason, own: str, gaining: str | None) -> Waste | None:
+    """Return what a stop for a reason wastes; `gaining` is the queue of who gains by it, None where nobody does."""
+    if reason not in CAUSES:
+        return None
+    cause, whose = CAUSES[reason]
+    actor = own if whose == _OWN else gaining if whose == _GAINED and gaining is not None else PLATFORM
+    return Waste(cause, actor or accounts.UNKNOWN, reason.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """From `from_ms` on work is wasted, or (None) it is not after all. `floor_ms`: nothing before it changes."""
+
+    from_ms: int
+    floor_ms: int
+    waste: Waste | None
+
+
+@dataclass(slots=True)
+class AttemptBook:
+    """What is known of a gang's attempt: later tiers, who runs since when, and the marks, in the order of the journal.
+
+    `ranks` are all of its members, `left` those who left it; `before` are the marks of the attempt before.
+    """
+
+    before: list[Mark]
+    marks: list[Mark]
+    tiers: list[tuple[int, int, Tier]] = field(default_factory=list[tuple[int, int, Tier]])
+    ranks: frozenset[int] = frozenset()
+    left: set[int] = field(default_factory=set[int])
+    ran_ms: dict[int, int] = field(default_factory=dict[int, int])
+    told_ms: int | None = None
+
+    @property
+    def running_ms(self) -> int | None:
+        """Since when all its members run, None where they do not yet."""
+        if self.told_ms is not None:
+            return self.told_ms
+        wanted = self.ranks - self.left
+        if not wanted or not wanted <= self.ran_ms.keys():
+            return None
+        return max(self.ran_ms[rank] for rank in wanted)
+
+    @property
+    def restarts(self) -> Mark | None:
+        """Return the mark of the attempt before, where it was stopped for a cause."""
+        return self.before[-1] if self.before and self.before[-1].waste is not None else None
+
+    def at(self, begin_ms: int, at_ms: int) -> Waste | None:
+        """Return what a moment of a hold that began at `begin_ms` is wasted by."""
+        before = self.restarts
+        if before is not None and before.waste is not None and at_ms >= max(begin_ms, before.floor_ms):
+            running_ms = self.running_ms
+            if running_ms is None or at_ms < running_ms:
+                return Waste("restart", before.waste.actor, before.waste.token)
+        return next((mark.waste for mark in reversed(self.marks) if mark.from_ms <= at_ms), None)
+
+    def edges(self) -> Iterator[int]:
+        """Yield the moments at which that may change."""
+        yield from (mark.from_ms for mark in self.marks)
+        if self.restarts is not None:
+            yield self.restarts.floor_ms
+            if (running_ms := self.running_ms) is not None:
+                yield running_ms
+
+
+def marked(safe_ms: int | None, floor_ms: int | None, waste: Waste | None) -> Mark:
+    """Return the mark that what is not safe is wasted; nothing before `floor_ms` changes."""
+    floor = _ALWAYS if floor_ms is None else floor_ms
+    return Mark(floor if safe_ms is None else max(safe_ms, floor), floor, waste)
+
+
+@dataclass(slots=True)
+class Windows:
+    """How busy the devices of one node were counted to be: (from_ms, sequence, to_ms, device -> thousandths)."""
+
+    known: list[tuple[int, int, int, Mapping[str, int]]] = field(
+        default_factory=list[tuple[int, int, int, Mapping[str, int]]]
+    )
+
+    def add(self, fact: DevicesCounted, sequence: int, floor_ms: int | None) -> int | None:
+        """Take a window; return from when on it changes something, None where it counts for nothing."""
+        from_ms = fact.from_ms if floor_ms is None else max(fact.from_ms, floor_ms)
+        if not 0 < fact.at_ms - from_ms <= WINDOW_MS:
+            return None
+        insort(self.known, (from_ms, sequence, fact.at_ms, dict(fact.busy)), key=lambda known: known[:2])
+        return from_ms
+
+    def covering(self, at_ms: int) -> Iterator[tuple[int, int, int, Mapping[str, int]]]:
+        """Yield the windows around a moment."""
+        at = bisect_right(self.known, (at_ms, 1 << 62), key=lambda known: known[:2]) - 1
+        while at >= 0 and self.known[at][0] > at_ms - WINDOW_MS:
+            if self.known[at][2] > at_ms:
+                yield self.known[at]
+            at -= 1
+
+    def at(self, device: str, at_ms: int) -> tuple[int, int, int] | None:
+        """Return (from_ms, to_ms, thousandths) as was told last of a device's moment, None where nobody counted."""
+        found = [known for known in self.covering(at_ms) if device in known[3]]
+        if not found:
+            return None
+        from_ms, _, to_ms, busy = max(found, key=lambda known: known[1])
+        return from_ms, to_ms, busy[device]
+
+    def start(self, at_ms: int) -> int:
+        """Return the beginning of the first window around a moment, else the moment."""
+        return min((known[0] for known in self.covering(at_ms)), default=at_ms)
+
+    def edges(self, after_ms: int) -> Iterator[int]:
+        """Yield the moments after one at which a window begins or ends."""
+        at = bisect_right(self.known, (after_ms - WINDOW_MS, -1), key=lambda known: known[:2])
+        yield from (moment for known in self.known[at:] for moment in (known[0], known[2]) if moment > after_ms)
+
+    def forget(self, before_ms: int) -> None:
+        """Drop what is over."""
+        self.known = [known for known in self.known if known[2] > before_ms]
+
+
+def outcome(
+    state: State, waste: Waste | None, counted: tuple[int, int, int] | None, span: tuple[int, int | None]
+) -> Iterator[State]:
+    """Yield what a moment of a held device, or of a part of it, was; `span` is the hold's, its end None while open."""
+    held = accounts.parse(state.account)
+
+    def part(account: str, ticks: int, actor: str, reason: str) -> State:
+        return State(
+            account=account,
+            pool=state.pool,
+            gang=state.gang,
+            namespace=state.namespace,
+            name=state.name,
+            attempt=state.attempt,
+            rank=state.rank,
+            ticks=ticks,
+            actor=actor,
+            reason=reason,
+        )
+
+    if waste is not None:
+        yield part(accounts.waste(waste.cause, held.tenant, held.queue), state.ticks, waste.actor, waste.token)
+        return
+    if counted is None:
+        return
+    from_ms, to_ms, busy = counted
+    if state.ticks != TICKS_PER_GPU_MS:  # the device has one counter for all who have a part of it
+        yield part(accounts.use(held.tenant, held.queue, "unattributable"), state.ticks, "", "unattributable")
+        return
+    begin_ms, end_ms = span
+    exact = begin_ms <= from_ms and (end_ms is None or to_ms <= end_ms)
+    used = min(max(busy, 0), 1_000) * TICKS_PER_GPU_MS // 1_000
+    for how, ticks in (("used", used), ("idle", TICKS_PER_GPU_MS - used)):
+        if ticks:
+            yield part(accounts.use(held.tenant, held.queue, how), ticks, "", "exact" if exact else "estimated")
