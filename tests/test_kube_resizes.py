@@ -8,10 +8,12 @@ import pytest
 
 from fairlead.clock import now_ms
 from fairlead.errors import Unreachable
-from fairlead.model.effects import Grow, Shrink
+from fairlead.model.effects import Grow, Phase, Shrink
 from fairlead.model.events import GrowFailed, MemberReleased, StopRefused
 from fairlead.model.gang import Placement, Tier
 from fairlead.model.reasons import Reason, refuse
+from fairlead.world.views import GangView
+from fairlead_operator.statuses import conditions, gang_status
 
 from .fake_kube import api_error
 from .kube_world import UID, World, fail_on, members, perform, place, stop
@@ -232,3 +234,21 @@ def test_who_has_joined_can_leave_and_is_let_go(world):
 
     perform(world, place(), grow(), shrink(3), then=later)
     assert allocation(world)["left"] == [3]
+
+
+# --- what is said where nobody was found who could leave --------------------------------------------------------------
+
+
+def test_a_search_for_room_that_was_cut_off_is_told_as_such_and_not_as_a_no():
+    """It stands in the status until something changes; the job is accepted, and waits."""
+    view = GangView(
+        id=UID, namespace="team", name="train", queue="research", priority=0, gpus=8, members=1,
+        phase=Phase.PENDING, refusal=refuse(Reason.ROOM_SEARCH_ENDED), position=1,
+    )  # fmt: skip
+    made = conditions(view, {}, now_ms())
+    status = gang_status(view, made, 1, now_ms(), clear_allocation=False)
+    assert (status["phase"], status["reason"]) == ("Pending", "RoomSearchEnded")
+    assert "may be room" in status["message"]
+    told = {entry["type"]: entry for entry in status["conditions"]}
+    assert (told["Accepted"]["status"], told["Placed"]["status"]) == ("True", "False")
+    assert told["Placed"]["reason"] == "RoomSearchEnded"

@@ -64,6 +64,7 @@ def rules_of(settings: Settings) -> Rules:
         node_lost_after_ms=settings.node_lost_after_ms,
         nomination_ms=settings.nomination_ms,
         stops_per_cycle=settings.stops_per_cycle,
+        grow_after_ms=settings.grow_after_ms,
         placement_on=settings.placement_on,
         preemption_on=settings.preemption_on,
         reclaim_on=settings.reclaim_on,

@@ -60,6 +60,7 @@ class Settings(BaseModel):
     node_lost_after_ms: Positive = 40_000
     nomination_ms: Positive = 300_000
     stops_per_cycle: Positive = 256
+    grow_after_ms: Positive = 600_000
     placement_on: bool = True
     preemption_on: bool = True
     reclaim_on: bool = True
