@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from fairlead.cli.ledger import app
 from fairlead.errors import BooksDoNotVerify, NotFound, Unreachable, UnreadableInput
 from fairlead.ledger.archive import read_entries
-from fairlead.ledger.audit import Audit, audit
+from fairlead.ledger.audit import Audit
 from fairlead.ledger.periods import PeriodState
 from fairlead.model.events import NodeSeen
 from fairlead.reports import archives, statements, usage
+from fairlead.reports.verification import verify
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.store import engine as database
-from fairlead.store import entries, journal
+from fairlead.store import entries
 
 REFUSED = (BooksDoNotVerify, Unreachable)
 
@@ -38,11 +39,7 @@ def three_months(where: Path | str) -> Months:
 
 def verified(months: Months, *files: Path) -> Audit:
     with database.reading(months.engine) as connection:
-        cluster = journal.get_meta(connection, "cluster")
-        with archives.whole(connection, files) as rows:
-            found = audit(cluster, journal.read(connection), rows)
-        assert list(archives.findings(connection, files)) == []
-    return found
+        return verify(connection, files)
 
 
 @pytest.fixture
