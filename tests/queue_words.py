@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlead.model.events import QueueSpent
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate
+from fairlead.model.queue_caps import Budget, NamedCap, OnExhausted, Overflow, Peak, QueueCaps, SubmitRate
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.switches import Switches
 from fairlead.timezones import window_of
@@ -17,6 +17,7 @@ from fairlead.units import duration_ms
 def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
     """jobs= (most that run), pending= (most that wait), pending-of=batch:2, rate=6/2 (a minute, at once), reject (and
     not defer), users=ann:2j,bob:8g,*:1j4g (jobs and GPUs), groups= likewise, budget= (GPU-hours), soft= (percent),
+    said-only (it holds nothing back), exhausted= (what becomes of what runs),
     peak=batch:8/09:00/17:00 (from 8 GPUs on; UTC)."""
     rate = [int(n) for n in named["rate"].split("/")] if "rate" in named else None
     of_class = (part.split(":") for part in named.get("pending-of", "").split(",") if part)
@@ -28,7 +29,12 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
         overflow=Overflow.REJECT if "reject" in plain else Overflow.DEFER,
         users=_each(named.get("users", "")),
         groups=_each(named.get("groups", "")),
-        budget=Budget(gpu_ms=int(named["budget"]) * 3_600_000, soft_percent=int(named.get("soft", "80")))
+        budget=Budget(
+            gpu_ms=int(named["budget"]) * 3_600_000,
+            soft_percent=int(named.get("soft", "80")),
+            hard="said-only" not in plain,
+            on_exhausted=OnExhausted(named.get("exhausted", "finish")),
+        )
         if "budget" in named
         else None,
         peaks=(_peak(named["peak"]),) if "peak" in named else (),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
@@ -12,10 +10,8 @@ from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import NO_CAPS, Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
 from fairlead.model.tenancy import Queue
 from fairlead.model.windows import Window
-from fairlead.reports.queue_usage import QueueUsage, month_start_ms
 from fairlead.simulation import gangjob_yaml
 from fairlead.timezones import zone_of
-from fairlead_operator.budget_facts import budget_facts
 from fairlead_operator.custom_objects import QueueObject
 from fairlead_operator.decode import decode_queue
 
@@ -82,7 +78,16 @@ def test_both_doors_read_the_same_words(door) -> None:
         ({"users": [{"name": "", "maxJobs": 1}]}, "users"),
         ({"users": [{"name": "ann", "maxGpus": -1}]}, "users"),
         ({"budget": {"gpuHours": 0}}, "budget"),
-        ({"budget": {"gpuHours": 1, "softPercent": 101}}, "budget"),
+        ({"budget": {"gpuHours": 1, "softPercent": 101}}, r"budget.softPercent"),
+        ({"budget": {"gpuHours": 1, "amount": "5", "currency": "EUR"}}, "budget: must say either gpuHours or amount"),
+        ({"budget": {"amount": "5"}}, r"budget.currency"),
+        ({"budget": {"amount": "1e9", "currency": "EUR"}}, r"budget.amount"),
+        ({"budget": {"gpuHours": 1, "timeZone": "Mars/Olympus"}}, r"budget.timeZone: there is no time zone"),
+        ({"budget": {"gpuHours": 1, "period": "Week"}}, r"budget.period: 'Week' is not known"),
+        ({"budget": {"gpuHours": 1, "onExhausted": "demote"}}, r"budget.onExhausted: 'demote' is not known"),
+        ({"budget": {"gpuHours": 1, "enforcement": "None"}}, r"budget.enforcement"),
+        ({"budget": {"gpuHours": 1, "alertPercents": [0]}}, r"budget.alertPercents"),
+        ({"budget": {"gpuHours": 1, "monthStartsOn": 32}}, r"budget.monthStartsOn"),
         ({"peaks": [{"serviceClasses": ["batch"], "windows": []}]}, "peaks"),
         ({"peaks": [{"serviceClasses": ["bulk"], "windows": [{"from": "08:00", "to": "09:00"}]}]}, "peaks"),
         ({"peaks": [{"serviceClasses": ["batch"], "windows": [{"from": "8", "to": "09:00"}]}]}, "peaks"),
@@ -109,17 +114,3 @@ def test_the_user_and_groups_of_a_job_come_from_its_annotations() -> None:
     }
     gang = gangjob_yaml.read(msgspec.json.encode(document).decode(), now_ms=0, new_id=lambda _, name: name).gangs[0]
     assert (gang.user, gang.groups) == ("ann", ("interns", "staff"))
-
-
-def test_what_a_queue_has_spent_is_of_all_below_it_and_of_this_month() -> None:
-    budget = replace(NO_CAPS, budget=Budget(gpu_ms=1))
-    queues = {
-        "org": Queue(name="org", caps=budget),
-        "kid": Queue(name="kid", parent="org"),
-        "lone": Queue(name="lone", caps=budget),
-    }
-    start = month_start_ms(1_798_000_000_000)  # in December
-    usage = QueueUsage(as_of_ms=start + 5, period_start_ms=start, total={}, period={"org": 1, "kid": 2, "gone": 4})
-    spent = {fact.queue: (fact.gpu_ms, fact.period_end_ms) for fact in budget_facts(usage, queues)}
-    january = month_start_ms(start + 32 * 86_400_000)
-    assert spent == {"org": (3, january), "lone": (0, january)}

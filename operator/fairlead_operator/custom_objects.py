@@ -186,10 +186,19 @@ class NamedCapSpec(Record, frozen=True, kw_only=True):
 
 
 class BudgetSpec(Record, frozen=True, kw_only=True):
-    """GPU-hours of a calendar month (UTC), and the share from which on starts are slowed."""
+    """What a period may cost, and what is done about it (`fairlead.budget_words.BudgetWords`)."""
 
     gpu_hours: int = 0
+    amount: str = ""
+    currency: str = ""
     soft_percent: int = 80
+    alert_percents: tuple[int, ...] = (50, 80, 100)
+    period: str = "Month"
+    time_zone: str = "UTC"
+    month_starts_on: int = 1
+    year_starts_in: int = 1
+    enforcement: str = "Hard"
+    on_exhausted: str = "finish"
 
 
 class PeakSpec(Record, frozen=True, kw_only=True):

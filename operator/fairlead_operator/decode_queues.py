@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypeVar
 
+import msgspec
+
+from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
@@ -65,9 +68,7 @@ def queue_caps(name: str, spec: QueueSpec) -> QueueCaps:
 
 
 def _budget(at: str, spec: BudgetSpec) -> Budget:
-    if spec.gpu_hours < 1 or not 0 <= spec.soft_percent <= 100:
-        raise UnreadableInput(f"{at}: gpuHours must be at least 1 and softPercent 0 to 100")
-    return Budget(gpu_ms=spec.gpu_hours * 3_600_000, soft_percent=spec.soft_percent)
+    return budget_of(BudgetWords(**msgspec.structs.asdict(spec)), field=at)
 
 
 def _peak(at: str, spec: PeakSpec) -> Peak:

@@ -15,13 +15,13 @@ from fairlead.errors import FairleadError
 from fairlead.ledger.chain import Head
 from fairlead.model.effects import Phase
 from fairlead.model.queue_tree import TreeProblem
+from fairlead.reports.budgets import Alerts
 from fairlead.reports.queue_usage import QueueUsage
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.service.engine import Engine
 from fairlead.service.loop import Loop
 from fairlead.service.metrics import Metrics
 from fairlead.service.ports import Hold
-from fairlead_operator.budget_facts import budget_facts
 from fairlead_operator.chain_head import ChainHead
 from fairlead_operator.custom_objects import PoolObject, QueueObject
 from fairlead_operator.drift import DriftWatch, allocated_members, differences
@@ -87,6 +87,7 @@ class Upkeep:
         self._head = Head()
         self._behind_ms = 0
         self._usage: QueueUsage | None = None
+        self._alerts = Alerts()
         self._troubles: tuple[object, dict[str, PoolTroubles]] = (None, {})
 
     async def run(self) -> None:
@@ -126,7 +127,14 @@ class Upkeep:
 
     async def _read_usage(self) -> None:
         usage = self._usage = await asyncio.to_thread(self._books.queue_usage, self._now_ms())
-        self._loop.put(*budget_facts(usage, self._engine.state.queues))
+        queues = dict(self._engine.state.queues)
+        standings = await asyncio.to_thread(self._books.budgets, queues, usage.as_of_ms)
+        self._loop.put(*(standing.fact() for standing in standings))
+        for standing in self._alerts.news(standings):
+            log.warning("event=budget_alert queue=%s reached_percent=%d period=%s used=%d amount=%d currency=%s",
+                        standing.queue, standing.alert, standing.period.name, standing.used, standing.amount,
+                        standing.budget.currency or "GPU-ms")  # fmt: skip
+        self._metrics.policy.observe_budgets(standings)
 
     async def _publish_head(self) -> None:
         head = await asyncio.to_thread(lambda: self._books.head)

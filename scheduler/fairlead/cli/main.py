@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "usage": ("fairlead.cli.verbs", "usage", "List held and lost GPU-hours by queue."),
     "topology": ("fairlead.cli.topology", "app", "Look at machines and fabrics, and ask how devices hang together."),
     "ledger": ("fairlead.cli.ledger", "app", "Verify the books, show their entries, adjust them, and close periods."),
+    "budget": ("fairlead.cli.budget", "app", "Say what is left of budgets, and until when it lasts."),
     "price": ("fairlead.cli.price", "app", "List, set and check what device time costs."),
     "report": ("fairlead.cli.report", "app", "Answer questions from the books."),
     "replay": ("fairlead.cli.replay", "replay", "Decide again what the journal says was decided, and compare."),

@@ -39,7 +39,14 @@ def up(
 
     text = _queues_of_the_demo() if setup is None else _read(setup)
     with listen(port) as listener, open_books(f"sqlite:///{database}", now_ms()) as opened:
-        shell = Embedded(fleet, books=opened.books, start_ms=opened.start_ms, speed=speed, nodes=nodes)
+        shell = Embedded(
+            fleet,
+            books=opened.books,
+            start_ms=opened.start_ms,
+            speed=speed,
+            nodes=nodes,
+            budgets=lambda queues, now_ms: [one.fact() for one in opened.books.budgets(queues, now_ms)],
+        )
         shell.submit(text, "default")
         gpus = sum(len(node.machine.gpus) for node in shell.fleet.nodes.values())
         print(

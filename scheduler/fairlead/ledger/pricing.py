@@ -127,6 +127,10 @@ class Pricing:
                 self._posted_to_ms = max(self._posted_to_ms or entry.to_ms, entry.to_ms)
         return entries
 
+    def holding(self, now_ms: int) -> tuple[str, ...]:
+        """Return the names of the books that hold now or later."""
+        return tuple(book.name for book in self.list.books if book.closed(now_ms) != book)
+
     def charges(
         self, node: str, device: str, state: State, span: tuple[int, int], by: PriceList | None = None
     ) -> Iterator[Charge]:

@@ -29,6 +29,12 @@ PEAK_HOLDS_BACK = (
     "queue {queue} starts no {service_class} jobs of {gpus} GPUs in its peak period, which ends at {retry_at}",
     "wait until then, or ask for less",
 )
+NOT_LENT = (
+    "GuaranteesNotLent",
+    Kind.NOT_NOW,
+    "of {limit} free {what}, guarantees beside {queue} that are not lent keep {used}; the gang needs {need}",
+    "wait, or ask for a guarantee",
+)
 BUDGET_EXHAUSTED = (
     "BudgetExhausted",
     Kind.NOT_NOW,
@@ -41,6 +47,19 @@ BUDGET_PACED = (
     "queue {queue} has {left} GPU-hours of its budget left until {until}, which pays for {pays} GPUs; {held} are "
     "held and the gang needs {need}",
     "it starts when what is left pays for it to the end of the period, at {retry_at} if nothing changes",
+)
+BUDGET_HELD = (
+    "BudgetHeld",
+    Kind.NOT_NOW,
+    "queue {queue} has {left} GPU-hours of its budget left, of which {held} are held for what runs; the gang needs "
+    "{need} for its first hour",
+    "wait until something ends, at the latest until {retry_at}, declare a shorter spec.duration, or ask for less",
+)
+BUDGET_NOT_RENEWED = (
+    "BudgetNotRenewed",
+    Kind.NOT_NOW,
+    "its next hour is not covered by what is left of the budget of queue {queue}, {budget} GPU-hours",
+    "it starts again when the budget covers it; ask for a higher budget",
 )
 QUEUE_MISPLACED = (
     "QueueMisplaced",

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fairlead.errors import UnreadableInput
+from fairlead.model.calendars import UTC, Calendar, Grain, Span
 from fairlead.model.gang import ServiceClass
-from fairlead.model.windows import Window
+from fairlead.model.windows import Window, Zone
 
 
 class TenantKind(StrEnum):
@@ -46,12 +48,60 @@ class NamedCap:
     max_gpus: int | None = None
 
 
+class OnExhausted(StrEnum):
+    """What becomes of running work whose next hour a hard budget does not cover."""
+
+    FINISH = "finish"
+    STOP = "checkpoint-and-stop"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """GPU time that a queue and those below it may use in a period; from `soft_percent` of it on, starts are paced."""
+    """What a queue and those below it may use in a period: GPU time, or `nanos` of a currency where that is named.
 
-    gpu_ms: int
+    From `soft_percent` of it on, starts are paced. `alerts` are percents that somebody is to hear of. One that is not
+    `hard` holds nothing back. Periods are those of a calendar: see `fairlead.model.calendars`.
+    """
+
+    gpu_ms: int = 0
     soft_percent: int = 80
+    nanos: int = 0
+    currency: str = ""
+    period: Grain = Grain.MONTH
+    zone: Zone = UTC
+    month_starts_on: int = 1
+    year_starts_in: int = 1
+    alerts: tuple[int, ...] = (50, 80, 100)
+    hard: bool = True
+    on_exhausted: OnExhausted = OnExhausted.FINISH
+
+    def span(self, at_ms: int) -> Span:
+        """Return the period that a moment lies in."""
+        calendar = Calendar(
+            zone=self.zone, month_starts_on=self.month_starts_on, year_starts_in=self.year_starts_in
+        )  # fmt: skip
+        return calendar.at(self.period, at_ms)
+
+
+def checked_budget(budget: Budget, *, field: str) -> Budget:
+    """Return the budget, if it makes sense.
+
+    Raises
+    ------
+    UnreadableInput
+        A number is out of range, or it is of both time and money, or of neither; the message names `field`.
+    """
+    if (budget.gpu_ms > 0) == (budget.nanos > 0) or min(budget.gpu_ms, budget.nanos) < 0:
+        raise UnreadableInput(f"{field}: must say either gpuHours or amount, and more than 0")
+    if bool(budget.currency) != bool(budget.nanos):
+        raise UnreadableInput(f"{field}.currency: belongs to an amount; say both or neither")
+    if not 0 <= budget.soft_percent <= 100:
+        raise UnreadableInput(f"{field}.softPercent: must be 0 to 100")
+    if not 1 <= budget.month_starts_on <= 31 or not 1 <= budget.year_starts_in <= 12:
+        raise UnreadableInput(f"{field}.monthStartsOn: must be a day, 1 to 31, and yearStartsIn a month, 1 to 12")
+    if any(not 1 <= percent <= 1_000 for percent in budget.alerts):
+        raise UnreadableInput(f"{field}.alertPercents: must be 1 to 1000")
+    return budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +122,7 @@ class QueueCaps:
 
     `max_jobs` bounds gangs that hold devices, `max_pending` those in line, `max_pending_of` those of one service class.
     Who comes beyond the last two, or faster than `submit_rate`, meets `overflow`. Of `users` each has a cap of their
-    own; a group of `groups` shares one. `budget` is about GPU time, `peaks` hold expensive classes back by the clock.
+    own; a group of `groups` shares one. `budget` is about a period, `peaks` hold expensive classes back by the clock.
     """
 
     max_jobs: int | None = None

@@ -170,16 +170,13 @@ class Reason(Enum):
         "queue {queue} holds {used} {what} and borrows no more than makes {limit}; the gang needs {need}",
         "wait for your own jobs to end, or ask for a higher guarantee or borrowLimit",
     )
-    NOT_LENT = (
-        "GuaranteesNotLent",
-        Kind.NOT_NOW,
-        "of {limit} free {what}, guarantees beside {queue} that are not lent keep {used}; the gang needs {need}",
-        "wait, or ask for a guarantee",
-    )
+    NOT_LENT = words.NOT_LENT
     DEADLINE_BEHIND_DEMAND = words.DEADLINE_BEHIND_DEMAND
     PEAK_HOLDS_BACK = words.PEAK_HOLDS_BACK
     BUDGET_EXHAUSTED = words.BUDGET_EXHAUSTED
     BUDGET_PACED = words.BUDGET_PACED
+    BUDGET_HELD = words.BUDGET_HELD
+    BUDGET_NOT_RENEWED = words.BUDGET_NOT_RENEWED
     QUEUE_FULL = words.QUEUE_FULL
     SUBMIT_RATE = words.SUBMIT_RATE
     QUEUE_MISPLACED = words.QUEUE_MISPLACED

@@ -59,13 +59,18 @@ class SwitchesSet(TenancyFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpent(TenancyFact):
-    """What a queue and those below it have used of their budget by `at_ms`, in the period [start, end), UTC ms."""
+    """What a queue and those below it have used of their budget by `at_ms`, in the period [start, end), UTC ms.
+
+    `worth_gpu_ms` is the GPU time that a budget of money comes to, the part that is spent as it was spent; None where
+    the budget is of GPU time, or nobody can say.
+    """
 
     queue: str
     gpu_ms: int
     period_start_ms: int
     period_end_ms: int
     at_ms: int
+    worth_gpu_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

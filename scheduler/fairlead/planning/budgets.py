@@ -1,38 +1,63 @@
-"""How a budget of GPU time slows what starts, and stops it when it is used up.
+"""How a budget slows what starts, and stops it when it is used up. One of money counts as the GPU time it comes to.
 
 With B the budget, u what has been used, h the GPUs held now, n those asked for, E the end of the period, t now:
 
-- below the soft share of B nothing is held back;
+- Every job that runs keeps a hold on the budget, of its GPUs until the end of its hour (which begins when it did), of
+  its declared duration where that is over before, or of the period. A minute before the end it is renewed for another
+  hour. A gang starts only if u and all holds and its own leave something: so what is held is paid for, and B is not
+  overdrawn by what starts.
+- below the soft share of B nothing else is held back;
 - from then on a gang starts if (h + n) · (E - t) ≤ B - u: if what is left pays for what is held, and for the gang,
   until the end. So the queue goes on at the rate that its rest allows, E - t falls while nothing is held, and what is
   left can be used to the last hour;
-- at u ≥ B nothing that needs a GPU starts until the next period. What runs goes on.
+- at u ≥ B nothing that needs a GPU starts until the next period;
+- whose hold cannot be renewed goes on, or is stopped where the queue says so: `over_budget`.
 
-u is what the books last told, and what is held since.
+u is what the books last told, and what is held since. Holds are not kept anywhere: they follow from when a job began.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from fairlead.model.effects import Effect, Phase, Stop
 from fairlead.model.events import QueueSpent
-from fairlead.model.queue_caps import Budget
+from fairlead.model.gang import GangId
+from fairlead.model.queue_caps import Budget, OnExhausted
 from fairlead.model.reasons import RETRY, Reason, Refusal, refuse
+from fairlead.ordering.standing import Standing
 from fairlead.units import gpu_hours_text, gpus_of, utc_text
+from fairlead.world.snapshot import Running, World
+
+HOLD_MS = 3_600_000
+RENEW_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A queue's budget, what was last told of it, and the thousandths of a GPU that it and those below it hold."""
+    """A queue's budget, what was last told of it, and the thousandths of a GPU that it and those below it hold.
+
+    `covered` works out what their holds still cover, in thousandths of a GPU times ms; it is only asked where less is
+    left than an hour of all of them.
+    """
 
     queue: str
     budget: Budget
     spent: QueueSpent
     held_milli: int
+    covered: Callable[[], int] = field(default=lambda: 0)
 
     def used_gpu_ms(self, now_ms: int) -> int:
         """Return what has been used by now."""
         return self.spent.gpu_ms + self.held_milli * max(0, now_ms - self.spent.at_ms) // 1000
+
+    @property
+    def all_gpu_ms(self) -> int | None:
+        """What the budget comes to, None where it bounds nothing (now)."""
+        if not self.budget.hard:
+            return None
+        return self.spent.worth_gpu_ms if self.budget.nanos else self.budget.gpu_ms
 
     def is_over(self, now_ms: int) -> bool:
         """Whether the period that was told of has ended; nothing is known of the next."""
@@ -40,21 +65,32 @@ class Account:
 
     def is_exhausted(self, now_ms: int) -> bool:
         """Whether nothing is left in this period."""
-        return not self.is_over(now_ms) and self.used_gpu_ms(now_ms) >= self.budget.gpu_ms
+        most = self.all_gpu_ms
+        return most is not None and not self.is_over(now_ms) and self.used_gpu_ms(now_ms) >= most
 
 
-def budget_refusal(account: Account, need_milli: int, now_ms: int) -> Refusal | None:
-    """Return why a gang charged for `need_milli` may not start on this budget now, None where it may."""
-    if need_milli <= 0 or account.is_over(now_ms):
+def budget_refusal(account: Account, need_milli: int, need_ms: int, now_ms: int) -> Refusal | None:
+    """Return why a gang charged for `need_milli`, that declares to run `need_ms` or longer, may not start now."""
+    most = account.all_gpu_ms
+    if need_milli <= 0 or most is None or account.is_over(now_ms):
         return None
     budget, until_ms = account.budget, account.spent.period_end_ms
     used = account.used_gpu_ms(now_ms)
-    left = budget.gpu_ms - used
+    left, held = most - used, account.held_milli
     if left <= 0:
-        said = {"used": gpu_hours_text(used), "budget": gpu_hours_text(budget.gpu_ms), "queue": account.queue}
+        said = {"used": gpu_hours_text(used), "budget": gpu_hours_text(most), "queue": account.queue}
         return refuse(Reason.BUDGET_EXHAUSTED, **said, **_retry(until_ms))
-    held = account.held_milli
-    if used * 100 < budget.soft_percent * budget.gpu_ms or (held + need_milli) * (until_ms - now_ms) <= 1000 * left:
+    need = need_milli * min(need_ms, HOLD_MS, until_ms - now_ms)
+    if held * HOLD_MS + need > 1000 * left and account.covered() + need > 1000 * left:
+        return refuse(
+            Reason.BUDGET_HELD,
+            queue=account.queue,
+            left=gpu_hours_text(left),
+            held=gpu_hours_text(account.covered() // 1000),
+            need=gpu_hours_text(need // 1000),
+            **_retry(min(max(until_ms - 1000 * left // need_milli, now_ms + 1), until_ms)),
+        )
+    if used * 100 < budget.soft_percent * most or (held + need_milli) * (until_ms - now_ms) <= 1000 * left:
         return None
     # (h + n)(E - t) = L - h(t - now), all in thousandths of a GPU times ms
     from_ms = -(-((held + need_milli) * until_ms - 1000 * left - held * now_ms) // need_milli)
@@ -72,3 +108,95 @@ def budget_refusal(account: Account, need_milli: int, now_ms: int) -> Refusal | 
 
 def _retry(at_ms: int) -> dict[str, str | int]:
     return {RETRY: at_ms, "retry_at": utc_text(at_ms)}
+
+
+# --- holds ----------------------------------------------------------------------------------------------------------
+
+
+def hold_until(attempt: Running, now_ms: int) -> int:
+    """Return until when an attempt's hold covers it: `now_ms` where it has none any more."""
+    if attempt.phase is Phase.STOPPING or attempt.notice is not None:
+        return now_ms
+    hours = (now_ms + RENEW_MS - attempt.since_ms) // HOLD_MS + 1
+    return min(attempt.since_ms + hours * HOLD_MS, _declared_end(attempt, now_ms))
+
+
+def _declared_end(attempt: Running, now_ms: int) -> int:
+    """Return when it is over by its own word; far away where it says nothing, or has run longer than it said."""
+    duration_ms = None if attempt.spec is None else attempt.spec.duration_ms
+    begun_ms = attempt.since_ms if attempt.all_running_ms is None else attempt.all_running_ms
+    end_ms = None if duration_ms is None else begun_ms + duration_ms
+    return end_ms if end_ms is not None and end_ms > now_ms else 1 << 62
+
+
+def _renews_at(attempt: Running, now_ms: int) -> int | None:
+    """Return the boundary for which a hold is being renewed now, None where it is not."""
+    boundary_ms = attempt.since_ms + (now_ms + RENEW_MS - attempt.since_ms) // HOLD_MS * HOLD_MS
+    is_due = boundary_ms > max(now_ms, attempt.since_ms) and _declared_end(attempt, now_ms) > boundary_ms + RENEW_MS
+    return boundary_ms if is_due and hold_until(attempt, now_ms) > now_ms else None
+
+
+def covered(world: World, chains: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """Return what holds still cover by queue, of all below it, to the end of its period: milli-GPU times ms."""
+    found: dict[str, int] = {}
+    for attempt in world.running:
+        until_ms = hold_until(attempt, world.now_ms)
+        if until_ms <= world.now_ms:
+            continue
+        for name in chains.get(attempt.queue, ()):
+            spent = world.spent.get(name)
+            if spent is not None:
+                ms = max(0, min(until_ms, spent.period_end_ms) - world.now_ms)
+                found[name] = found.get(name, 0) + attempt.gpu_milli * ms
+    return found
+
+
+def over_budget(
+    world: World, accounts: Iterable[Account], standing: Standing, spared: set[GangId], at_most: int
+) -> list[Effect]:
+    """Return the stops of those whose hold is due and not renewed, lowest priority and youngest first, at most so many.
+
+    Only in queues whose budget says checkpoint-and-stop. `standing` counts what is stopped as leaving, `spared` names
+    it. Who can save is asked to before it is stopped, as always.
+    """
+    stops: list[Effect] = []
+    chains = standing.tree.chains
+    for account in accounts:
+        most, now_ms = account.all_gpu_ms, world.now_ms
+        if most is None or account.is_over(now_ms) or account.budget.on_exhausted is not OnExhausted.STOP:
+            continue
+        over = account.covered() - 1000 * (most - account.used_gpu_ms(now_ms))
+        for attempt, boundary_ms in _due(world, account.queue, chains) if over > 0 else ():
+            if over <= 0 or len(stops) >= at_most:
+                break
+            if attempt.gang in spared:
+                continue
+            over -= attempt.gpu_milli * max(
+                0, min(hold_until(attempt, now_ms), account.spent.period_end_ms) - boundary_ms
+            )
+            spared.add(attempt.gang)
+            standing.leave(attempt.queue, attempt.gpu_milli, attempt.also)
+            cause = refuse(Reason.BUDGET_NOT_RENEWED, queue=account.queue, budget=gpu_hours_text(most))
+            stops.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=True))
+    return stops
+
+
+def _due(world: World, queue: str, chains: Mapping[str, tuple[str, ...]]) -> list[tuple[Running, int]]:
+    found = [
+        (attempt, boundary_ms)
+        for attempt in world.running
+        if queue in chains.get(attempt.queue, ())
+        and attempt.spec is not None
+        and (boundary_ms := _renews_at(attempt, world.now_ms)) is not None
+        and attempt.gpu_milli > 0
+    ]
+    return sorted(found, key=lambda one: (one[0].spec.priority if one[0].spec else 0, -one[0].since_ms, one[0].gang))
+
+
+def renewals(world: World, accounts: Iterable[Account], chains: Mapping[str, tuple[str, ...]]) -> Iterator[int]:
+    """Yield when holds on these budgets are to be renewed next."""
+    wanted = {account.queue for account in accounts}
+    for attempt in world.running if wanted else ():
+        if hold_until(attempt, world.now_ms) > world.now_ms and wanted & set(chains.get(attempt.queue, ())):
+            hours = (world.now_ms + RENEW_MS - attempt.since_ms) // HOLD_MS + 1
+            yield attempt.since_ms + hours * HOLD_MS - RENEW_MS

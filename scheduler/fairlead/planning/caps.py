@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead.model.gang import Gang
-from fairlead.model.queue_caps import NamedCap
+from fairlead.model.queue_caps import NamedCap, OnExhausted
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Queue
-from fairlead.planning.budgets import Account, budget_refusal
+from fairlead.planning import budgets
+from fairlead.planning.budgets import HOLD_MS, Account, budget_refusal
 from fairlead.units import gpus_of
 from fairlead.world.job_counts import Had, Who
 from fairlead.world.snapshot import World
@@ -38,7 +39,9 @@ class Caps:
         """Count from the world; `chains` are each queue and those above it, nearest first."""
         self._queues, self._chains, self._on = world.queues, chains, world.force.capped
         self._counts = _Counts()
-        self._spent, self._now_ms = world.spent, world.now_ms
+        self._spent, self._now_ms, self._world = world.spent, world.now_ms, world
+        self._covered: dict[str, int] | None = None
+        self._started: dict[str, int] = {}
         if not self._on:
             return
         for queue, milli in world.queue_gpu_milli.items():
@@ -57,6 +60,10 @@ class Caps:
         if not self._on:
             return
         for name in self._chains.get(gang.queue, ()):
+            spent = self._spent.get(name)
+            if spent is not None:
+                hold_ms = min(_runs_ms(gang), HOLD_MS, max(0, spent.period_end_ms - self._now_ms))
+                self._started[name] = self._started.get(name, 0) + gpu_milli * hold_ms
             self._counts.jobs[name] = self._counts.jobs.get(name, 0) + jobs
             self._counts.milli[name] = self._counts.milli.get(name, 0) + gpu_milli
             _add(self._counts.users, (name, gang.user), jobs, gpu_milli)
@@ -83,7 +90,7 @@ class Caps:
                 limit = queue.caps.max_jobs or 0
                 return refuse(Reason.QUEUE_AT_MAX_JOBS, queue=name, used=self._counts.jobs.get(name, 0), limit=limit)
             account = self._account(queue)
-            refusal = None if account is None else budget_refusal(account, gpu_milli, self._now_ms)
+            refusal = None if account is None else budget_refusal(account, gpu_milli, _runs_ms(gang), self._now_ms)
             if refusal is not None:
                 return refusal
             for cap, who, had in self._caps_on(queue, gang):
@@ -96,7 +103,7 @@ class Caps:
         """Whether the budgets above a running gang, and the caps on its user and groups, let it have so much more."""
         room = self.room_milli(gang)
         accounts = [self._account(self._queues[name]) for name in self._chains.get(gang.queue, ())] if self._on else []
-        paid = all(one is None or budget_refusal(one, gpu_milli, self._now_ms) is None for one in accounts)
+        paid = all(one is None or budget_refusal(one, gpu_milli, HOLD_MS, self._now_ms) is None for one in accounts)
         return paid and (room is None or gpu_milli <= room)
 
     def room_milli(self, gang: Gang) -> int | None:
@@ -117,7 +124,28 @@ class Caps:
         if queue.caps.budget is None or spent is None:
             return None
         held = self._counts.milli.get(queue.name, 0)
-        return Account(queue=queue.name, budget=queue.caps.budget, spent=spent, held_milli=held)
+        return Account(
+            queue=queue.name,
+            budget=queue.caps.budget,
+            spent=spent,
+            held_milli=held,
+            covered=lambda: self._covered_in(queue.name),
+        )
+
+    def _covered_in(self, queue: str) -> int:
+        """Return what holds cover; counted once, and only if somebody asks."""
+        if self._covered is None:
+            self._covered = budgets.covered(self._world, self._chains)
+        return self._covered.get(queue, 0) + self._started.get(queue, 0)
+
+    def stopping(self) -> tuple[Account, ...]:
+        """Return the accounts of queues that stop whose hold is not renewed, by name."""
+        found = [
+            self._account(self._queues[name])
+            for name in sorted(self._spent if self._on else ())
+            if name in self._queues
+        ]
+        return tuple(one for one in found if one is not None and one.budget.on_exhausted is OnExhausted.STOP)
 
     def _at_max_jobs(self, queue: Queue) -> bool:
         most = queue.caps.max_jobs
@@ -151,3 +179,7 @@ def _broken(cap: NamedCap, who: str, had: Had, queue: str, gpu_milli: int) -> Re
 def _add(counts: dict[Who, Had], who: Who, jobs: int, milli: int) -> None:
     had = counts.get(who, (0, 0))
     counts[who] = had[0] + jobs, had[1] + milli
+
+
+def _runs_ms(gang: Gang) -> int:
+    return HOLD_MS if gang.duration_ms is None else gang.duration_ms

@@ -25,6 +25,7 @@ from fairlead.placement.sharing import sharing_refusal
 from fairlead.placement.shields import Shields
 from fairlead.planning.admission import admission, at_the_door
 from fairlead.planning.alike import Alike
+from fairlead.planning.budgets import over_budget, renewals
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
@@ -64,6 +65,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
     later += [world.takings.next_ms if cycle.shields.any else None, cycle.growing.wake_ms]
+    later += renewals(world, cycle.caps.stopping(), cycle.standing.tree.chains)
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     told = in_steps(cycle.effects, world)
     later += [effect.until_ms for effect in told if isinstance(effect, Notice)]
@@ -114,6 +116,8 @@ class _Cycle:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         if self.world.rules.preemption_on:
             stops = over_limit(self.world, self.standing, self.spared, self.stops_left)
+            left = self.stops_left - len(stops)
+            stops += over_budget(self.world, self.caps.stopping(), self.standing, self.spared, left)
             self.effects += stops
             self.stops_left -= len(stops)
         self._nominated()

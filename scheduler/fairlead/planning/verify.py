@@ -26,6 +26,7 @@ from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.planning.plan import Plan
+from fairlead.planning.verify_budgets import check_not_renewed
 from fairlead.planning.verify_caps import check_caps
 from fairlead.planning.verify_growth import check_grow, check_turned_back
 from fairlead.planning.verify_notices import check_patience, check_withdrawn
@@ -216,6 +217,7 @@ def _check_stop(effect: Stop | Notice | Shrink, world: World, tally: _Tally) -> 
         yield from check_patience(effect, attempt, world)
         if attempt.notice is not None:  # who may have its devices was settled when it was asked to save
             return
+        yield from check_not_renewed(effect, attempt, world, tally.quotas.above)
         if effect.cause.reason is Reason.LENT_RETURNED:
             yield from check_return(effect, attempt, world, tally.pools)
         if effect.cause.reason is Reason.OVER_LIMIT and not effect.by:

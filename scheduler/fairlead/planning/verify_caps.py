@@ -12,6 +12,7 @@ from fairlead.model.events import QueueSpent
 from fairlead.model.gang import Gang
 from fairlead.model.queue_caps import EVERYBODY, QueueCaps
 from fairlead.model.tenancy import Queue, ancestors
+from fairlead.planning.verify_budgets import check_covered
 from fairlead.units import gpus_of
 from fairlead.world.snapshot import World
 
@@ -22,6 +23,7 @@ class CapTally:
 
     held: list[tuple[str, str, tuple[str, ...], int]] | None = None
     limits: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    covered: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def most_gpus(name: str, world: World, tally: CapTally) -> int | None:
@@ -53,9 +55,10 @@ def _is_full(name: str, jobs: int, milli: int, world: World) -> bool:
     caps, spent = world.queues[name].caps, world.spent.get(name)
     if caps.max_jobs is not None and jobs >= caps.max_jobs:
         return True
-    if caps.budget is None or spent is None or world.now_ms >= spent.period_end_ms:
+    if spent is None or world.now_ms >= spent.period_end_ms:
         return False
-    return spent.gpu_ms + milli * max(0, world.now_ms - spent.at_ms) // 1000 >= caps.budget.gpu_ms
+    most = _most_gpu_ms(caps, spent)
+    return most is not None and spent.gpu_ms + milli * max(0, world.now_ms - spent.at_ms) // 1000 >= most
 
 
 def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[str], tuple[str, ...]]) -> Iterator[str]:
@@ -79,7 +82,14 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
 
 
 def _is_used_up(caps: QueueCaps, spent: QueueSpent | None) -> bool:
-    return caps.budget is not None and spent is not None and spent.gpu_ms >= caps.budget.gpu_ms
+    most = None if spent is None else _most_gpu_ms(caps, spent)
+    return spent is not None and most is not None and spent.gpu_ms >= most
+
+
+def _most_gpu_ms(caps: QueueCaps, spent: QueueSpent) -> int | None:
+    if caps.budget is None or not caps.budget.hard:
+        return None
+    return caps.budget.gpu_ms or spent.worth_gpu_ms
 
 
 def check_caps(
@@ -96,6 +106,7 @@ def check_caps(
     if problem is not None and problem.closed:
         yield f"{gang.full_name}: queue {gang.queue} takes nobody in: {problem.text}"
     yield from check_admission(gang, gpu_milli, world, above)
+    yield from check_covered(gang, gpu_milli, world, above, tally.covered)
     chain = above(gang.queue)
     if not any(world.queues[name].caps.bounds_running for name in chain):
         return

@@ -9,7 +9,7 @@ from fairlead.ledger import accounts
 from fairlead.ledger.entry import TIMELINE, EntryKind
 from fairlead.ledger.pricing import Pricing
 from fairlead.model.codec import Record
-from fairlead.model.events import PriceBookGone, PriceBookSeen
+from fairlead.model.events import Adjusted, PriceBookGone, PriceBookSeen
 from fairlead.model.prices import PriceBook
 from fairlead.reports.usage import replay
 from fairlead.store import engine as database
@@ -43,6 +43,16 @@ def books_of(records: Iterable[Record]) -> tuple[PriceBook, ...]:
 def price_rows(connection: database.Connection) -> Iterator[Row]:
     """Yield the rows of the journal that are about price books."""
     return journal.of_kinds(connection, (PriceBookSeen.__name__, PriceBookGone.__name__))
+
+
+def correction(engine: database.Engine, pricing: Pricing) -> Adjusted | None:
+    """Return what the first of the prices that came late changes of what is posted; None where none did."""
+    if not pricing.late:
+        return None
+    late = pricing.late[0]
+    with database.reading(engine) as connection:
+        posted = entries.held_between(connection, late.from_ms, late.to_ms, late.up_to)
+        return pricing.correction(late, (sealed.entry for sealed in posted))
 
 
 def unpriced(

@@ -17,9 +17,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, UnreadableInput
 from fairlead.ledger.accounts import TICKS
@@ -31,7 +32,10 @@ from fairlead.model import codec
 from fairlead.model.codec import Cut
 from fairlead.model.events import Event
 from fairlead.model.prices import Decision
+from fairlead.model.tenancy import Queue
 from fairlead.reports import usage as usage_report
+from fairlead.reports.budgets import BudgetStanding, BudgetTally, Now
+from fairlead.reports.prices import correction
 from fairlead.reports.queue_usage import QueueTally, QueueUsage
 from fairlead.reports.usage import By, UsageReport
 from fairlead.service.batches import Batch, ended_by, known
@@ -46,6 +50,7 @@ BATCH = 1_000  # facts a transaction
 RETRY_MS = 200
 RETRY_MAX_MS = 30_000
 
+T = TypeVar("T")
 _log = logging.getLogger("fairlead.books")
 
 
@@ -80,7 +85,7 @@ class Bookkeeper:
         self._jitter = jitter or random.Random()
         self._failpoint = failpoint
         self._lock = threading.RLock()
-        self._tally = QueueTally()
+        self._tally, self._budgets = QueueTally(), BudgetTally()
         self._tally_lock = threading.Lock()  # taken before the other where both are
         beside = database.file_of(self._engine)
         self._outbox = Outbox(outbox or (beside and beside.with_name(f"{beside.name}-outbox")))
@@ -179,8 +184,7 @@ class Bookkeeper:
     def priced_by(self, now_ms: int) -> tuple[str, ...]:
         """Return the names of the price books that hold now or later."""
         with self._lock:
-            books = () if self._meter is None else self._meter.pricing.list.books
-            return tuple(book.name for book in books if book.closed(now_ms) != book)
+            return () if self._meter is None else self._meter.pricing.holding(now_ms)
 
     @property
     def trouble(self) -> str:
@@ -233,22 +237,24 @@ class Bookkeeper:
             )
 
     def queue_usage(self, now_ms: int) -> QueueUsage:
-        """Sum what each queue has held, open segments up to `now_ms` included. Writing goes on while it reads.
+        """Sum what each queue has held, open segments up to `now_ms` included. Raises as `_read` does."""
+        return self._read(lambda connection, now: self._tally.read(connection, now.number, now.segments, now_ms))
 
-        Raises
-        ------
-        Unreachable
-            The database is away, or behind.
-        """
+    def budgets(self, queues: Mapping[str, Queue], now_ms: int) -> tuple[BudgetStanding, ...]:
+        """Say how each budget stands, open segments up to `now_ms` included. Raises as `_read` does."""
+        return self._read(lambda connection, now: self._budgets.read(connection, now, queues, now_ms))
+
+    def _read(self, take: Callable[[database.Connection, Now], T]) -> T:
+        """Read as of one moment, one reader at a time; writing goes on. Raises Unreachable: it is away, or behind."""
         with self._tally_lock:
             with self._lock:
                 self.open()
                 if self._meter is None or self._outbox:
                     raise Unreachable("the books are behind: the database did not take the last facts")
-                number, segments = self._ledger_head.number, tuple(self._meter.open_segments())
+                now = Now(self._ledger_head.number, tuple(self._meter.open_segments()), self._meter.pricing)
             alone = self._lock if database.is_shared(self._engine) else nullcontext()
             with alone, database.reading(self._engine) as connection:
-                return self._tally.read(connection, number, segments, now_ms)
+                return take(connection, now)
 
     def balances(self) -> dict[str, int]:
         """Return account -> GPU-ms posted so far (open segments not included)."""
@@ -323,13 +329,10 @@ class Bookkeeper:
     def _correct_late_prices(self, now_ms: int) -> bool:
         """Queue what prices that came late change of what is posted; returns whether there are any."""
         assert self._meter is not None
-        for late in self._meter.pricing.late[:1]:
-            with database.reading(self._engine) as connection:
-                posted = entries.held_between(connection, late.from_ms, late.to_ms, late.up_to)
-                fact = self._meter.pricing.correction(late, (sealed.entry for sealed in posted))
+        fact = correction(self._engine, self._meter.pricing)
+        if fact is not None:
             self._outbox.put(fact, now_ms)
-            return True
-        return False
+        return fact is not None
 
     def _prepare(self, connection: database.Connection, now_ms: int) -> Batch:
         """Take facts from the outbox through the meter; what the journal has already is not taken twice."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from fairlead.errors import MissingExtra
 from fairlead.model.quota_exception import QuotaException
+from fairlead.reports.budgets import BudgetStanding
 from fairlead.world.promises import PromiseBook
 from fairlead.world.views import Fragmentation, GangView, PoolView
 
@@ -75,6 +76,15 @@ class PolicyGauges:
         self.exceptions = Gauge(
             "fairlead_quota_exceptions", "Quota exceptions by state: Pending, Active, Expired.", ["state"], registry=r
         )
+        self.budgets = Gauge(
+            "fairlead_budget_spent_ratio", "What a queue has used of its budget in this period.", ["queue"], registry=r
+        )
+
+    def observe_budgets(self, standings: Iterable[BudgetStanding]) -> None:
+        """Set the share of each budget that is used."""
+        self.budgets.clear()
+        for standing in standings:
+            self.budgets.labels(queue=standing.queue).set(standing.used / standing.amount)
 
     def observe(self, exceptions: Iterable[QuotaException], now_ms: int) -> None:
         """Set them from all exceptions there are."""

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from fairlead.errors import NotFound, Unreachable, UnreadableInput
-from fairlead.model.events import Event, GangGone, GangSeen, MemberReleased, NodeGone, NodeSeen, PoolSeen, PriceBookSeen
+from fairlead.model.events import (
+    Event,
+    GangGone,
+    GangSeen,
+    MemberReleased,
+    NodeGone,
+    NodeSeen,
+    PoolSeen,
+    PriceBookSeen,
+    QueueSpent,
+)
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.prices import PriceBook, check_book
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import SHARING_MODES, Pool
+from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
 from fairlead.service.engine import Cycle, Engine
 from fairlead.service.loop import Loop
 from fairlead.service.ports import Books
@@ -31,17 +42,31 @@ HOST = "127.0.0.1"
 POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),), sharing=SHARING_MODES)
 
 
+Budgets = Callable[[Mapping[str, Queue], int], Sequence[QueueSpent]]
+"""(queues, now_ms) -> what the books say that queues have used of their budgets."""
+BUDGETS_S = 2.0
+
+
 class Embedded:
     """One fleet and everything around it. `submit` and `delete` are called from the event loop that runs it."""
 
-    def __init__(self, fleet: str, *, books: Books, start_ms: int, speed: int = 1, nodes: int | None = None) -> None:
+    def __init__(
+        self,
+        fleet: str,
+        *,
+        books: Books,
+        start_ms: int,
+        speed: int = 1,
+        nodes: int | None = None,
+        budgets: Budgets | None = None,
+    ) -> None:
         """Build the fleet at virtual time `start_ms`. Raises UnreadableInput for one that is unknown."""
         if fleet not in FLEETS:
             raise UnreadableInput(f"--fleet: there is no fleet {fleet!r}; use one of: {', '.join(FLEETS)}")
         self.engine = Engine(Rules())
         self.fleet = Fleet(build(fleet, nodes, pool=POOL.name), seed=start_ms)
         self.cluster = FleetCluster(self.fleet, start_ms=start_ms, speed=speed, on_views=self._on_views)
-        self.books = books
+        self.books, self._ask_budgets = books, budgets
         self.loop = Loop(self.engine, self.cluster, books, self.cluster.now_ms, on_cycle=self._on_cycle)
         self._gangs: dict[tuple[str, str], Gang] = {}
         self._priorities: dict[str, int] = {}
@@ -114,12 +139,23 @@ class Embedded:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then the fleet is gone, and the books are told so."""
         pump = asyncio.create_task(self.cluster.pump(self.loop.put, stop))
+        telling = asyncio.create_task(self._tell_budgets(stop))
         try:
             await self.loop.run(stop)
         finally:
             stop.set()
-            await pump
+            await asyncio.gather(pump, telling)
             self.books.record(self._end(self.cluster.now_ms()), self.cluster.now_ms())
+
+    async def _tell_budgets(self, stop: asyncio.Event) -> None:
+        """Tell the scheduler now and then what the books say of budgets."""
+        while self._ask_budgets is not None and not stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), BUDGETS_S)
+            queues = dict(self.engine.state.queues)
+            if not stop.is_set() and any(queue.caps.budget for queue in queues.values()):
+                with suppress(Unreachable):
+                    self.loop.put(*await asyncio.to_thread(self._ask_budgets, queues, self.cluster.now_ms()))
 
     def _end(self, now_ms: int) -> list[Event]:
         """Facts that close what is open: a fleet in memory does not outlive its process."""

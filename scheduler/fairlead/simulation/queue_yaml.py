@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
 from fairlead.simulation.fields import Fields
@@ -52,10 +53,25 @@ def _budget(item: Fields) -> Budget | None:
         item.ignore("budget")
         return None
     inner = item.inner("budget")
-    hours = inner.integer("gpuHours", low=1, high=1_000_000_000)
-    budget = Budget(gpu_ms=hours * 3_600_000, soft_percent=inner.integer("softPercent", 80, low=0, high=100))
+    plain = BudgetWords()
+    percents = inner.raw("alertPercents")
+    if percents is not None and not (isinstance(percents, list) and all(type(one) is int for one in percents)):
+        inner.fail("alertPercents", "must be a list of whole numbers")
+    said = BudgetWords(
+        gpu_hours=inner.integer("gpuHours", 0, low=0, high=1_000_000_000),
+        amount=inner.text("amount", ""),
+        currency=inner.text("currency", ""),
+        soft_percent=inner.integer("softPercent", plain.soft_percent, low=0, high=100),
+        alert_percents=plain.alert_percents if percents is None else tuple(percents),
+        period=inner.text("period", plain.period),
+        time_zone=inner.text("timeZone", plain.time_zone),
+        month_starts_on=inner.integer("monthStartsOn", 1, low=1, high=31),
+        year_starts_in=inner.integer("yearStartsIn", 1, low=1, high=12),
+        enforcement=inner.text("enforcement", plain.enforcement),
+        on_exhausted=inner.text("onExhausted", plain.on_exhausted),
+    )
     inner.done()
-    return budget
+    return budget_of(said, field=inner.path)
 
 
 def _peak(item: Fields) -> Peak:

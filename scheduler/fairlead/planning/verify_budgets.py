@@ -1,0 +1,80 @@
+"""The second opinion on holds: what starts is covered by the budget beside all that runs, and who is stopped is not.
+
+Written without a look at `budgets.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from fairlead.model.effects import Notice, Phase, Stop
+from fairlead.model.gang import Gang
+from fairlead.model.reasons import Reason
+from fairlead.world.snapshot import Running, World
+
+AN_HOUR = 3_600_000
+A_MINUTE = 60_000
+
+Above = Callable[[str], tuple[str, ...]]
+
+
+def _most(name: str, world: World) -> int | None:
+    """Return a queue's budget in milli-GPU times ms, None where it bounds nothing now."""
+    budget, spent = world.queues[name].caps.budget, world.spent.get(name)
+    if budget is None or spent is None or not budget.hard or world.now_ms >= spent.period_end_ms:
+        return None
+    gpu_ms = budget.gpu_ms or spent.worth_gpu_ms
+    return None if gpu_ms is None else 1000 * gpu_ms
+
+
+def _committed(name: str, world: World, above: Above) -> int:
+    """Return what is used and what holds cover, in milli-GPU times ms."""
+    spent = world.spent[name]
+    sum_ = 1000 * spent.gpu_ms
+    for attempt in world.running:
+        if name in above(attempt.queue):
+            sum_ += attempt.gpu_milli * max(0, world.now_ms - spent.at_ms)
+            end = min(_end(attempt, world.now_ms, renewed=True), spent.period_end_ms)
+            sum_ += attempt.gpu_milli * max(0, end - world.now_ms)
+    return sum_
+
+
+def _end(attempt: Running, now: int, *, renewed: bool) -> int:
+    if attempt.phase is Phase.STOPPING or attempt.notice is not None:
+        return now
+    end = attempt.since_ms + AN_HOUR
+    while end <= now + (A_MINUTE if renewed else 0):
+        end += AN_HOUR
+    runs = attempt.spec.duration_ms if attempt.spec is not None else None
+    began = attempt.since_ms if attempt.all_running_ms is None else attempt.all_running_ms
+    return end if runs is None or began + runs <= now else min(end, began + runs)
+
+
+def check_covered(gang: Gang, gpu_milli: int, world: World, above: Above, placed: dict[str, int]) -> Iterator[str]:
+    """Yield the budgets that do not cover one more gang; `placed` has what the plan placed, and gets this one."""
+    for name in above(gang.queue):
+        most = _most(name, world)
+        if most is None or not gpu_milli:
+            continue
+        runs = min(AN_HOUR if gang.duration_ms is None else gang.duration_ms, AN_HOUR)
+        need = gpu_milli * min(runs, world.spent[name].period_end_ms - world.now_ms)
+        placed[name] = placed.get(name, _committed(name, world, above)) + need
+        if placed[name] > most + 1000:  # what is used is rounded down to a whole GPU-ms
+            yield f"{gang.full_name}: started although the budget of queue {name} does not cover it"
+
+
+def check_not_renewed(effect: Stop | Notice, attempt: Running, world: World, above: Above) -> Iterator[str]:
+    """Yield why an attempt may not be stopped for want of budget: it is not its time, or there is enough."""
+    if effect.cause.reason is not Reason.BUDGET_NOT_RENEWED or attempt.notice is not None:
+        return
+    if _end(attempt, world.now_ms, renewed=True) <= _end(attempt, world.now_ms, renewed=False):
+        yield f"{effect.gang}: stopped for want of budget before its hour is over"
+    asked = [name for name in above(attempt.queue) if _asks(name, world)]
+    mosts = {name: _most(name, world) for name in asked}
+    if not any(most is not None and _committed(name, world, above) > most for name, most in mosts.items()):
+        yield f"{effect.gang}: stopped for want of budget although there is enough"
+
+
+def _asks(name: str, world: World) -> bool:
+    budget = world.queues[name].caps.budget
+    return budget is not None and budget.on_exhausted == "checkpoint-and-stop"
