@@ -18,8 +18,9 @@ from fairlead.ledger.entry import EntryKind
 from fairlead.ledger.prices import PriceList, Rate, largest_remainder
 from fairlead.ledger.sweep import Sweep
 from fairlead.model.codec import Cut
-from fairlead.model.events import Adjusted, GangSeen, NodeSeen, PriceBookGone, QueueSeen
+from fairlead.model.events import Adjusted, GangSeen, KeptFree, NodeSeen, PriceBookGone, QueueSeen
 from fairlead.model.gang import Role, Tier
+from fairlead.model.hardware import NodeName
 from fairlead.model.prices import AdjustedLine, PriceTier, check_book, per_hour_of, per_hour_text
 from fairlead.model.tenancy import Queue
 from fairlead.units import money_text
@@ -356,3 +357,27 @@ def test_a_queue_that_moves_later_is_charged_as_it_was_when_the_hold_began() -> 
     books = PricedBooks().take(priced(price("inQuota=3.60"), price("inQuota=1.80", queue="lab")), *story()[:-2])
     books.take(QueueSeen(queue=Queue(name="vision", parent="speech"), at_ms=3_000), release(6_000))
     assert books.money()["spend:lab:vision:in-quota"] == 4 * A_SECOND
+
+
+def test_who_reserved_pays_for_what_stands_idle_and_nobody_for_what_a_rule_keeps() -> None:
+    def kept(keeper: str, queue: str, device: str, at_ms: int) -> KeptFree:
+        return KeptFree(keeper=keeper, queue=queue, devices=((NodeName("n1"), (device,)),), at_ms=at_ms)
+
+    books = PricedBooks().take(
+        *NAMED,
+        priced(price("inQuota=3.60 reserved=7.20 reservedIdle=1.80")),
+        NodeSeen(node=node(), at_ms=0),
+        kept("reservation/night", "vision", "gpu-0", 1_000),
+        kept("promise/g1", "vision", "gpu-1", 1_000),
+        kept("reservation/repair", "", "gpu-2", 1_000),
+        hold(3_000, ("n1", (0,)), tier=Tier.RESERVED),
+        release(4_000),
+        Cut(at_ms=9_000),
+    )
+    assert books.money() == {
+        "spend:lab:vision:reserved-idle": 7 * A_SECOND // 2,  # seconds 1 to 3 and 4 to 9
+        "spend:lab:vision:reserved": 2 * A_SECOND,
+        "revenue:NVIDIA A100-SXM4-80GB": -11 * A_SECOND // 2,
+    }
+    books.take(priced(price("inQuota=3.60 reserved=7.20 reservedIdle=3.60"), at_ms=9_500))
+    assert books.money()["spend:lab:vision:reserved-idle"] == 7 * A_SECOND

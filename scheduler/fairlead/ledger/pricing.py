@@ -22,10 +22,12 @@ from fairlead.ledger.accounts import Kind
 from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
 from fairlead.ledger.prices import PriceList, Rate, Terms
 from fairlead.model.codec import Record
-from fairlead.model.events import GangSeen, GrowIntended, Intended, NodeSeen, QueueGone, QueueSeen, Recovered
+from fairlead.model.events import GangSeen, GrowIntended, Intended, KeptFree, NodeSeen, QueueGone, QueueSeen, Recovered
 from fairlead.model.prices import Adjusted, AdjustedLine, PriceBook, PriceBookGone, PriceBookSeen, PriceTier
 from fairlead.model.tenancy import Queue, ancestors
 
+RESERVATION = "reservation/"
+"""How rules begin that keep devices free for who pays for them."""
 LATE_PRICE = "late-price"
 """The reason of adjustments that prices make, and who is said to have made them."""
 
@@ -45,8 +47,10 @@ class LatePrice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a piece of an interval costs, None where nothing prices it."""
+    """What a piece of an interval costs a queue; `rate` is None where nothing prices it."""
 
+    tenant: str
+    queue: str
     from_ms: int
     to_ms: int
     rate: Rate | None
@@ -83,6 +87,7 @@ class Pricing:
         self._queues: dict[str, Queue] = {}
         self._gangs: dict[str, _Gang] = {}
         self._holds: dict[tuple[str, int], _Hold] = {}
+        self._kept: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def hear(self, record: Record, fact: str, cluster: str) -> tuple[Entry, ...]:
         """Take one record; return the entry of an adjustment."""
@@ -101,6 +106,9 @@ class Pricing:
                 self._gangs[gang.id] = (gang.queue, profiles)
             case Intended() | Recovered() | GrowIntended():
                 self._open(record)
+            case KeptFree() if record.queue and record.keeper.startswith(RESERVATION):
+                chain = ancestors(record.queue, self._queues) or (record.queue,)
+                self._kept.setdefault((record.keeper, record.queue), chain)
             case PriceBookSeen(book=book):
                 self._change({**self._books, book.name: book}, fact, record.at_ms)
             case PriceBookGone(name=name) if name in self._books:
@@ -135,10 +143,11 @@ class Pricing:
         self, node: str, device: str, state: State, span: tuple[int, int], by: PriceList | None = None
     ) -> Iterator[Charge]:
         """Yield what an interval of a device costs, nothing where it is held by nobody who pays."""
-        terms = self._terms(node, device, state, span[0])
-        if terms is not None:
+        payer = self._terms(node, device, state, span[0])
+        if payer is not None:
+            tenant, queue, terms = payer
             for begin, end, rate in (by or self.list).rates(terms, *span):
-                yield Charge(from_ms=begin, to_ms=end, rate=rate)
+                yield Charge(tenant=tenant, queue=queue, from_ms=begin, to_ms=end, rate=rate)
 
     def charges_of(self, entry: Entry) -> Iterator[Charge]:
         """Yield what an entry of the timeline costs by the prices that are known now."""
@@ -159,13 +168,13 @@ class Pricing:
             if entry.kind not in TIMELINE or begin >= end:
                 continue
             sign = 1 if entry.kind is EntryKind.SEGMENT else -1
-            state, found = _state(entry), accounts.parse(entry.account)
+            state = _state(entry)
             for factor, by in ((-sign, late.before), (sign, late.after)):
                 for charge in self.charges(entry.node, entry.device, state, (begin, end), by):
                     if charge.rate is not None:
                         span += (charge.from_ms, charge.to_ms)
                         rate = charge.rate
-                        key = (found.tenant, found.queue, rate.tier, rate.currency, rate.sku)
+                        key = (charge.tenant, charge.queue, rate.tier, rate.currency, rate.sku)
                         lines[key] = lines.get(key, 0) + factor * charge.nanos
         return Adjusted(
             actor=LATE_PRICE,
@@ -204,19 +213,28 @@ class Pricing:
             )
         )
 
-    def _terms(self, node: str, device: str, state: State, at_ms: int) -> Terms | None:
+    def _terms(self, node: str, device: str, state: State, at_ms: int) -> tuple[str, str, Terms] | None:
+        """Return who pays for a state, tenant and queue, and on which terms; None where nobody does."""
         account = accounts.parse(state.account)
-        hold = self._holds.get((state.gang, state.attempt))
-        if account.kind is not Kind.HELD or hold is None:
+        if account.kind is Kind.RESERVED_IDLE:
+            chain = self._kept.get((state.reason, state.actor))
+            hold, tier = None if chain is None else _Hold(chain), PriceTier.RESERVED_IDLE
+            tenant, queue = ("", "") if chain is None else (chain[-1], chain[0])
+        elif account.kind is Kind.HELD:
+            hold, tier = self._holds.get((state.gang, state.attempt)), PriceTier(account.tier)
+            tenant, queue = account.tenant, account.queue
+        else:
             return None
-        tier = PriceTier(account.tier)
-        return Terms(
+        if hold is None:
+            return None
+        terms = Terms(
             model=self.model_of(node, device, at_ms),
             mig=hold.mig.get(state.rank, ""),
             chain=hold.chain,
             tiers=(tier, _ELSE[tier]) if tier in _ELSE else (tier,),
             ticks=state.ticks,
         )
+        return tenant, queue, terms
 
     def _priced(self, entry: Entry, cluster: str) -> Iterator[Entry]:
         state = _state(entry)
@@ -224,13 +242,13 @@ class Pricing:
         if all(charge.rate is None for charge in charges):
             yield entry
             return
-        found, sign = accounts.parse(entry.account), 1 if entry.kind is EntryKind.SEGMENT else -1
+        sign = 1 if entry.kind is EntryKind.SEGMENT else -1
         for charge in charges:
             piece = entry if len(charges) == 1 else _cut(entry, state, charge, cluster)
             if charge.rate is not None:
                 line = AdjustedLine(
-                    tenant=found.tenant,
-                    queue=found.queue,
+                    tenant=charge.tenant,
+                    queue=charge.queue,
                     tier=charge.rate.tier,
                     sku=charge.rate.sku,
                     currency=charge.rate.currency,
@@ -249,6 +267,8 @@ def _state(entry: Entry) -> State:
         name=entry.name,
         attempt=entry.attempt,
         rank=entry.rank,
+        actor=entry.actor,
+        reason=entry.reason,
         ticks=abs(entry.postings[1].amount) // (entry.to_ms - entry.from_ms),
     )
 

@@ -27,6 +27,7 @@ from fairlead.model.gang import GangId
 from fairlead.model.queue_caps import Budget, OnExhausted
 from fairlead.model.reasons import RETRY, Reason, Refusal, refuse
 from fairlead.ordering.standing import Standing
+from fairlead.planning.over_limit import over_limit
 from fairlead.units import gpu_hours_text, gpus_of, utc_text
 from fairlead.world.snapshot import Running, World
 
@@ -149,6 +150,14 @@ def covered(world: World, chains: Mapping[str, tuple[str, ...]]) -> dict[str, in
                 ms = max(0, min(until_ms, spent.period_end_ms) - world.now_ms)
                 found[name] = found.get(name, 0) + attempt.gpu_milli * ms
     return found
+
+
+def stops_over(
+    world: World, accounts: Iterable[Account], standing: Standing, spared: set[GangId], at_most: int
+) -> list[Effect]:
+    """Return the stops of those that are over a limit, then of those that a budget does not cover, at most so many."""
+    stops = over_limit(world, standing, spared, at_most)
+    return stops + over_budget(world, accounts, standing, spared, at_most - len(stops))
 
 
 def over_budget(

@@ -25,7 +25,7 @@ from fairlead.placement.sharing import sharing_refusal
 from fairlead.placement.shields import Shields
 from fairlead.planning.admission import admission, at_the_door
 from fairlead.planning.alike import Alike
-from fairlead.planning.budgets import over_budget, renewals
+from fairlead.planning.budgets import renewals, stops_over
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
@@ -34,7 +34,6 @@ from fairlead.planning.holes import promise_refusal
 from fairlead.planning.keeping import keeping
 from fairlead.planning.memo import Memo as Memo
 from fairlead.planning.notices import in_steps
-from fairlead.planning.over_limit import over_limit
 from fairlead.planning.plan import Plan
 from fairlead.planning.pool_rules import pool_rules
 from fairlead.planning.promising import Promises
@@ -115,9 +114,7 @@ class _Cycle:
     def run(self) -> tuple[bool, bool, int]:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         if self.world.rules.preemption_on:
-            stops = over_limit(self.world, self.standing, self.spared, self.stops_left)
-            left = self.stops_left - len(stops)
-            stops += over_budget(self.world, self.caps.stopping(), self.standing, self.spared, left)
+            stops = stops_over(self.world, self.caps.stopping(), self.standing, self.spared, self.stops_left)
             self.effects += stops
             self.stops_left -= len(stops)
         self._nominated()

@@ -188,12 +188,13 @@ def _with_open(sums: Sums, now: Now, since_ms: int, now_ms: int) -> Sums:
     for segment in now.segments:
         account = accounts.parse(segment.state.account)
         begin = max(since_ms, segment.from_ms)
-        if account.kind is not Kind.HELD or begin >= now_ms:
+        if begin >= now_ms:
             continue
-        _add(found, {(TICKS, account.queue): (now_ms - begin) * segment.state.ticks})
+        if account.kind is Kind.HELD:
+            _add(found, {(TICKS, account.queue): (now_ms - begin) * segment.state.ticks})
         for charge in now.pricing.charges(segment.node, segment.device, segment.state, (begin, now_ms)):
             if charge.rate is not None:
-                _add(found, {(accounts.money(charge.rate.currency), account.queue): charge.nanos})
+                _add(found, {(accounts.money(charge.rate.currency), charge.queue): charge.nanos})
     return found
 
 

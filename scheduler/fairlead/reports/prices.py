@@ -74,7 +74,7 @@ def unpriced(
             end = charge.to_ms if until_ms is None else min(charge.to_ms, until_ms)
             if charge.rate is None and begin < end:
                 model = pricing.model_of(entry.node, entry.device, entry.from_ms)
-                key = (account.tenant, account.queue, account.tier, model)
+                key = (charge.tenant, charge.queue, account.tier or account.kind.value, model)
                 found[key] = found.get(key, 0) + sign * per_ms * (end - begin)
     return tuple(
         Unpriced(tenant=tenant, queue=queue, tier=tier, model=model, gpu_ms=ticks // TICKS_PER_GPU_MS)

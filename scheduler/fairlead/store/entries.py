@@ -56,8 +56,8 @@ def read(connection: sa.Connection, *, gang: str = "", after: int = 0, up_to: in
 
 
 def held_between(connection: sa.Connection, since_ms: int | None, until_ms: int | None, up_to: int) -> Iterator[Sealed]:
-    """Yield entries up to a number that are of a gang and touch [since_ms, until_ms); None is ever."""
-    wanted = [entry.c.number <= up_to, entry.c.gang != "", entry.c.kind.in_(TIMELINE)]
+    """Yield entries up to a number that are somebody's and touch [since_ms, until_ms); None is ever."""
+    wanted = [entry.c.number <= up_to, sa.or_(entry.c.gang != "", entry.c.actor != ""), entry.c.kind.in_(TIMELINE)]
     wanted += [] if since_ms is None else [entry.c.to_ms > since_ms]
     wanted += [] if until_ms is None else [entry.c.from_ms < until_ms]
     return _read(connection, wanted)
