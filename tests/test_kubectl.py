@@ -79,6 +79,7 @@ VIEWS = [
         "spec": {"queue": "research"},
         "status": {
             "guaranteed": 16, "limit": 32, "used": 8, "borrowed": 0, "pending": 1,
+            "resources": [{"name": "cpu", "guaranteed": 64, "used": 96, "borrowed": 32}],
             "positions": [{"gangJob": "waits", "position": 1, "reason": "NoDomainFits"}],
             "usage": {"gpuMs": 7_200_000},
         },
@@ -239,6 +240,8 @@ def test_a_tenant_sees_its_own_namespace_and_the_queue_view_only(config: Path):
     assert [(doc["name"], doc["used"], doc["parent"], doc["running"]) for doc in queues] == [
         ("research", 8, None, None)
     ]
+    wide = plugin(config, "queues", "-o", "wide", context="alice").stdout.splitlines()
+    assert [line.split() for line in wide[1:]] == [["research", "-", "cpu", "64", "-", "96", "32"]]
     usage = plugin(config, "usage", context="alice").stdout
     assert "2.000" in usage
     assert "4.000" not in usage

@@ -15,7 +15,7 @@ from fairlead.model.queue_tree import tree_problems
 from fairlead.model.tenancy import Pool, Queue
 from fairlead.reports.queue_usage import QueueUsage
 from fairlead.service.metrics import Metrics
-from fairlead.world.views import GangView, PoolView, QueueView
+from fairlead.world.views import GangView, PoolView, QueueView, ResourceView
 from fairlead_operator import overview_writer
 from fairlead_operator.decode_nodes import overlap_sentence
 from fairlead_operator.overview_writer import Overview, OverviewWriter
@@ -107,6 +107,13 @@ def test_pools_tell_of_overlaps_and_of_sources_that_differ():
 def test_a_view_has_the_places_of_its_own_namespace_only():
     own = [gang("second", position=7), gang("first", position=3), gang("running", position=None)]
     assert [p["gangJob"] for p in queue_view_status(queue(), own)["positions"]] == ["first", "second"]
+
+
+def test_every_resource_with_a_quota_stands_in_queues_and_views():
+    cores = ResourceView(name="cpu", guaranteed=4, limit=None, used=6, borrowed=2)
+    wanted = [{"name": "cpu", "guaranteed": 4, "used": 6, "borrowed": 2}]
+    status, _ = queue_status(queue(resources=(cores,)), Standing(), None, {}, NOW)
+    assert status["resources"] == queue_view_status(queue(resources=(cores,)), [])["resources"] == wanted
 
 
 def test_a_queue_that_stands_in_no_sound_tree_says_so():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import msgspec
 import pytest
 from builders import T0, Stage, node, queue
 
+from fairlead.cli import render
 from fairlead.errors import UnreadableInput
 from fairlead.model import events as ev
 from fairlead.model.effects import Place
@@ -16,7 +19,9 @@ from fairlead.planning.plan import Plan
 from fairlead.planning.verify import violations
 from fairlead.service.metrics import Metrics
 from fairlead.service.replay import replay
+from fairlead.service.view_json import queue_doc
 from fairlead.simulation import gangjob_yaml
+from fairlead.world.views import ResourceView
 from fairlead_operator.overviews import exception_status, switchboard_status
 from fairlead_operator.policy_facts import PolicyFacts
 from fairlead_operator.policy_objects import (
@@ -182,6 +187,25 @@ def stage_of(text: str, *exceptions: QuotaException) -> Stage:
     stage = Stage([node("n1", "8"), node("n2", "8")], [queue("team", text)])
     stage.take(*(ev.ExceptionSeen(exception=one, at_ms=T0) for one in exceptions))
     return stage
+
+
+def test_a_queue_shows_every_resource_that_it_has_a_quota_of() -> None:
+    stage = stage_of("guaranteed=2 limit=8 cpu.guaranteed=1 cpu.limit=6 memory.limit=64")
+    stage.submit("a", "1x4 cpu=4")
+    stage.settle()
+    (view,) = stage.engine.queue_views()
+    assert view.resources == (
+        ResourceView(name="gpu", guaranteed=2, limit=8, used=4, borrowed=2),
+        ResourceView(name="cpu", guaranteed=1, limit=6, used=4, borrowed=3),
+        ResourceView(name="memory", guaranteed=0, limit=64, used=0, borrowed=0),
+    )
+    out = io.StringIO()
+    render.quotas([queue_doc(view)], out=out)
+    assert [line.split() for line in out.getvalue().splitlines()[1:]] == [
+        ["team", "team", "gpu", "2", "8", "4", "2"],
+        ["team", "team", "cpu", "1", "6", "4", "3"],
+        ["team", "team", "memory", "0", "64", "0", "0"],
+    ]
 
 
 def test_a_queue_shows_the_exceptions_that_act_and_the_quota_in_force() -> None:

@@ -75,6 +75,7 @@ def queue_status(
             "pendingGpus": view.pending_gpus,
             "running": view.running_gangs,
             "exceptions": [one.text for one in view.exceptions[:EXCEPTIONS_MAX]],
+            "resources": _resources(view),
         }
         if gpu_ms is not None:
             status["usageGpuMs"] = gpu_ms
@@ -130,6 +131,7 @@ def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any
         "used": view.used_gpus,
         "borrowed": view.borrowed_gpus,
         "pending": view.pending_gangs,
+        "resources": _resources(view),
         "positions": [
             {
                 "gangJob": gang.name,
@@ -139,6 +141,20 @@ def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any
             for gang in waiting[:POSITIONS_MAX]
         ],
     }
+
+
+def _resources(view: QueueView) -> list[dict[str, Any]]:
+    """Return what a queue may have and has of each resource; no limit is left out."""
+    return [
+        {
+            "name": one.name,
+            "guaranteed": one.guaranteed,
+            **({} if one.limit is None else {"limit": one.limit}),
+            "used": one.used,
+            "borrowed": one.borrowed,
+        }
+        for one in view.resources
+    ]
 
 
 def _accepted(standing: Standing, *, known: bool) -> tuple[bool, str, str]:

@@ -18,6 +18,7 @@ from fairlead.service.view_json import (
     NodeDoc,
     PoolDoc,
     QueueDoc,
+    ResourceDoc,
     StartDoc,
     UsageDoc,
     allocation_doc,
@@ -123,7 +124,22 @@ def queue(item: Object) -> QueueDoc:
         over_limit=over,
         kind=spec.get("tenantKind"),
         notes=[*refused, *(str(text) for text in status.get("exceptions") or [])],
+        resources=_resources(status),
     )
+
+
+def _resources(status: Object) -> list[ResourceDoc]:
+    """Return what the status of a Queue or QueueView says of each resource."""
+    return [
+        ResourceDoc(
+            name=str(one.get("name") or ""),
+            guaranteed=int(one.get("guaranteed") or 0),
+            limit=one.get("limit"),
+            used=int(one.get("used") or 0),
+            borrowed=int(one.get("borrowed") or 0),
+        )
+        for one in status.get("resources") or []
+    ]
 
 
 def with_tenants(queues: Sequence[QueueDoc]) -> None:
@@ -154,6 +170,7 @@ def queue_view(item: Object) -> QueueDoc:
         over_limit=None,
         kind=None,
         notes=[],
+        resources=_resources(status),
     )
 
 

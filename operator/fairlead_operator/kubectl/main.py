@@ -120,10 +120,11 @@ def queues(
     output: Output = "table",
     json: Json = False,
 ) -> None:
-    """List queues, or what your namespace may see of them."""
+    """List queues, or what your namespace may see of them; -o wide has a line for each resource with a quota."""
     source, default = _open(kubeconfig, context, timeout, server)
     docs = source.queues(None if everywhere else namespace or default)
-    _print(docs, output, json, "queue.fairlead.dev", render.queues)
+    wide = output == "wide"
+    _print(docs, "table" if wide else output, json, "queue.fairlead.dev", render.quotas if wide else render.queues)
 
 
 @app.command()

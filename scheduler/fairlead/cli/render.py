@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from fairlead.cli.saving_text import saving_lines
 from fairlead.units import duration_text, gpu_hours_text, gpus_of, pace_text
@@ -232,6 +232,22 @@ def queues(docs: Sequence[QueueDoc], *, out: TextIO | None = None) -> None:
         for depth, doc in _as_tree(docs)
     ]
     table(head, rows, right=frozenset({"GUARANTEED", "LIMIT", "USED", "BORROWED", "PENDING", "RUNNING"}), out=out)
+
+
+def quotas(docs: Sequence[QueueDoc], *, out: TextIO | None = None) -> None:
+    """Print one line for each resource that a queue has a quota of, children under their parents."""
+    head = ("QUEUE", "TENANT", "RESOURCE", "GUARANTEED", "LIMIT", "USED", "BORROWED")
+    rows = [
+        ("  " * depth + doc["name"], doc["tenant"], *(one[field] for field in _OF_RESOURCE))
+        for depth, doc in _as_tree(docs)
+        for one in doc.get("resources", [])
+    ]
+    table(head, rows, right=frozenset({"GUARANTEED", "LIMIT", "USED", "BORROWED"}), out=out)
+
+
+_OF_RESOURCE: tuple[Literal["name", "guaranteed", "limit", "used", "borrowed"], ...] = (
+    "name", "guaranteed", "limit", "used", "borrowed",
+)  # fmt: skip
 
 
 def _as_tree(docs: Sequence[QueueDoc]) -> list[tuple[int, QueueDoc]]:

@@ -48,9 +48,13 @@ def explain(
         render.explain(_gang(answer), as_of_ms)
 
 
-def queues(server: ServerOption = DEFAULT_SERVER, json: JsonOption = False) -> None:
+def queues(
+    server: ServerOption = DEFAULT_SERVER,
+    wide: Annotated[bool, typer.Option("--wide", help="One line for each resource with a quota instead.")] = False,
+    json: JsonOption = False,
+) -> None:
     """Print one line a queue."""
-    _show(server, "/v1/queues", json, render.queues)
+    _show(server, "/v1/queues", json, render.quotas if wide else render.queues)
 
 
 def nodes(

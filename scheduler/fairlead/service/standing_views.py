@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fairlead.model.effects import Phase
 from fairlead.model.promises import Promised
+from fairlead.model.quota import GPU, unit_of
 from fairlead.model.reasons import Reason, refuse
-from fairlead.model.tenancy import tenant_of
+from fairlead.model.tenancy import Queue, tenant_of
 from fairlead.ordering.backlog import positions
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.ordering.standing import Standing
@@ -17,7 +18,7 @@ from fairlead.service.saving_views import checkpoint_view
 from fairlead.world.gangs import GangRecord
 from fairlead.world.snapshot import World
 from fairlead.world.state import ClusterState
-from fairlead.world.views import UNKNOWN_START, GangView, NodeView, PoolView, QueueView, StartRange
+from fairlead.world.views import UNKNOWN_START, GangView, NodeView, PoolView, QueueView, ResourceView, StartRange
 
 _AWAITING_CYCLE, _SUSPENDED = refuse(Reason.AWAITING_CYCLE), refuse(Reason.SUSPENDED)
 
@@ -108,9 +109,26 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
             kind=queue.kind.value if queue.kind is not None else "",
             problem=force.problems[name].text if name in force.problems else "",
             exceptions=tuple(one for one in force.exceptions if one.queue == name),
+            resources=tuple(_resources(queue, world)),
         )
         for name, queue in sorted(world.queues.items())
     ]
+
+
+def _resources(queue: Queue, world: World) -> Iterator[ResourceView]:
+    """Yield GPUs, then all else that a queue has a quota of, by name."""
+    for resource in (GPU, *sorted(quota.resource for quota in queue.quotas if quota.resource != GPU)):
+        quota, unit = queue.quota(resource), unit_of(resource)
+        assert quota is not None, (queue.name, resource)
+        held = world.queue_gpu_milli if resource == GPU else world.running.used.get(resource, {})
+        used, guaranteed = -(-held.get(queue.name, 0) // unit), quota.guaranteed // unit
+        yield ResourceView(
+            name=resource,
+            guaranteed=guaranteed,
+            limit=None if quota.limit is None else quota.limit // unit,
+            used=used,
+            borrowed=max(0, used - guaranteed),
+        )
 
 
 def _over(name: str, standing: Standing) -> bool:

@@ -98,8 +98,21 @@ class GangDoc(TypedDict):
     checkpoint: SavingDoc | None
 
 
+class ResourceDoc(TypedDict):
+    """What a queue may have and has of one resource, in GPUs, cores, GiB or pieces; parts of them round up."""
+
+    name: str
+    guaranteed: int
+    limit: int | None
+    used: int
+    borrowed: int
+
+
 class QueueDoc(TypedDict):
-    """One queue in whole GPUs; null where the reader may not know. `notes` say what is wrong, and what is excepted."""
+    """One queue in whole GPUs; null where the reader may not know. `notes` say what is wrong, and what is excepted.
+
+    `resources` are GPUs, and everything else that it has a quota of.
+    """
 
     name: str
     parent: str | None
@@ -114,6 +127,7 @@ class QueueDoc(TypedDict):
     over_limit: bool | None
     kind: str | None
     notes: list[str]
+    resources: list[ResourceDoc]
 
 
 class NodeDoc(TypedDict):
@@ -281,6 +295,10 @@ def queue_doc(view: QueueView) -> QueueDoc:
         over_limit=view.over_limit,
         kind=view.kind or None,
         notes=[*([view.problem] if view.problem else []), *(one.text for one in view.exceptions)],
+        resources=[
+            ResourceDoc(name=one.name, guaranteed=one.guaranteed, limit=one.limit, used=one.used, borrowed=one.borrowed)
+            for one in view.resources
+        ],
     )
 
 

@@ -83,11 +83,26 @@ class GangView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceView:
+    """What a queue may have and has of one resource: GPUs of all models or of one, cores, GiB or pieces.
+
+    Parts of them round up. `used` and `borrowed` mean what they mean of GPUs.
+    """
+
+    name: str
+    guaranteed: int
+    limit: int | None
+    used: int
+    borrowed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueView:
     """One queue in whole GPUs. `used` includes what is being placed or stopped; `borrowed` is above the guarantee.
 
     Guarantee and limit are those in force: with `exceptions` that act now. `kind` is what it stands for, `problem` what
-    is wrong with its place among the others, "" for nothing.
+    is wrong with its place among the others, "" for nothing. `resources` are GPUs, and everything else that the queue
+    has a quota of.
     """
 
     name: str
@@ -106,6 +121,7 @@ class QueueView:
     kind: str = ""
     problem: str = ""
     exceptions: tuple[QuotaException, ...] = ()
+    resources: tuple[ResourceView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
