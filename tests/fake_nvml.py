@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pynvml
 
@@ -43,6 +44,7 @@ class FakeGpu:
     ecc: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})
     remapped: list[int] | None = field(default_factory=lambda: [0, 0, 0, 0])
     throttle: int = 0
+    busy: int = 40
     temperature: int = 41
     energy: int = 1_000_000
     replays: int = 0
@@ -335,6 +337,10 @@ class FakeNvml:
     def nvmlDeviceGetTemperatureThreshold(self, handle, which):
         self._gpu(handle)
         return 92
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        self._gpu(handle)
+        return SimpleNamespace(gpu=self._gpu(handle).busy, memory=10)
 
     def nvmlDeviceGetPowerUsage(self, handle):
         self._gpu(handle)

@@ -14,9 +14,11 @@ from agent_rig import NODE, STEP, Rig, slices_of
 from fake_machines import dgx_a100, hgx_h100
 from sysfs_machines import hgx_h100 as hgx_tree
 
+from fairlead.discovery.findings import Sample
 from fairlead.model.effects import Place
-from fairlead.model.events import NodeSeen
+from fairlead.model.events import DevicesCounted, NodeSeen
 from fairlead.topology.graph import device_graph, parent
+from fairlead_operator.agent.busy import BusyWindows
 from fairlead_operator.agent.observe import tree_below
 from fairlead_operator.custom_objects import NodeTopology, PoolObject
 from fairlead_operator.decode_nodes import SILENT_MS, decode_topology, silent_since_ms
@@ -133,7 +135,7 @@ class Whole:
     def __init__(self):
         self.rig = Rig(hgx_h100(), now=builders.T0)
         self.stage = builders.Stage(queues=[builders.queue("team")])
-        self.facts = []
+        self.facts, self.counted = [], []
         self.intake = Intake(
             self.facts.append, None, level_labels={}, now_ms=lambda: self.rig.now, rng=random.Random(1),
             defer=lambda call: None,
@@ -165,6 +167,7 @@ class Whole:
         found, self.facts[:] = list(self.facts), []
         self.stage.now_ms = self.rig.now
         self.stage.take(*found)
+        self.counted += [fact for fact in found if isinstance(fact, DevicesCounted)]
         return [fact for fact in found if isinstance(fact, NodeSeen)]
 
     def placed(self):
@@ -232,3 +235,35 @@ def test_a_silent_agent_is_said_once_and_its_last_word_stands(whole):
 def test_a_sign_of_life_alone_is_no_fact(whole):
     assert whole.turn(40) == []
     assert whole.rig.object["status"]["heartbeatMs"] > builders.T0 + 30 * STEP
+
+
+def test_a_whole_quarter_of_an_hour_is_counted_once_and_told_once(whole):
+    whole.rig.fake.gpus[0].busy = 100
+    start = whole.rig.now // 900_000 * 900_000 + 900_000
+    whole.turn(200)
+    first, *more = [fact for fact in whole.counted if fact.from_ms >= start]
+    assert (first.name, first.at_ms - first.from_ms, more) == (NODE, 900_000, [])
+    assert dict(first.busy) == {"gpu-0": 1_000, **{f"gpu-{at}": 400 for at in range(1, 8)}}
+    counted = whole.rig.object["status"]["counted"]
+    assert (counted["fromMs"], counted["toMs"]) == (first.from_ms, first.at_ms)
+
+
+def sample(at_ms, busy):
+    return {"GPU-a": Sample(at_ms=at_ms, busy_percent=busy)}
+
+
+def test_a_window_is_the_mean_of_its_looks_and_one_with_few_looks_is_none():
+    windows = BusyWindows()
+    for at in range(90):
+        windows.saw(sample(at, 50 if at % 2 else 100), 900_000 + 10_000 * at)
+    windows.saw(sample(0, 0), 1_800_000)
+    assert windows.last == {"fromMs": 900_000, "toMs": 1_800_000, "gpus": [{"uuid": "GPU-a", "busy": 750}]}
+    windows.saw(sample(0, 0), 2_700_000)
+    assert windows.last["toMs"] == 1_800_000, "two looks say nothing of a quarter of an hour"
+
+
+def test_a_clock_that_jumps_begins_a_window_anew():
+    windows = BusyWindows()
+    for at_ms in [*range(900_000, 1_500_000, 10_000), 99_000_000, *range(500_000, 900_001, 10_000)]:
+        windows.saw(sample(at_ms, 100), at_ms)
+    assert windows.last == {"fromMs": 500_000, "toMs": 900_000, "gpus": [{"uuid": "GPU-a", "busy": 1_000}]}

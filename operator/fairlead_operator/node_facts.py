@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.events import Event, ForeignDevices, NodeGone, NodeSeen, NodeUsed
+from fairlead.model.events import DevicesCounted, Event, ForeignDevices, NodeGone, NodeSeen, NodeUsed
 from fairlead.model.hardware import Node, NodeName, Resources
 from fairlead.model.tenancy import Pool
 from fairlead_operator.claim_index import Device
@@ -25,7 +25,7 @@ from fairlead_operator.decode_nodes import (
 )
 from fairlead_operator.device_objects import Slice
 from fairlead_operator.objects import NodeObject
-from fairlead_operator.topology_objects import NodeTopology
+from fairlead_operator.topology_objects import CountedStatus, NodeTopology
 
 HostPort = tuple[str, str, int]
 _CLOCK_S = 30.0  # how often it is looked which agents have gone silent
@@ -77,6 +77,7 @@ class NodeFacts:
         self._told_foreign: dict[str, tuple[str, ...]] = {}
         self._marked: dict[str, None] = {}
         self._silent: set[str] = set()
+        self._counted: dict[str, CountedStatus] = {}
 
     def node(self, found: NodeObject | None, name: str) -> None:
         """A Node object is like this now, or gone."""
@@ -91,6 +92,9 @@ class NodeFacts:
         old = self._topologies.pop(name, None)
         if found is not None:
             self._topologies[name] = found
+            if found.status.counted is not None and (old is None or old.status.counted != found.status.counted):
+                self._counted[name] = found.status.counted
+                self._mark(name)
         if old is None or found is None or old.spec != found.spec or self._silence_differs(name):
             self._mark(name)
 
@@ -194,6 +198,7 @@ class NodeFacts:
         if self.nodes.get(name) != node:
             self.nodes[name] = node
             self._put(NodeSeen(node=node, at_ms=now))
+        self._tell_counted(node)
         usage = self._usage.get(name, _Usage())
         ports = tuple(sorted(port for port, count in usage.ports.items() if count > 0))
         used = NodeUsed(name=name, taken=usage.requests, at_ms=0, host_ports=ports)
@@ -205,6 +210,16 @@ class NodeFacts:
         if self._told_foreign.get(name, ()) != devices:
             self._told_foreign[name] = devices
             self._put(ForeignDevices(name=name, devices=devices, at_ms=now))
+
+    def _tell_counted(self, node: Node) -> None:
+        """Tell how busy the node's GPUs were, once a window; what lies in the future is nobody's to count."""
+        counted = self._counted.pop(node.name, None)
+        if counted is None or not counted.from_ms < counted.to_ms <= self._now_ms():
+            return
+        names = {gpu.uuid: gpu.device for gpu in node.machine.gpus if gpu.uuid}
+        busy = tuple(sorted((names[gpu.uuid], gpu.busy) for gpu in counted.gpus if gpu.uuid in names))
+        if busy:
+            self._put(DevicesCounted(name=node.name, from_ms=counted.from_ms, busy=busy, at_ms=counted.to_ms))
 
     def _gone(self, name: str) -> None:
         """Tell that a node is gone; if it comes back, everything about it is told anew."""

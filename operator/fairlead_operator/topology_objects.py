@@ -141,10 +141,26 @@ class NodeTopologySpec(Record, frozen=True, kw_only=True):
     mig_profiles: list[MigProfileSpec] = []
 
 
+class BusyGpu(Record, frozen=True, kw_only=True):
+    """In how many thousandths of a window something computed on a GPU."""
+
+    uuid: str
+    busy: int
+
+
+class CountedStatus(Record, frozen=True, kw_only=True):
+    """How busy GPUs were in a window, UTC milliseconds."""
+
+    from_ms: int
+    to_ms: int
+    gpus: list[BusyGpu] = []
+
+
 class NodeTopologyStatus(Record, frozen=True, kw_only=True):
     """When the agent last gave a sign of life, in UTC milliseconds; 0 where no agent writes the object."""
 
     heartbeat_ms: int = 0
+    counted: CountedStatus | None = None
 
 
 class NodeTopology(Record, frozen=True, kw_only=True):

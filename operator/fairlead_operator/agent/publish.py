@@ -154,7 +154,8 @@ class Publisher:
             generation=self._generation,
             now_ms=now_ms,
         )
-        return {"observedGeneration": self._generation, "conditions": made, "events": events_of(ward.events)}
+        status = {"observedGeneration": self._generation, "conditions": made, "events": events_of(ward.events)}
+        return status if ward.busy.last is None else {**status, "counted": ward.busy.last}
 
     async def _send(self, method: str, path: str, body: dict[str, Any]) -> None:
         kind = MERGE_PATCH if method == "PATCH" else "application/json"

@@ -17,6 +17,7 @@ from fairlead.discovery.nvml_node import GpuFacts
 from fairlead.discovery.pci import normal_pci
 from fairlead.discovery.xids import NVLINK5, Clears, Level, XidEvent
 from fairlead.model.hardware import Gpu, Link, Machine
+from fairlead_operator.agent.busy import BusyWindows
 from fairlead_operator.agent.heard import Heard
 from fairlead_operator.agent.observe import Observation
 
@@ -47,6 +48,7 @@ class Ward:
         self.gpus: dict[str, Gpu] = {}
         self.health: dict[str, GpuHealth] = {}
         self.events: deque[HealthEvent] = deque(maxlen=EVENTS_KEPT)
+        self.busy = BusyWindows()
         self.hung = 0
         self.warnings: tuple[str, ...] = ()
         self._links: dict[str, tuple[Link, ...]] = {}
@@ -100,6 +102,7 @@ class Ward:
         self.warnings = seen.warnings
         if seen.machine is not None:
             self._take(seen.machine, seen.facts)
+        self.busy.saw(seen.samples, now_ms)
         missing = seen.listed <= len(seen.samples)
         samples: dict[str, Sample] = {}
         for uuid in self.gpus:

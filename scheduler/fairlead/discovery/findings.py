@@ -106,9 +106,11 @@ class Sample:
     """One look at one GPU; None is what could not be known. `hung` counts intervals without an answer.
 
     Counters run up: ECC errors since the last reset, PCIe replays, errors of all NVLinks together, energy in mJ.
+    `busy_percent` is how much of the driver's last sample period something computed.
     """
 
     at_ms: int
+    busy_percent: int | None = None
     lost: bool = False
     missing: bool = False
     hung: int = 0

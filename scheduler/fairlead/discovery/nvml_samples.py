@@ -49,8 +49,11 @@ def _sample(library: Library, where: str, handle: Handle, at_ms: int) -> tuple[S
     if throttle is None:  # its name before driver 535
         throttle = number("DeviceGetCurrentClocksThrottleReasons")
     fabric = library.fabric(where, handle)
+    rates = library.ask(where, "DeviceGetUtilizationRates", handle)
+    busy = getattr(rates, "gpu", None)
     sample = Sample(
         at_ms=at_ms,
+        busy_percent=busy if isinstance(busy, int) and 0 <= busy <= 100 else None,
         recovery_action=values.get((_FIELD_RECOVERY, 0)),
         ecc_uncorrected=number("DeviceGetTotalEccErrors", _UNCORRECTED, _SINCE_RESET),
         ecc_corrected=number("DeviceGetTotalEccErrors", _CORRECTED, _SINCE_RESET),
