@@ -131,6 +131,19 @@ def test_a_difference_counts_when_it_stays(caplog):
     assert len(watch.look(Differences())) == 0
 
 
+def test_what_only_the_books_hold_open_is_ended_there_with_evidence_and_how_wide_it_is():
+    watch, one, two = DriftWatch(), ("g", 1, 0), ("g", 1, 1)
+    looks = ((60_000, ()), (120_000, (one, two)), (180_000, (one, two)))
+    for now_ms, only in looks[:2]:
+        assert watch.mend(watch.look(Differences(only_books=frozenset(only))), frozenset(), now_ms) == []
+    now_ms, only = looks[2]
+    said, ended = watch.mend(watch.look(Differences(only_books=frozenset(only))), frozenset({two}), now_ms)
+    assert ((ended.gang, ended.attempt, ended.rank), ended.at_ms, ended.estimated_ms) == (one, 180_000, 120_000)
+    assert (said.holds, said.at_ms) == ((one,), 180_000), "whose claim has devices still is left alone"
+    assert "no claim" in said.evidence
+    assert watch.mend(watch.look(Differences(only_scheduler=frozenset({one}))), frozenset(), 240_000) == []
+
+
 # --- usage by queue ---------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Do the scheduler, its books and the cluster's claims agree on who holds what? Compared, told, and not mended here.
+"""Do the scheduler, its books and the cluster's claims agree on who holds what? Compared, told, and mended there.
 
 Facts are on their way all the time, so a difference counts only if it was there a look ago too.
 """
@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from fairlead.model.events import EndedUnseen, Event, MemberReleased
 from fairlead.service.ports import Hold
 from fairlead.world.gangs import Hold as Held
 from fairlead_operator.device_objects import Claim
@@ -17,6 +18,7 @@ from fairlead_operator.member_facts import member_of
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
+_EVIDENCE = "open in the books at two looks; the scheduler does not know it, and no claim has its devices"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ class DriftWatch:
     def __init__(self) -> None:
         """Nothing has been looked at."""
         self._last = Differences()
+        self._since_ms: dict[Hold, int] = {}
+        self._looked_ms: int | None = None
 
     def look(self, now: Differences) -> Differences:
         """Return what has stayed, and say it in the log where it is anything."""
@@ -91,3 +95,24 @@ class DriftWatch:
                 shown = ",".join("/".join(map(str, member)) for member in sorted(members)[:_SHOWN])
                 log.error("event=drift kind=%s holds=%d such_as=%s", name, len(members), shown)
         return stayed
+
+    def mend(self, stayed: Differences, allocated: frozenset[Hold], now_ms: int) -> list[Event]:
+        """Return what ends holds that only the books still have open, after the look that found them so again.
+
+        The scheduler does not know them and no claim has their devices, so they ended unseen: some time since the last
+        look that found nothing.
+        """
+        before_ms = now_ms if self._looked_ms is None else self._looked_ms
+        self._since_ms = {hold: self._since_ms.get(hold, before_ms) for hold in self._last.only_books}
+        self._looked_ms = now_ms
+        over = tuple(sorted(stayed.only_books - allocated))
+        if not over:
+            return []
+        released = [
+            MemberReleased(
+                gang=gang, attempt=attempt, rank=rank, at_ms=now_ms,
+                estimated_ms=now_ms - self._since_ms[gang, attempt, rank],
+            )
+            for gang, attempt, rank in over
+        ]  # fmt: skip
+        return [EndedUnseen(holds=over, evidence=_EVIDENCE, at_ms=now_ms), *released]

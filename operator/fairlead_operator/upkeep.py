@@ -144,10 +144,12 @@ class Upkeep:
         """Compare the holds; books that are behind have not heard of the newest and are left out."""
         booked = await asyncio.to_thread(self._books.open_holds)
         state = self._engine.state
-        now = differences(
-            state.holds, state.nodes, None if self._behind_ms else booked, allocated_members(self._watches.claims.store)
-        )
-        self._metrics.drift_holds.set(len(self._drift.look(now)))
+        allocated = allocated_members(self._watches.claims.store)
+        stayed = self._drift.look(differences(state.holds, state.nodes, None if self._behind_ms else booked, allocated))
+        self._metrics.drift_holds.set(len(stayed))
+        mended = self._drift.mend(stayed, allocated, self._now_ms())
+        self._metrics.drift.labels(kind="mended").inc(max(0, len(mended) - 1))
+        self._loop.put(*mended)
 
     async def _measure_fragmentation(self) -> None:
         self._metrics.observe_fragmentation(self._engine.fragmentation())

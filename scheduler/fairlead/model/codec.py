@@ -133,7 +133,15 @@ def subject(record: Record) -> str:
             return record.queue
         case events.KeptFree():
             return record.keeper
-        case Cut() | Again() | events.Adjusted() | events.Started() | events.Decided() | events.SwitchesSet():
+        case (
+            Cut()
+            | Again()
+            | events.EndedUnseen()
+            | events.Adjusted()
+            | events.Started()
+            | events.Decided()
+            | events.SwitchesSet()
+        ):
             return ""
         case _:
             return record.gang

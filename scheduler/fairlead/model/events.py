@@ -210,6 +210,18 @@ class MemberReleased:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedUnseen:
+    """Holds (gang, attempt, rank) are over though nobody told of their end; `evidence` says how that is known.
+
+    The `MemberReleased` of the same moment that follow end them. Changes nothing by itself.
+    """
+
+    holds: tuple[tuple[GangId, int, int], ...]
+    evidence: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
     """At start: an attempt found in claims and pods. `holding`, `running`, `left` are ranks; those of `left` have left.
 
@@ -316,6 +328,7 @@ Event = (
     | CheckpointCommitted
     | LifeSign
     | MemberReleased
+    | EndedUnseen
     | Recovered
     | Remembered
     | Started

@@ -90,7 +90,7 @@ class ClusterState:
                 self.epoch += self.reservations.apply(fact)
             case DurationsLearned():
                 self.durations.learn(fact)
-            case ev.KeptFree() | ev.MoneyFact() | ev.DevicesCounted() | ev.Started() | ev.Decided():  # books, replays
+            case ev.KeptFree() | ev.MoneyFact() | ev.DevicesCounted() | ev.EndedUnseen() | ev.Started() | ev.Decided():
                 pass
             case _:
                 record = self.gangs.get(fact.gang)
