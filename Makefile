@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries focus-check clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-kills focus-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -75,6 +75,15 @@ bench-adversaries: setup  ## what a tenant gains by cheating, a hundred runs of 
 
 focus-check: setup  ## an export of FOCUS 1.2 through focus-validator, in its own .venv-focus (PYTHON312 names a Python 3.12)
 	@PYTHONPATH=tests PYTHON312=$${PYTHON312:-python3.12} $(BIN)/python tests/focus_check.py
+
+bench-ledger: setup postgres  ## the books on SQLite and PostgreSQL: entries a second, a report from 5 million
+	@PYTHONPATH=tests $(BIN)/python tests/bench_ledger.py --entries 5000000 $(ARGS)
+
+ledger-disorder: setup postgres  ## facts in every disorder: 1,000 seeds on SQLite and a replay, 50 of them on PostgreSQL
+	@PYTHONPATH=tests $(BIN)/python tests/books_disorder.py 1000 50
+
+ledger-kills: setup  ## kill -9 at each step of posting, twenty times
+	@FAIRLEAD_EVERY_KILL=1 $(BIN)/python -m pytest -q tests/test_books_crash.py -k killed_anywhere $(ARGS)
 
 clean:  ## remove what was made here (the control plane's cache lies elsewhere and stays)
 	@rm -rf .venv .venv-focus .uv-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

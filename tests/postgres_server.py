@@ -18,9 +18,10 @@ import pytest
 
 
 class PostgresServer:
-    """It refuses to run as root, so then it runs as `nobody`. fsync is off: what is tested is not the disk."""
+    """It refuses to run as root, so then it runs as `nobody`. For tests fsync is off: they do not try the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        self.fsync = "on" if fsync else "off"
         # Debian keeps the server's programs off PATH, a folder a version.
         debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
         places = os.pathsep.join([os.environ.get("PATH", ""), *debian])
@@ -51,7 +52,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [self.program, "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self.fsync}"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, user=self.user, stdout=log, stderr=log)
         deadline = time.monotonic() + 60

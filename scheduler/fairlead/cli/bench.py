@@ -12,6 +12,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "adversaries",
         "Let a tenant cheat in every way that is known, and say what it gains.",
     ),
+    "ledger": (
+        "fairlead.cli.bench_ledger",
+        "ledger",
+        "Fill an empty database with the books of a fleet and report on a month.",
+    ),
     "night": (
         "fairlead.cli.bench_night",
         "night",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fairlead.ledger.chain import Head, Sealed
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
-from fairlead.model.codec import Again, Record
+from fairlead.model.codec import Again, Cut, Record
 from fairlead.model.events import GrowFailed, MemberReleased, PlaceFailed
 from fairlead.service.outbox import Queued
 from fairlead.store import engine as database
@@ -31,14 +31,15 @@ def known(
 ) -> tuple[list[str], dict[str, int], dict[str, Again]]:
     """Return the ids of facts, the numbers of those that the journal has, and which of these to journal as told again.
 
-    Those are known to an earlier process, which wrote up to `began_at`, and told to this one for the first time.
+    Those are known to an earlier process, which wrote up to `began_at`, and told to this one for the first time. Nobody
+    tells a cut.
     """
     ids = [codec.fact_id(item.data) for item in queued]
     there = journal.known(connection, ids)
     news = {
         fact: Again(fact=fact, at_ms=item.since_ms)
         for item, fact in zip(queued, ids, strict=True)
-        if not item.restored and there.get(fact, began_at + 1) <= began_at
+        if not (item.restored or isinstance(item.record, Cut)) and there.get(fact, began_at + 1) <= began_at
     }
     marks = {codec.fact_id(codec.encode(again)): fact for fact, again in news.items()}
     for mark in journal.known(connection, list(marks)) if marks else ():
