@@ -61,7 +61,7 @@ def spent(queue: str, text: str, now_ms: int) -> QueueSpent:
 
 
 def exception(name: str, text: str, now_ms: int) -> QuotaException:
-    """queue= (team), limit=, guaranteed=, jobs= (more of each), in= (from now, at once unless said), for= (1h)."""
+    """queue= (team), limit=, guaranteed=, jobs=, budget= (more of each), in= (from now; at once), for= (1h)."""
     named = dict(word.split("=") for word in text.split())
     starts = now_ms + (duration_ms(named["in"]) if "in" in named else 0)
     return QuotaException(
@@ -74,6 +74,7 @@ def exception(name: str, text: str, now_ms: int) -> QuotaException:
         more_limit_gpus=int(named.get("limit", "0")),
         more_guaranteed_gpus=int(named.get("guaranteed", "0")),
         more_jobs=int(named.get("jobs", "0")),
+        more_budget=int(named.get("budget", "0")),
     )
 
 

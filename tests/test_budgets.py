@@ -17,8 +17,9 @@ from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.cli import budget as budget_cli
 from fairlead.errors import NotFound
 from fairlead.model.calendars import Grain
-from fairlead.model.events import NodeSeen, QueueSeen, QueueSpent
+from fairlead.model.events import ExceptionSeen, NodeSeen, QueueSeen, QueueSpent
 from fairlead.model.queue_caps import Budget, QueueCaps
+from fairlead.model.quota_exception import QuotaException, granted
 from fairlead.model.tenancy import Queue
 from fairlead.reports.budgets import Alerts, BudgetStanding, BudgetTally
 from fairlead.service.bookkeeper import Bookkeeper
@@ -189,8 +190,8 @@ def test_budget_show_says_what_is_left_and_ends_with_6_where_nothing_is(books: B
     shown = run()
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[1].split() == [
-        "lab", "2026-11", "6.000", "8.000", "GPU-h", "75", "6.000", "3.567", "2026-11-10T11:00:00Z",
-        "2026-12-01T00:00:00Z", "50",
+        "lab", "2026-11", "6.000", "8.000", "GPU-h", "75", "6.000", "3.567", "2026-11-10T11:00",
+        "2026-12-01T00:00", "UTC", "50",
     ]  # fmt: skip
     (data,) = json.loads(run("--json").output)["items"]
     assert (data["used"], data["left"], data["time_zone"]) == (6 * HOUR, 2 * HOUR, "UTC")
@@ -204,3 +205,19 @@ def test_periods_have_the_names_of_the_calendar() -> None:
     assert {word: budget(gpu_hours=1, period=word).period for word in ("Day", "Month", "Quarter", "Year")} == {
         "Day": Grain.DAY, "Month": Grain.MONTH, "Quarter": Grain.QUARTER, "Year": Grain.YEAR,
     }  # fmt: skip
+
+
+def test_an_exception_adds_gpu_hours_or_units_of_the_currency(books: Bookkeeper, tmp_path: Path) -> None:
+    start = at("2026-11-10T00:00:00Z")
+    said = {"name": "more", "owner": "ops", "reason": "a deadline", "starts_ms": start + HOUR, "more_budget": 5}
+    more = [QuotaException(**said, queue=queue, expires_ms=start + 3 * HOUR) for queue in ("lab", "vision")]
+    mine = queues(budget(gpu_hours=8), budget(amount="9", currency="EUR"))
+    assert granted(mine["vision"], more[1]).caps.budget == budget(amount="14", currency="EUR")
+    seen = [*(QueueSeen(queue=one, at_ms=0) for one in mine.values()), ExceptionSeen(exception=more[0], at_ms=0)]
+    begun(books, start, *seen)
+    amounts = []
+    for hours in (0, 2, 4):
+        books.record([NodeSeen(node=node(gpus=2), at_ms=start + hours * HOUR)], start + hours * HOUR)
+        shown = CliRunner().invoke(budget_cli.app, ["show", "lab", "--file", f"{tmp_path}/b.sqlite", "--json"])
+        amounts.append(json.loads(shown.output)["items"][0]["amount"] // HOUR)
+    assert amounts == [8, 13, 8]

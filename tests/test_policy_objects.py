@@ -34,7 +34,7 @@ from fairlead_operator.watch import Change
 
 EXCEPTION = {
     "queue": "team",
-    "change": {"limit": 8, "guaranteed": 4, "maxJobs": 2},
+    "change": {"limit": 8, "guaranteed": 4, "maxJobs": 2, "budget": 50},
     "owner": "ops",
     "reason": "a launch",
     "starts": "2027-01-15T08:00:00Z",
@@ -50,6 +50,7 @@ MADE = QuotaException(
     more_limit_gpus=8,
     more_guaranteed_gpus=4,
     more_jobs=2,
+    more_budget=50,
 )
 
 

@@ -19,6 +19,7 @@ class ChangeSpec(Record, frozen=True, kw_only=True):
     limit: int = 0
     guaranteed: int = 0
     max_jobs: int = 0
+    budget: int = 0
 
 
 class QuotaExceptionSpec(Record, frozen=True, kw_only=True):
@@ -78,9 +79,11 @@ def decode_exception(found: QuotaExceptionObject) -> QuotaException:
     starts_ms = moment_ms(spec.starts, field=f"{at}.starts") if spec.starts else 0
     if starts_ms >= expires_ms:
         raise UnreadableInput(f"{at}.expires: is not after starts; give it a later time")
-    amounts = (change.limit, change.guaranteed, change.max_jobs)
+    amounts = (change.limit, change.guaranteed, change.max_jobs, change.budget)
     if min(amounts) < 0 or not any(amounts):
-        raise UnreadableInput(f"{at}.change: takes or gives nothing; set limit, guaranteed or maxJobs to 1 or more")
+        raise UnreadableInput(
+            f"{at}.change: takes or gives nothing; set limit, guaranteed, maxJobs or budget to 1 or more"
+        )
     return QuotaException(
         name=name,
         queue=spec.queue,
@@ -91,6 +94,7 @@ def decode_exception(found: QuotaExceptionObject) -> QuotaException:
         more_limit_gpus=change.limit,
         more_guaranteed_gpus=change.guaranteed,
         more_jobs=change.max_jobs,
+        more_budget=change.budget,
     )
 
 

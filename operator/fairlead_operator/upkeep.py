@@ -127,7 +127,7 @@ class Upkeep:
 
     async def _read_usage(self) -> None:
         usage = self._usage = await asyncio.to_thread(self._books.queue_usage, self._now_ms())
-        queues = dict(self._engine.state.queues)
+        queues = dict(self._engine.world(usage.as_of_ms).queues)  # with what exceptions add to budgets now
         standings = await asyncio.to_thread(self._books.budgets, queues, usage.as_of_ms)
         self._loop.put(*(standing.fact() for standing in standings))
         for standing in self._alerts.news(standings):

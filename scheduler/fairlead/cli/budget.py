@@ -77,10 +77,15 @@ def _row(one: BudgetStanding) -> list[Any]:
         one.used * 100 // one.amount,
         _amount(one, one.a_day),
         _amount(one, one.ahead),
-        "-" if one.exhausted_ms is None else utc_text(one.exhausted_ms),
-        utc_text(one.period.to_ms),
+        "-" if one.exhausted_ms is None else _clock(one, one.exhausted_ms),
+        f"{_clock(one, one.period.to_ms)} {one.budget.zone.name}",
         one.alert or "-",
     ]
+
+
+def _clock(one: BudgetStanding, at_ms: int) -> str:
+    """Write a moment as the clocks of the budget's zone show it, to the minute."""
+    return utc_text(one.budget.zone.local_ms(at_ms))[:16]
 
 
 def _amount(one: BudgetStanding, amount: int) -> str:

@@ -5,13 +5,14 @@ All of it holds for the queue and everything below it. None, or an empty tuple, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.calendars import UTC, Calendar, Grain, Span
 from fairlead.model.gang import ServiceClass
 from fairlead.model.windows import Window, Zone
+from fairlead.units import NANO
 
 
 class TenantKind(StrEnum):
@@ -74,6 +75,12 @@ class Budget:
     alerts: tuple[int, ...] = (50, 80, 100)
     hard: bool = True
     on_exhausted: OnExhausted = OnExhausted.FINISH
+
+    def raised(self, more: int) -> Budget:
+        """Return it with so many GPU-hours more, or whole units of its currency."""
+        if self.nanos:
+            return replace(self, nanos=self.nanos + more * NANO)
+        return replace(self, gpu_ms=self.gpu_ms + more * 3_600_000)
 
     def span(self, at_ms: int) -> Span:
         """Return the period that a moment lies in."""

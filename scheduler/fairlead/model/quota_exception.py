@@ -10,9 +10,10 @@ from fairlead.units import utc_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaException:
-    """More for `queue` from `starts_ms` until `expires_ms`, UTC ms. Whole GPUs, and jobs.
+    """More for `queue` from `starts_ms` until `expires_ms`, UTC ms. Whole GPUs, jobs, and what its budget counts.
 
-    `more_limit_gpus` and `more_jobs` mean nothing to a queue that has no such limit. Limits of queues above it stay.
+    `more_budget` is GPU-hours, or whole units of the currency of a budget of money. What the queue has no limit of
+    means nothing to it. Limits of queues above it stay.
     """
 
     name: str
@@ -24,6 +25,12 @@ class QuotaException:
     more_limit_gpus: int = 0
     more_guaranteed_gpus: int = 0
     more_jobs: int = 0
+    more_budget: int = 0
+
+    @property
+    def gives(self) -> bool:
+        """Whether it gives anything."""
+        return any((self.more_limit_gpus, self.more_guaranteed_gpus, self.more_jobs, self.more_budget))
 
     def acts_at(self, now_ms: int) -> bool:
         """Whether it is in force at a moment: from its start on, and at its end no more."""
@@ -44,6 +51,7 @@ class QuotaException:
                 (self.more_limit_gpus, "GPUs above its limit"),
                 (self.more_guaranteed_gpus, "more guaranteed GPUs"),
                 (self.more_jobs, "more jobs"),
+                (self.more_budget, "more in its budget"),
             )
             if amount
         ]
@@ -60,6 +68,8 @@ def granted(queue: Queue, exception: QuotaException) -> Queue:
     caps = queue.caps
     if jobs is not None and exception.more_jobs:
         caps = replace(caps, max_jobs=jobs + exception.more_jobs)
+    if caps.budget is not None and exception.more_budget:
+        caps = replace(caps, budget=caps.budget.raised(exception.more_budget))
     return replace(
         queue,
         limit_gpus=limit,

@@ -17,7 +17,7 @@ from fairlead.model.calendars import Span
 from fairlead.model.events import QueueSpent
 from fairlead.model.queue_caps import Budget
 from fairlead.model.tenancy import Queue, ancestors
-from fairlead.reports.spending import queues_of
+from fairlead.reports.spending import queues_at
 from fairlead.reports.usage import replay
 from fairlead.store import engine as database
 from fairlead.store import entries, journal, usage
@@ -149,7 +149,8 @@ def from_database(engine: database.Engine) -> tuple[BudgetStanding, ...]:
     with database.reading(engine) as connection:
         meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
         now = Now(entries.head(connection).number, tuple(meter.open_segments()), meter.pricing)
-        return BudgetTally().read(connection, now, queues_of(connection), meter.newest_ms or 0)
+        now_ms = meter.newest_ms or 0
+        return BudgetTally().read(connection, now, queues_at(connection, now_ms), now_ms)
 
 
 def _standing(

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from fairlead.ledger.accounts import Kind
-from fairlead.model.events import QueueGone, QueueSeen
+from fairlead.model.events import ExceptionGone, ExceptionSeen, QueueGone, QueueSeen
+from fairlead.model.quota_exception import QuotaException, granted
 from fairlead.model.tenancy import Queue
 from fairlead.reports.usage import read_record
 from fairlead.store import engine as database
 from fairlead.store import journal, usage
+
+
+def queues_at(connection: database.Connection, now_ms: int) -> dict[str, Queue]:
+    """Return the queues as they are at the end of the journal, with the exceptions that act at a moment."""
+    queues, known = queues_of(connection), dict[str, QuotaException]()
+    for row in journal.of_kinds(connection, (ExceptionSeen.__name__, ExceptionGone.__name__)):
+        record = read_record(row)
+        if isinstance(record, ExceptionSeen):
+            known[record.exception.name] = record.exception
+        elif isinstance(record, ExceptionGone):
+            known.pop(record.name, None)
+    for one in known.values():
+        if one.acts_at(now_ms) and one.queue in queues:
+            queues[one.queue] = granted(queues[one.queue], one)
+    return queues
 
 
 def queues_of(connection: database.Connection) -> dict[str, Queue]:

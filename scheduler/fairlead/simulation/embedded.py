@@ -152,10 +152,11 @@ class Embedded:
         while self._ask_budgets is not None and not stop.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), BUDGETS_S)
-            queues = dict(self.engine.state.queues)
+            now_ms = self.cluster.now_ms()
+            queues = dict(self.engine.world(now_ms).queues)
             if not stop.is_set() and any(queue.caps.budget for queue in queues.values()):
                 with suppress(Unreachable):
-                    self.loop.put(*await asyncio.to_thread(self._ask_budgets, queues, self.cluster.now_ms()))
+                    self.loop.put(*await asyncio.to_thread(self._ask_budgets, queues, now_ms))
 
     def _end(self, now_ms: int) -> list[Event]:
         """Facts that close what is open: a fleet in memory does not outlive its process."""

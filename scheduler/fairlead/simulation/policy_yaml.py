@@ -52,10 +52,11 @@ def _exception(meta: Fields, spec: Fields, change: Fields, starts_ms: int, expir
         more_limit_gpus=change.integer("limit", 0, low=0, high=_MOST),
         more_guaranteed_gpus=change.integer("guaranteed", 0, low=0, high=_MOST),
         more_jobs=change.integer("maxJobs", 0, low=0, high=1_000_000),
+        more_budget=change.integer("budget", 0, low=0, high=1_000_000_000),
     )
     change.done()
-    if not (found.more_limit_gpus or found.more_guaranteed_gpus or found.more_jobs):
-        spec.fail("change", "gives nothing; set limit, guaranteed or maxJobs to 1 or more")
+    if not found.gives:
+        spec.fail("change", "gives nothing; set limit, guaranteed, maxJobs or budget to 1 or more")
     spec.done()
     return found
 
