@@ -261,3 +261,32 @@ def test_what_if_copies_know_who_has_left_and_who_is_on_the_way() -> None:
     assert there.phase.value == "Running"
     assert sorted(there.current.joining) == [4, 5]
     assert copy.state.queue_gpu_milli["team"] == 6_000
+
+
+def test_a_new_leader_does_not_book_members_that_joined_from_when_the_attempt_began() -> None:
+    """Somebody else had the device until then."""
+    start = builders.T0
+    told = facts(start)
+    grown = told[4]
+    found = ev.Recovered(
+        gang=grown.gang,
+        attempt=1,
+        placement=grown.placement,
+        tier=Tier.IN_QUOTA,
+        since_ms=start,
+        bound=True,
+        holding=(0, 1),
+        running=(0, 1),
+        left=(2,),
+        at_ms=start + 90 * MINUTE,
+    )
+    meter, sweep, held = Meter("test"), Sweep(), 0
+    for number, record in enumerate([*told[:-1], found, told[-1]]):
+        for entry in meter.apply(record, f"id-{number}").entries:
+            held += sum(posting.amount for posting in entry.postings if posting.account.startswith("held:"))
+        sweep.read(record)
+    assert held == (120 + 60 + 1) * MINUTE * 840
+    spans = {device: found for _, device, found, *_ in sweep.spans()}
+    begins = [span[0] for span in spans["gpu-1"]]
+    assert start + 60 * MINUTE in begins, spans["gpu-1"]
+    assert len(begins) == len(spans["gpu-3"]) + 1

@@ -83,3 +83,13 @@ def test_members_that_were_bound_and_taken_off_the_record_have_joined():
 def test_a_member_that_is_not_there_and_has_not_left_undoes_the_gang():
     recovery = resized([3], bound=2)
     assert recovery.undo
+
+
+def test_usage_goes_on_from_what_was_written_and_counts_nobody_twice():
+    """Two of four hold for a minute more; what those who left had used is in the past already."""
+    cluster = Cluster().job(place=FOUR).objects(place=FOUR, bound=4)
+    cluster.jobs[0]["status"]["allocation"]["left"] = [2, 3]
+    cluster.jobs[0]["status"]["usage"] = {"gpuMs": 400_000, "asOf": "2026-01-01T00:01:40Z"}
+    cluster.pods, cluster.claims = cluster.pods[:2], cluster.claims[:2]
+    record = state_of(cluster.recover())
+    assert record.past_gpu_ms == 400_000 - 60_000 * 4

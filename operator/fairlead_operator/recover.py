@@ -343,7 +343,8 @@ def _held_milli(job: GangJob) -> int:
     """Return the thousandths of GPUs that the recorded attempt holds, which may be fewer than were asked for."""
     assert job.status.allocation is not None
     try:
-        return read_placement(job.status.allocation).gpu_milli
+        members, left = read_placement(job.status.allocation).members, set(job.status.allocation.left)
+        return sum(member.gpu_milli for member in members if member.rank not in left)
     except UnreadableInput:
         return 1000 * (job.status.gpus or 0)
 

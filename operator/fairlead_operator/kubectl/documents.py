@@ -279,8 +279,9 @@ def _allocation(allocation: Object | None) -> AllocationDoc | None:
         members = read_members(groups, [str(cpus) for cpus in allocation.get("cpuSets") or []])
     except UnreadableInput:
         return None  # somebody has edited the status; the operator writes it anew with the next attempt
+    left = set(allocation.get("left") or [])
     placement = Placement(
-        members=members,
+        members=tuple(member for member in members if member.rank not in left),
         level=str(allocation.get("level") or "cluster"),
         domain=str(allocation.get("domain") or ""),
         pace_bytes_per_s=int(allocation.get("pace") or 0),

@@ -261,11 +261,12 @@ class Meter:
                     book=attempt,
                     end_ms=end,
                     estimated_ms=estimated,
+                    joined=isinstance(record, GrowIntended),
                 )
                 self._holds[key] = hold
                 self._attempts.add(hold)
                 self._track(member.node).holds.append(hold)
-            elif hold.begin_ms <= begin:
+            elif hold.begin_ms <= begin or hold.joined:  # who joined later did not hold since the attempt began
                 continue
             hold.begin_ms = begin
             touched[hold.node] = min(begin, touched.get(hold.node, begin))

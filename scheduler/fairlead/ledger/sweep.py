@@ -66,6 +66,7 @@ class Sweep:
         self._starts: list[tuple[int, int]] = []
         self._tiers: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         self._over: dict[tuple[str, int, int], int] = {}
+        self._joined: set[tuple[str, int, int]] = set()
         self._parents: dict[str, str] = {}
         self._jobs: dict[str, tuple[str, str, str, dict[str, Resources]]] = {}
         self._became = Became(lambda gang: self._jobs[gang][2] if gang in self._jobs else "")
@@ -140,12 +141,15 @@ class Sweep:
             if isinstance(record, ev.Recovered) and seen is not None and member.rank not in record.holding:
                 self._finish(key, seen)
             elif key in self._holds:
-                self._holds[key].begin = min(begin, self._holds[key].begin)
+                if key not in self._joined:  # those did not hold since the attempt began
+                    self._holds[key].begin = min(begin, self._holds[key].begin)
             else:
                 what: What = (account, "", record.gang, record.attempt, member.rank, namespace, job, 0, "", "")
                 need = asks.get(member.role, Resources(pods=1))
                 part = member.share_milli or 1000
                 tiers = self._tiers.setdefault((record.gang, record.attempt), [])
+                if isinstance(record, ev.GrowIntended):
+                    self._joined.add(key)
                 self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin, part, tiers)
 
     def _finish(self, key: tuple[str, int, int], at: int) -> None:

@@ -56,7 +56,8 @@ class NodePoint:
 class MemberHold:
     """One member's hold on devices of one node. `end_ms` None while it is open.
 
-    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `book` is its attempt's.
+    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `book` is its attempt's. It `joined`
+    when the others had held theirs for a while.
     """
 
     key: HoldKey
@@ -69,6 +70,7 @@ class MemberHold:
     milli: int = 0
     end_ms: int | None = None
     estimated_ms: int = 0
+    joined: bool = False
 
     def state_at(self, at_ms: int, pool: str) -> State:
         """Return what its devices in a pool are in at a moment."""
