@@ -56,8 +56,8 @@ class NodePoint:
 class MemberHold:
     """One member's hold on devices of one node. `end_ms` None while it is open.
 
-    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `book` is its attempt's. It `joined`
-    when the others had held theirs for a while.
+    `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `book` is its attempt's.
+    It `joined` when the others had held theirs for a while.
     """
 
     key: HoldKey
