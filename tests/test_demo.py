@@ -89,7 +89,7 @@ def test_usage_and_fleet_time_come_from_books_that_balance(data: dict[str, Any])
     assert all(line["gpu_ms"] == line["in_quota_gpu_ms"] + line["borrowed_gpu_ms"] for line in usage.values())
     (fleet,) = data["fleet_time"]
     assert fleet["held_gpu_ms"] == sum(line["gpu_ms"] for line in usage.values())
-    states = ("held_gpu_ms", "free_gpu_ms", "stranded_gpu_ms", "down_gpu_ms")
+    states = ("held_gpu_ms", "reserved_idle_gpu_ms", "free_gpu_ms", "stranded_gpu_ms", "down_gpu_ms")
     assert fleet["capacity_gpu_ms"] == sum(fleet[state] for state in states)
     assert fleet["down_gpu_ms"] == 8 * 30 * 60_000  # eight GPUs for half an hour
     assert data["books"]["balance"] is True

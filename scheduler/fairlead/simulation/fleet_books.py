@@ -97,6 +97,7 @@ def tell_with_books(fleet: str) -> dict[str, Any]:
                     "pool": row.pool,
                     "capacity_gpu_ms": row.capacity_gpu_ms,
                     "held_gpu_ms": row.held_gpu_ms,
+                    "reserved_idle_gpu_ms": row.reserved_idle_gpu_ms,
                     "free_gpu_ms": row.free_gpu_ms,
                     "stranded_gpu_ms": row.stranded_gpu_ms,
                     "down_gpu_ms": row.down_gpu_ms,
