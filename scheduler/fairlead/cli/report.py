@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
@@ -101,7 +101,7 @@ def showback(
 
     asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = _by(by)
-    _answer(asked, lambda found: charges.showback(found, kept, currency))
+    _of_entries(asked, lambda found: charges.showback(found, kept, currency))
 
 
 @app.command()
@@ -121,7 +121,7 @@ def chargeback(
 
     asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = _by(by)
-    _answer(asked, lambda found: charges.chargeback(found, kept))
+    _of_entries(asked, lambda found: charges.chargeback(found, kept))
 
 
 @app.command()
@@ -141,7 +141,7 @@ def efficiency(
 
     asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = _by(by)
-    _answer(asked, lambda found: report.efficiency(found, kept))
+    _of_entries(asked, lambda found: report.efficiency(found, kept))
 
 
 @app.command()
@@ -159,7 +159,7 @@ def idle(
     from fairlead.reports import efficiency as report
 
     asked = _Asked(url_of(database, file), since, until, period, None, output, ctx.obj)
-    _answer(asked, lambda found: report.idle(found, currency))
+    _of_entries(asked, lambda found: report.idle(found, currency))
 
 
 @app.command()
@@ -177,7 +177,43 @@ def reservations(
     from fairlead.reports import efficiency as report
 
     asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    _answer(asked, report.reservations)
+    _of_entries(asked, report.reservations)
+
+
+@app.command()
+def fairness(
+    ctx: typer.Context,
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    period: PeriodOption = None,
+    each: EachOption = None,
+    output: OutputOption = "table",
+) -> None:
+    """Print what every queue was entitled to, wanted, got and lacked over time."""
+    from fairlead.reports import fairness as report
+
+    asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
+    _answer(asked, report.fairness, report.stood)
+
+
+@app.command()
+def capacity(
+    ctx: typer.Context,
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    period: PeriodOption = None,
+    each: EachOption = None,
+    output: OutputOption = "table",
+) -> None:
+    """Print what waited by service class, how much of each resource was taken, and which is most constrained."""
+    from fairlead.reports import fairness as report
+
+    asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
+    _answer(asked, report.capacity, report.stood)
 
 
 @app.command()
@@ -198,9 +234,28 @@ def focus(
     typer.echo(focus.to_csv(found), nl=False)
 
 
-def _answer(asked: _Asked, report: Callable[[Booked], Document]) -> None:
-    """Make a report over the time that is asked for, or over each span of it, and print it."""
+class _Window(Protocol):
+    """What was found of a time."""
+
+    @property
+    def since_ms(self) -> int: ...
+
+    @property
+    def until_ms(self) -> int: ...
+
+
+_Found = TypeVar("_Found", bound=_Window)
+
+
+def _of_entries(asked: _Asked, report: Callable[[Booked], Document]) -> None:
+    """Answer from what was booked."""
     from fairlead.reports.booked import booked
+
+    _answer(asked, report, booked)
+
+
+def _answer(asked: _Asked, report: Callable[[_Found], Document], look: Callable[[Engine, Span | None], _Found]) -> None:
+    """Make a report over the time that is asked for, or over each span of it, and print it."""
     from fairlead.reports.document import stacked
 
     if asked.output not in OUTPUTS:
@@ -208,12 +263,12 @@ def _answer(asked: _Asked, report: Callable[[Booked], Document]) -> None:
     with to_read(asked.database) as engine:
         calendar = asked.calendar or _calendar_of(engine)
         span = _span(asked, calendar)
-        whole = booked(engine, span)
+        whole = look(engine, span)
         if asked.each is None:
             _show(report(whole), asked.output)
             return
         parts = [
-            (part.name, report(booked(engine, part)))
+            (part.name, report(look(engine, part)))
             for part in _each(asked.each, calendar, whole.since_ms, whole.until_ms)
         ]
     _show(stacked(parts, "span"), asked.output)

@@ -22,7 +22,7 @@ import msgspec
 
 from fairlead.errors import BooksDoNotVerify
 from fairlead.ledger.chain import GENESIS, Sealed, link
-from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Posting
+from fairlead.ledger.entry import Entry, EntryKind, Posting
 from fairlead.model.calendars import Span
 
 
@@ -42,6 +42,10 @@ NEXT = {
     PeriodState.ARCHIVED: (),
 }
 """What a period may become. There is no way back: what is wrong in a closed one is corrected in the next."""
+
+
+BOOKED_AS = {EntryKind.REVERSAL: EntryKind.SEGMENT, EntryKind.UNSPLIT: EntryKind.SPLIT}
+"""As what an entry that takes something back counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +84,8 @@ class Line:
     """One line of a statement: what was booked to an account, of a unit, for one job.
 
     `of` names the period that the time lies in; where it is not the statement's own, the line is a correction. `kind`
-    is that of the entries, a reversal counted as the segment that it takes back. The job's fields are "" where nobody
-    held anything; `actor` and `reason` are the entries'. Amounts are ticks or nano-units of a currency.
+    is that of the entries, one that takes something back counted as what it takes back. The job's fields are "" where
+    nobody held anything; `actor` and `reason` are the entries'. Amounts are ticks or nano-units of a currency.
     """
 
     of: str
@@ -198,7 +202,7 @@ def line_key(of: str, entry: Entry, posting: Posting) -> Line:
     """Return the line that a posting belongs on, its amount 0."""
     return Line(
         of=of,
-        kind=(EntryKind.SEGMENT if entry.kind in TIMELINE else entry.kind).value,
+        kind=BOOKED_AS.get(entry.kind, entry.kind).value,
         account=posting.account,
         unit=posting.unit,
         pool=entry.pool,

@@ -19,6 +19,7 @@ from fairlead.model import events
 from fairlead.model.events import Event
 from fairlead.model.reasons import BY_TOKEN, Refusal
 from fairlead.model.reservation import DurationsLearned, ReservationGone, ReservationSeen
+from fairlead.model.standings import Standings
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,10 @@ class Again:
     at_ms: int
 
 
-Record = Event | Cut | Again
+Record = Event | Cut | Again | Standings
 """What a journal holds."""
 
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(events.Event), Cut, Again)}
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(events.Event), Cut, Again, Standings)}
 """Tag -> class, of everything that can be written."""
 
 _REFUSAL_FIELDS = {
@@ -136,6 +137,7 @@ def subject(record: Record) -> str:
         case (
             Cut()
             | Again()
+            | Standings()
             | events.EndedUnseen()
             | events.Adjusted()
             | events.Started()

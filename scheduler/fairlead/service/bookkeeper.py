@@ -32,6 +32,7 @@ from fairlead.model import codec
 from fairlead.model.codec import Cut
 from fairlead.model.events import Event
 from fairlead.model.prices import Decision
+from fairlead.model.standings import Standings
 from fairlead.model.tenancy import Queue
 from fairlead.reports import usage as usage_report
 from fairlead.reports.budgets import BudgetStanding, BudgetTally, Now
@@ -120,7 +121,7 @@ class Bookkeeper:
             self._outbox.close()
             self._engine.dispose()
 
-    def record(self, facts: Sequence[Event], now_ms: int) -> Sequence[HoldKey]:
+    def record(self, facts: Sequence[Event | Standings], now_ms: int) -> Sequence[HoldKey]:
         """Take facts in order and write what waits; return the holds whose closing entries are committed now.
 
         Call it with no facts every few seconds too: that retries after a failure and draws the hourly cut. Never

@@ -50,6 +50,7 @@ from fairlead.model.promises import EndPromise, Promise, PromiseBroken, Promised
 from fairlead.model.queue_tree import TreeProblem
 from fairlead.model.quota_exception import QuotaException
 from fairlead.model.rules import Rules
+from fairlead.model.standings import Standings
 from fairlead.model.tenancy import ancestors
 from fairlead.placement.mig_plan import RecutPlan
 from fairlead.planning.decide import Memo, decide
@@ -59,6 +60,7 @@ from fairlead.planning.verify import violations
 from fairlead.service import standing_views
 from fairlead.service.fragmentation import FragmentationMeter
 from fairlead.service.ports import Performable
+from fairlead.service.standings import standings
 from fairlead.service.starts import Starts
 from fairlead.world.gangs import GangRecord
 from fairlead.world.reservations import Reserved
@@ -242,6 +244,10 @@ class Engine:
     def queue_views(self) -> Sequence[QueueView]:
         """Return all queues by name."""
         return standing_views.queue_views(self.state, self.world(0))
+
+    def standings(self, now_ms: int) -> Standings:
+        """Return how queues, waiting classes and resources stand now, for the journal."""
+        return standings(self.world(now_ms), now_ms)
 
     def exceptions(self) -> Sequence[QuotaException]:
         """Return all quota exceptions by name, whether they act or not."""

@@ -15,17 +15,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairlead.model.effects import Nominate, Notice, Place, Shrink, Stop
 from fairlead.model.events import Bound, Event, PlaceFailed
 from fairlead.model.reasons import Reason, refuse
+from fairlead.model.standings import Standings
 from fairlead.service.engine import VIEWS_AT_ONCE, Cycle, Engine
 from fairlead.service.ports import Books, Cluster, Performable
 
 log = logging.getLogger("fairlead.loop")
 ESTIMATE_EVERY_MS = 30_000
 """How often starts are estimated anew, at most: it looks at everything that runs."""
+STANDINGS_EVERY_MS = 300_000
+"""How often the journal is told how everybody stands, at most, and at least as long as anything happens."""
 
 
 @dataclass(slots=True)
@@ -71,6 +74,8 @@ class Loop:
         self._on_cycle = on_cycle
         self._ending = False
         self._estimate_at_ms = 0
+        self._standings_at_ms = 0
+        self._stood: Standings | None = None
 
     def put(self, *facts: Event) -> None:
         """Hand in facts; they are applied in this order."""
@@ -131,7 +136,19 @@ class Loop:
         views = self.engine.touched(began, VIEWS_AT_ONCE)
         if views:
             await self._cluster.publish(views)
-        return cycle.more or self.engine.untold, cycle.wake_at_ms
+        wake_at_ms = await self._tell_standings(began, cycle.wake_at_ms)
+        return cycle.more or self.engine.untold, wake_at_ms
+
+    async def _tell_standings(self, now_ms: int, wake_at_ms: int | None) -> int | None:
+        """Journal how everybody stands where that is due and has changed; return when to wake, for that too."""
+        if now_ms < self._standings_at_ms:
+            return self._standings_at_ms if wake_at_ms is None else min(wake_at_ms, self._standings_at_ms)
+        self._standings_at_ms = now_ms + STANDINGS_EVERY_MS
+        stood = self.engine.standings(now_ms)
+        if self._stood is None or replace(self._stood, at_ms=now_ms) != stood:
+            self._stood = stood
+            await self._record([stood])
+        return wake_at_ms
 
     def _collect(self) -> list[Event]:
         facts, self._inbox = self._inbox, []
@@ -139,7 +156,7 @@ class Loop:
         self.stats.facts += len(facts)
         return facts
 
-    async def _record(self, facts: Sequence[Event]) -> None:
+    async def _record(self, facts: Sequence[Event | Standings]) -> None:
         if facts:
             booked = await asyncio.to_thread(self._books.record, facts, self._now_ms())
             if booked:

@@ -8,6 +8,7 @@ from typing import Protocol
 from fairlead.model.effects import EndNomination, Grow, Nominate, Notice, Place, Shrink, Stop, Withdraw
 from fairlead.model.events import Event
 from fairlead.model.gang import GangId
+from fairlead.model.standings import Standings
 from fairlead.world.views import GangView
 
 Hold = tuple[GangId, int, int]
@@ -40,7 +41,7 @@ class Cluster(Protocol):
 class Books(Protocol):
     """The journal and the ledger behind one door."""
 
-    def record(self, facts: Sequence[Event], now_ms: int) -> Sequence[Hold]:
+    def record(self, facts: Sequence[Event | Standings], now_ms: int) -> Sequence[Hold]:
         """Append facts in order and post what follows from them, in one transaction; twice is once.
 
         Returns the holds whose closing entry is committed. Keeps the facts and tries again where the database is away.

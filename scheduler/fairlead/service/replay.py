@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fairlead.model.codec import Again, Cut, Record
 from fairlead.model.events import Decided, Event, Started
+from fairlead.model.standings import Standings
 from fairlead.service.engine import Engine
 
 SHOWN = 20
@@ -54,7 +55,7 @@ def replay(rows: Iterable[tuple[str, Record]], again: set[str]) -> Replay:
             found.append(text)
 
     for row, (fact_id, record) in enumerate(rows, start=1):
-        if isinstance(record, Cut):
+        if isinstance(record, Cut | Standings):
             continue
         if isinstance(record, Started):
             engine, expected = Engine(record.rules), deque()

@@ -101,6 +101,14 @@ def of_kinds(connection: sa.Connection, kinds: Iterable[str]) -> Iterator[Row]:
     yield from _rows(connection.execute(query))
 
 
+def before(connection: sa.Connection, number: int) -> int:
+    """Return the time of the record before one, of that one itself where it is the first."""
+    found = connection.scalar(
+        sa.select(journal.c.at_ms).where(journal.c.number.in_((number - 1, number))).order_by(journal.c.number).limit(1)
+    )
+    return int(found or 0)
+
+
 def set_meta(connection: sa.Connection, name: str, value: str) -> str:
     """Write a property of these books once; return what it is, which is another value where one was there."""
     there = connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))

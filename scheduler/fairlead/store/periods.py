@@ -10,14 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from fairlead.errors import BooksDoNotVerify, UnreadableInput
-from fairlead.ledger.entry import TIMELINE, EntryKind
-from fairlead.ledger.periods import Line, PeriodState, Step, clipped, read_line
+from fairlead.ledger.periods import BOOKED_AS, Line, PeriodState, Step, clipped, read_line
 from fairlead.model.codec import Cut
 from fairlead.store.tables import entry, joined_sum, journal, period, posting, statement, wide_sum
 from fairlead.units import utc_text
 
 _BATCH = 500
-_KIND = sa.case((entry.c.kind.in_(TIMELINE), EntryKind.SEGMENT.value), else_=entry.c.kind)
+_KIND = sa.case(*[(entry.c.kind == back.value, kind.value) for back, kind in BOOKED_AS.items()], else_=entry.c.kind)
 _KEY = (
     _KIND,
     posting.c.account,
