@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-kills focus-check clean
+.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-tamper ledger-kills focus-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -81,6 +81,9 @@ bench-ledger: setup postgres  ## the books on SQLite and PostgreSQL: entries a s
 
 ledger-disorder: setup postgres  ## facts in every disorder: 1,000 seeds on SQLite and a replay, 50 of them on PostgreSQL
 	@PYTHONPATH=tests $(BIN)/python tests/books_disorder.py 1000 50
+
+ledger-tamper: setup  ## one row of a million is changed, removed or swapped: how long until verify names it
+	@PYTHONPATH=tests $(BIN)/python tests/bench_tamper.py 1000000
 
 ledger-kills: setup  ## kill -9 at each step of posting, twenty times
 	@FAIRLEAD_EVERY_KILL=1 $(BIN)/python -m pytest -q tests/test_books_crash.py -k killed_anywhere $(ARGS)
