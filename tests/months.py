@@ -16,6 +16,7 @@ from fairlead.model.gang import Tier
 from fairlead.reports import archives, statements
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.store import engine as database
+from fairlead.store import periods
 from fairlead.timezones import zone_of
 
 HOUR = 3_600_000
@@ -40,8 +41,16 @@ class Months:
         self.books = Bookkeeper(self.url)
         self.engine = database.connect(self.url)
         self.at(BEGIN, *[dataclasses.replace(fact, at_ms=BEGIN) for fact in NAMED], NodeSeen(node=node(), at_ms=BEGIN))
+        self.tell_first()
         self.at(BEGIN + HOUR, hold(BEGIN + HOUR))
         self.at(BEGIN + 3 * HOUR, MemberReleased(gang="g1", attempt=1, rank=0, at_ms=BEGIN + 3 * HOUR))
+
+    def tell_first(self) -> None:
+        """For who tells the same story with more in it."""
+
+    def steps(self) -> list[Step]:
+        with database.reading(self.engine) as connection:
+            return periods.steps(connection)
 
     def at(self, now_ms: int, *facts: Any) -> Months:
         self.books.record(facts, now_ms)
