@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-tamper ledger-kills focus-check clean
+.PHONY: help setup demo test check mutants fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-tamper ledger-kills focus-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -54,6 +54,9 @@ cluster-test: setup controlplane  ## only the tests against a real API server
 
 bench-binding: setup controlplane  ## pods bound per second on a real API server, beside the bare rate of the same writes
 	@$(BIN)/python tests/cluster/bench_binding.py $(ARGS)
+
+mutants: setup  ## a seeded sample of planted bugs in the ledger and quota modules (ARGS="--count 40 --minutes 20")
+	@$(BIN)/python tests/mutants.py $(ARGS)
 
 bench-starvation: setup  ## a large gang in a stream that never ends, 100 seeds (ARGS="--seeds 5 --json")
 	@$(BIN)/fairlead bench starvation $(ARGS)

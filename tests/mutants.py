@@ -140,27 +140,20 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    base = ROOT / "scheduler/fairlead/ledger"
-    files = {name: base / f"{name}.py" for name in MODULES}
-    everything = [
-        (name, at, how)
-        for name in sorted(files)
-        for at, how in sites(files[name].read_text(encoding="utf-8"))
-    ]  # fmt: skip
-    sample = random.Random(asked.seed).sample(everything, min(asked.count, len(everything)))
-    tried, survivors, until = 0, [], time.monotonic() + 60 * asked.minutes
+    tried, survivors, until = 0, list[dict[str, object]](), time.monotonic() + 60 * asked.minutes
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         tree_copy(copy)
-        for name, at, how in sample:
+        files = {name: (copy / "scheduler/fairlead/ledger" / f"{name}.py").resolve() for name in MODULES}
+        sources = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+        everything = [(name, at, how) for name in sorted(sources) for at, how in sites(sources[name])]
+        for name, at, how in random.Random(asked.seed).sample(everything, min(asked.count, len(everything))):
             if time.monotonic() > until:
                 break
-            source = files[name].read_text(encoding="utf-8")
-            changed, line, before = mutate(source, at)
-            target = (copy / "scheduler/fairlead/ledger" / f"{name}.py").resolve()
-            target.write_text(changed, encoding="utf-8")
+            changed, line, before = mutate(sources[name], at)
+            files[name].write_text(changed, encoding="utf-8")
             alive = not killed(copy, MODULES[name], limit_s=300)
-            target.write_text(source, encoding="utf-8")
+            files[name].write_text(sources[name], encoding="utf-8")
             tried += 1
             if alive:
                 survivors.append({"module": name.removeprefix("../"), "line": line, "how": how, "code": before})
