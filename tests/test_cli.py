@@ -148,7 +148,7 @@ def test_ls_has_its_columns_and_the_reason_of_what_waits(server: str):
     row = next(line for line in lines if "never-cut" in line).split()
     assert row[1] == "a-job-with-a-rather-long-name-that-is-never-cut"
     assert row[5:9] == ["Pending", str(doc["position"]), doc["reason"], "unknown"]
-    assert row[10:] == ["-", "-"]
+    assert row[-2:] == ["-", "-"], "an age may have two words"
     listed = json.loads(fairlead("ls", "--json", "-q", "research", server=server).stdout)
     assert {gang["queue"] for gang in listed} == {"research"}
 
