@@ -21,7 +21,8 @@ class Rules:
     """Deadlines and bounds in ms or counts; switches per kind of action: preemption is inside a queue, reclaim between.
 
     `place_deadline_ms` is P1's bound on a half-bound gang. `node_lost_after_ms` is how long a node may be not Ready
-    before its gangs restart elsewhere. `gangs_per_slice` bounds the work between two looks at new facts.
+    before its gangs restart elsewhere. `gangs_per_slice` bounds the work between two looks at new facts,
+    and so does `steps_per_slice`: a pod that is placed is one step, a gang that is refused two.
     `stops_per_cycle` is the blast radius: how many attempts one cycle may reclaim or preempt. `backoff_ms` is the wait
     after a failed placement or a failed run, doubled each time up to `backoff_max_ms`. `placing_pods` bounds how many
     pods are on their way into the cluster at once, so that a backlog never waits inside its own deadline. `spare_ms` is
@@ -43,7 +44,8 @@ class Rules:
     place_deadline_ms: int = 30_000
     node_lost_after_ms: int = 40_000
     nomination_ms: int = 300_000
-    gangs_per_slice: int = 32
+    gangs_per_slice: int = 64
+    steps_per_slice: int = 64
     stops_per_cycle: int = 256
     backoff_ms: int = 1_000
     backoff_max_ms: int = 300_000
@@ -67,6 +69,11 @@ class Rules:
     placement_on: bool = True
     preemption_on: bool = True
     reclaim_on: bool = True
+
+    @property
+    def asked_again(self) -> int:
+        """Gangs of a slice that may be such as were refused before: half of what it has time to refuse."""
+        return (min(self.gangs_per_slice, self.steps_per_slice // 2) + 1) // 2
 
     def backoff_after(self, failures: int) -> int:
         """Return the wait in ms after so many failures in a row, the first being 1."""

@@ -21,6 +21,10 @@ def inside_queue(waiting: Waiting) -> tuple[int, int, str]:
     return (-waiting.gang.priority, waiting.gang.submitted_ms, waiting.gang.id)
 
 
+REFUSAL_STEPS = 2
+"""What a refusal counts as in a slice, where a pod that is placed is one step."""
+
+
 class Walk:
     """One walk over the queues: the one that stands furthest back first, inside it by priority and age.
 
@@ -30,6 +34,7 @@ class Walk:
 
     Lines that this walk has asked before, and whose answer may be another by now, keep their place in the order for the
     first `again` steps. Then the others come first, so that a walk comes to its end however often something changes.
+    `steps` is the work that refusals have been so far.
     """
 
     def __init__(self, backlog: Backlog, standing: Standing, *, cut_version: int | None = None, again: int) -> None:
@@ -39,6 +44,7 @@ class Walk:
         long backlog is being worked does not wait for its end. Those before it are asked again before it, if they are
         few.
         """
+        self.steps = 0
         self._standing = standing
         self._fresh, self._reopened = _Lists(backlog.fresh), _Lists(backlog.reopened)
         self._next: dict[str, list[_Head]] = {}
@@ -80,6 +86,7 @@ class Walk:
 
     def line_refused(self) -> None:
         """Leave out the line of the last gang: everybody in it has the same answer."""
+        self.steps += REFUSAL_STEPS
         self._last = None
 
     def go_on(self) -> None:

@@ -119,8 +119,8 @@ class _Cycle:
             self.stops_left -= len(stops)
         self._nominated()
         self._promised()
-        budget = self.world.rules.gangs_per_slice
-        walk = Walk(self.world.waiting, self.standing, cut_version=self.world.cut_version, again=(budget + 1) // 2)
+        rules, pods = self.world.rules, self.pods_left
+        walk = Walk(self.world.waiting, self.standing, cut_version=self.world.cut_version, again=rules.asked_again)
         for looked in count():
             waiting = walk.step()
             if waiting is None:
@@ -129,7 +129,7 @@ class _Cycle:
                 return False, False, looked
             if self.pods_left <= 0:  # the walk goes on as soon as one of those on their way has arrived
                 return False, True, looked
-            if looked >= budget:
+            if looked >= rules.gangs_per_slice or pods - self.pods_left + walk.steps >= rules.steps_per_slice:
                 return True, True, looked
             if self._consider(waiting):
                 walk.go_on()
