@@ -37,6 +37,11 @@ def exception(name="a", **words):
     return thing("QuotaException", name, **{**plain, "expires": "2027-01-01T00:00:00Z", **words})
 
 
+def prices(name="eur", **words):
+    price = {"model": "H100", "perHour": {"inQuota": "2.50"}, **words}
+    return thing("PriceBook", name, currency="EUR", prices=[price])
+
+
 def reservation(name="a", **words):
     when = {"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
     return thing("Reservation", name, **{"queue": "a", "nodes": ["n1"], **when, **words})
@@ -177,6 +182,19 @@ REFUSED = {
     "of which level": (reservation(nodes=None, domain="r1"), "spec.level is needed beside spec.domain"),
     "never": (reservation(start=None, end=None), "spec.start and spec.end say when it is"),
     "ends first": (reservation(end="2025-01-01T00:00:00Z"), "spec.end is not after spec.start"),
+    "a budget of both": (
+        queue(budget={"gpuHours": 8, "amount": "10", "currency": "EUR"}),
+        "spec.budget says both or neither",
+    ),
+    "a budget of a currency": (
+        queue(budget={"gpuHours": 8, "currency": "EUR"}),
+        "spec.budget.currency belongs to an amount",
+    ),
+    "prices with a dot": (prices("e.ur"), "metadata.name is shown beside prices"),
+    "prices that end first": (
+        prices(**{"from": "2027-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"}),
+        "spec.prices[].to is not after from",
+    ),
     "another switchboard": (thing("Switchboard", "other"), "metadata.name must be cluster"),
 }
 # What is refused as a change of an accepted GangJob.
