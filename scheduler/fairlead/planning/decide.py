@@ -364,7 +364,8 @@ class _Cycle:
         gang, reserving = waiting.gang, self.promises.reserving
         if not reserving or not self.world.rules.preemption_on or gang.id in self.world.takings.settled:
             return False
-        room = reserving.room_for(gang, self.spared) if self._may(gang, self.placer.feasibility.charge(gang)) else None
+        charge = self.placer.feasibility.charge(gang), least(gang, self.world.counted)
+        room = reserving.room_for(gang, self.spared) if self._may(gang, *charge) else None
         if room is None or len(room[1]) > self.stops_left:
             return False
         placement, victims = room

@@ -15,6 +15,7 @@ import numpy as np
 from fairlead.model.effects import Effect, Phase, Stop
 from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.promises import EndPromise, Promise, Promised
+from fairlead.model.quota import Amounts
 from fairlead.model.reasons import Kind, Reason, Refusal, refuse
 from fairlead.ordering.standing import Standing
 from fairlead.placement.placer import Placer
@@ -22,6 +23,7 @@ from fairlead.planning.end_calendar import Entry, placed_entry
 from fairlead.planning.holes import FOREVER, can_be_promised, gone_by, may_be_stopped_for, why_lost
 from fairlead.planning.promise_memo import PromiseMemo
 from fairlead.planning.promise_search import PromiseSearch
+from fairlead.planning.quota_places import charge_of
 from fairlead.planning.reserving import Reserving
 from fairlead.planning.shield import Kept, Shield, kept_for
 from fairlead.units import utc_text
@@ -75,15 +77,15 @@ class Promises:
         fits: Callable[[Gang, Placement], bool],
         place: Callable[[Waiting], Placement | None],
         take: Callable[[Waiting, Placement], None],
-        may: Callable[[Gang, int], bool],
+        may: Callable[[Gang, int, Amounts], bool],
         at_most: int,
         kept_from: Callable[[Waiting, Placement], Refusal | None] = lambda _, __: None,
     ) -> list[GangId]:
         """Place whoever's promise has come true or is about to, end promises, and stop who is in the way.
 
         `fits` takes exactly a placement in the overlay, `place` takes any, `take` decides it; `may` says whether the
-        rules and limits of its queue allow so many thousandths of GPUs now, `kept_from` what a pool by now keeps of a
-        placement. Returns who is stopped, `at_most` so many.
+        rules and limits of its queue allow so many thousandths of GPUs and so much else now, `kept_from` what a pool by
+        now keeps of a placement. Returns who is stopped, `at_most` so many.
         """
         late: list[tuple[Waiting, Promised]] = []
         ready: list[tuple[Waiting, Promised]] = []
@@ -102,9 +104,9 @@ class Promises:
         for one in self._given.values():
             self._keep(self._specs[one.gang], one)
         for waiting, promise in ready:
-            milli = promise.placement.gpu_milli
+            charge = promise.placement.gpu_milli, charge_of(waiting.gang, promise.placement, self._world)
             self.make_way(waiting.gang)  # what is free of its devices may be promised to another before
-            if self._is_free(promise) and may(waiting.gang, milli) and fits(waiting.gang, promise.placement):
+            if self._is_free(promise) and may(waiting.gang, *charge) and fits(waiting.gang, promise.placement):
                 take(waiting, promise.placement)
             else:
                 late.append((waiting, promise))
