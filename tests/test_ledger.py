@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_books import Books, hold, release
-from ledger_facts import NAMED, any_fact, node, placement, streams
+from ledger_facts import NAMED, any_fact, gang, node, placement, streams
 
 from fairlead.ledger import meter, sweep
 from fairlead.ledger.chain import Head, link, seal
@@ -20,6 +20,7 @@ from fairlead.model import codec
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
     ForeignDevices,
+    GangSeen,
     Intended,
     NodeGone,
     NodeSeen,
@@ -223,6 +224,16 @@ def test_forgetting_the_past_changes_nothing() -> None:
     assert books.gpu_ms()["held:unknown:unknown:in-quota"] == 12 * HOUR
     assert len(books.meter._holds) < 8
     assert books.meter.is_over(("h0", 1, 0))
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "a:b", "abteilung-ü", "nul\x00", "50%"])
+def test_the_auditor_agrees_on_names_that_accounts_encode(name: str) -> None:
+    named = (QueueSeen(queue=Queue(name=name), at_ms=0), GangSeen(gang=gang("g1", name), at_ms=0))
+    books = Books().take(
+        *named, NodeSeen(node=node(pool=name), at_ms=1), hold(2, ("n1", (0,))), release(6), Cut(at_ms=9)
+    )
+    found = books.audit()
+    assert found.verified, [f.sentence for f in found.findings]
 
 
 @settings(max_examples=300, deadline=None)

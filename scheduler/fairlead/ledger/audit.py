@@ -22,7 +22,7 @@ from fairlead.ledger.audit_adjustments import misbooked
 from fairlead.ledger.chain import Head, Sealed, link
 from fairlead.ledger.entry import FORTH, OUTCOMES, TIMELINE, Entry, EntryKind, entry_bytes, id_of, unbalanced
 from fairlead.ledger.records import Finding, JournalRow, check_row
-from fairlead.ledger.sweep import Sweep
+from fairlead.ledger.sweep import Sweep, word
 from fairlead.ledger.sweep_use import Span, What
 from fairlead.model.prices import Adjusted
 from fairlead.units import TICKS_PER_GPU_MS
@@ -267,7 +267,7 @@ def _other_side(what: What) -> str:
     kind, *parts = what[0].split(":")
     if kind == "use":
         return f"use:{parts[0]}:{parts[1]}:unmeasured"
-    return f"use:{parts[1]}:{parts[2]}:unmeasured" if kind == "waste" else f"capacity:{what[1]}"
+    return f"use:{parts[1]}:{parts[2]}:unmeasured" if kind == "waste" else f"capacity:{word(what[1])}"
 
 
 def _compare_device(device: str, spans: list[Span], booked: _Booked, until: int) -> Iterator[Finding]:

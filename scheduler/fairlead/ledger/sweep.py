@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from fairlead.ledger.sweep_use import FOREVER, Became, Span, What
 from fairlead.model import events as ev
@@ -134,7 +135,7 @@ class Sweep:
 
     def _begin(self, record: ev.Intended | ev.Recovered | ev.GrowIntended, begin: int, seen: int | None) -> None:
         namespace, job, queue, asks = self._jobs.get(record.gang, ("", "", "", {}))
-        account = f"held:{self._root(queue) or 'unknown'}:{queue or 'unknown'}:{record.tier.value}"
+        account = f"held:{word(self._root(queue) or 'unknown')}:{word(queue or 'unknown')}:{record.tier.value}"
         joining = record.joining if isinstance(record, ev.GrowIntended) else len(record.placement.members)
         for member in record.placement.members[len(record.placement.members) - joining :]:
             key = (record.gang, record.attempt, member.rank)
@@ -255,22 +256,23 @@ class _Here:
         if node is None or gpu is None:
             return ()
         pool = node.pool or "-"
+        named = word(pool)
         if self.lost > 0 or node.not_ready_since_ms is not None:
-            return ((f"down:{pool}:node-lost", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
+            return ((f"down:{named}:node-lost", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
         if not gpu.healthy:
-            return ((f"down:{pool}:unhealthy", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
+            return ((f"down:{named}:unhealthy", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
         for_whom = ("", "")
         if device in self.others or not node.pool:
-            account = f"unmanaged:{pool}"
+            account = f"unmanaged:{named}"
         elif node.unschedulable:
-            account = f"down:{pool}:cordoned"
+            account = f"down:{named}:cordoned"
         elif device in self.kept:
-            account, for_whom = f"reserved-idle:{pool}", self.kept[device]
+            account, for_whom = f"reserved-idle:{named}", self.kept[device]
         else:
-            account = f"stranded:{pool}" if self._nothing_left(node) else f"free:{pool}"
+            account = f"stranded:{named}" if self._nothing_left(node) else f"free:{named}"
         mine = sorted((hold.begin, key) for key, hold in self.holding.items() if device in hold.devices)
         asked = [(self.holding[key].milli, self.holding[key].tier_at(now)) for _, key in mine]
-        theirs: What = (f"unmanaged:{pool}", pool, "", 0, -1, "", "", 0, "", "")
+        theirs: What = (f"unmanaged:{named}", pool, "", 0, -1, "", "", 0, "", "")
         asked += [(part, theirs) for name in sorted(self.others) for part in _part_named(gpu, name)]
         return _dealt(asked, pool, account, for_whom)
 
@@ -281,6 +283,11 @@ class _Here:
             or node.allocatable.memory_bytes - sum(a.memory_bytes for a in asks) <= 0
             or node.allocatable.pods - sum(a.pods for a in asks) <= 0
         )
+
+
+def word(name: str) -> str:
+    """Write a name as a part of an account: whatever a colon or a spreadsheet could be misled by is percent-encoded."""
+    return quote(name, safe="/ ", errors="surrogatepass")
 
 
 def _part_named(gpu: Gpu, name: str) -> list[int]:
