@@ -168,13 +168,24 @@ def fenced(plane, tokens):
 def settled(plane, tokens, flip):
     """Return as many requests of each pod as came after its first right answer: few until the policy has seen it."""
     _, since, holder = flip
-    found = {}
-    for pod in tokens:
-        wanted = {200, 201} if pod == holder else {403}
-        mine = [entry for entry in fenced(plane, tokens) if entry[2] == pod and entry[0] > since]
-        first = min((entry[1] for entry in mine if entry[6] in wanted), default=now())
-        found[pod] = [entry for entry in mine if entry[0] > first]
-    return min(found.values(), key=len)
+    log = [entry for entry in fenced(plane, tokens) if entry[0] > since]
+    return min((since_flipped(log, key, holder) for key in kinds(tokens)), key=len)
+
+
+def kinds(tokens):
+    """Pods are served by one API server, queues by another inside it; each watches the Lease by itself."""
+    return [(pod, resource) for pod in tokens for resource in ("pods", "queues")]
+
+
+def since_flipped(log, key, holder):
+    """Return what a pod asked of a kind after it had its first right answer."""
+    mine = [entry for entry in log if (entry[2], entry[4]) == key]
+    first = min((entry[1] for entry in mine if entry[6] in answers(key[0], holder)), default=now())
+    return [entry for entry in mine if entry[0] > first]
+
+
+def answers(pod, holder):
+    return {200, 201} if pod == holder else {403}
 
 
 def bound(world, gang):
@@ -221,13 +232,10 @@ def test_p10_the_policy_lets_only_the_holders_pod_write_and_flips_with_the_lease
         for (_, since, holder), (until, _, _) in zip(flips, [*flips[1:], (now(), 0, "")], strict=True):
             during = [entry for entry in log if since < entry[0] < until]
             # Whoever lost the Lease may be let through until the policy's own watch has seen that; nobody after it.
-            for pod in tokens:
-                mine = [entry for entry in during if entry[2] == pod]
-                wanted = {200, 201} if pod == holder else {403}
-                flipped = min(entry[1] for entry in mine if entry[6] in wanted)
-                after = {entry[6] for entry in mine if entry[0] > flipped}
-                assert after, (holder, pod)
-                assert after <= wanted, (holder, pod, after)
+            for key in kinds(tokens):
+                after = {entry[6] for entry in since_flipped(during, key, holder)}
+                assert after, (holder, key)
+                assert after <= answers(key[0], holder), (holder, key, after)
         body = {"metadata": {"name": "last"}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
         refused = clients["pod-a"].request("POST", path("pods", world.namespace), body)[1]
         assert re.search(r"pod 'pod-a' may not write as the operator: the Lease .* held by 'pod-b'", refused["message"])
