@@ -162,9 +162,14 @@ def gpu_hours_text(gpu_ms: int) -> str:
 
 def money_text(nanos: int) -> str:
     """Write nano-units of a currency exactly, two places at least: ``12.50``, ``-0.000000001``."""
-    whole, rest = divmod(abs(nanos), NANO)
-    places = f"{rest:09}".rstrip("0").ljust(2, "0")
-    return f"{'-' if nanos < 0 else ''}{whole}.{places}"
+    return fixed_text(nanos, 9)
+
+
+def fixed_text(amount: int, places: int) -> str:
+    """Write a number of 10^-places exactly, two places at least."""
+    whole, rest = divmod(abs(amount), 10**places)
+    shown = f"{rest:0{places}}".rstrip("0").ljust(2, "0")
+    return f"{'-' if amount < 0 else ''}{whole}.{shown}"
 
 
 def nanos_of(text: str, *, field: str) -> int:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import combinations
 
 from fairlead.errors import UnreadableInput
-from fairlead.units import moment_ms, utc_text
+from fairlead.units import fixed_text, moment_ms, utc_text
 
 PRICE_SCALE = 10_000_000_000
 """Prices are in ten-billionths of a currency's unit an hour: ten decimal places."""
@@ -137,8 +137,7 @@ def per_hour_of(text: str, *, field: str) -> int:
 
 def per_hour_text(amount: int) -> str:
     """Write a price exactly, two places at least."""
-    whole, rest = divmod(amount, PRICE_SCALE)
-    return f"{whole}.{f'{rest:010}'.rstrip('0').ljust(2, '0')}"
+    return fixed_text(amount, 10)
 
 
 class MoneyFact:
