@@ -74,7 +74,7 @@ bench-night: setup  ## batch by night, serving by day, for a month with summer t
 	@$(BIN)/fairlead bench night --days 31 $(ARGS)
 
 bench-adversaries: setup  ## what a tenant gains by cheating, a hundred runs of each way
-	@$(BIN)/fairlead bench adversaries --runs 100 $(ARGS)
+	@$(BIN)/fairlead bench adversaries --runs 100 --hours 4 $(ARGS)
 
 focus-check: setup  ## an export of FOCUS 1.2 through focus-validator, in its own .venv-focus (PYTHON312 names a Python 3.12)
 	@PYTHONPATH=tests PYTHON312=$${PYTHON312:-python3.12} $(BIN)/python tests/focus_check.py

@@ -86,8 +86,8 @@ class Row:
         return self.gain_worst < self.bound
 
 
-def run(attacks: Sequence[str], runs: int, *, hours: int = 12, first_seed: int = 1) -> list[Row]:
-    """Run every attack once a seed beside the honest run of that seed.
+def run(attacks: Sequence[str], runs: int, *, hours: int = 12, first_seed: int = 1) -> Iterator[Row]:
+    """Run every attack once a seed beside the honest run of that seed; yield its row as soon as it is done.
 
     Raises
     ------
@@ -96,7 +96,8 @@ def run(attacks: Sequence[str], runs: int, *, hours: int = 12, first_seed: int =
     """
     seeds = range(first_seed, first_seed + runs)
     honest = {seed: share(seed, _honest, hours=hours) for seed in seeds}
-    return [_row(name, {seed: share(seed, ATTACKS[name], hours=hours) for seed in seeds}, honest) for name in attacks]
+    for name in attacks:
+        yield _row(name, {seed: share(seed, ATTACKS[name], hours=hours) for seed in seeds}, honest)
 
 
 def _row(name: str, found: Mapping[int, float], honest: Mapping[int, float]) -> Row:

@@ -33,14 +33,15 @@ def adversaries(
     for name in names:
         if name not in bench.ATTACKS:
             raise UnreadableInput(f"--attacks: there is no {name!r}; use {', '.join(bench.ATTACKS)}")
-    rows = bench.run(names, runs, hours=hours, first_seed=seed)
+    rows: list[bench.Row] = []
+    if not as_json:
+        typer.echo(f"percent of the fleet, in {runs} runs of {hours} h")
+        typer.echo("attack          honest  attack    mean   worst  bound")
+    for row in bench.run(names, runs, hours=hours, first_seed=seed):
+        rows.append(row)
+        told = (row.honest_mean, row.attack_mean, row.gain_mean, row.gain_worst, row.bound)
+        typer.echo(row.attack.ljust(14) + "".join(f"{number:8.2f}" for number in told), err=as_json)
     if as_json:
         typer.echo(json.dumps({"gpus": bench.GPUS, "hours": hours, "rows": [asdict(row) for row in rows]}, indent=2))
-    else:
-        typer.echo("percent of the fleet, in " + f"{runs} runs of {hours} h")
-        typer.echo("attack          honest  attack    mean   worst  bound")
-        for row in rows:
-            told = (row.honest_mean, row.attack_mean, row.gain_mean, row.gain_worst, row.bound)
-            typer.echo(row.attack.ljust(14) + "".join(f"{number:8.2f}" for number in told))
     if not all(row.holds for row in rows):
         raise typer.Exit(1)
