@@ -26,6 +26,7 @@ from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources
 from fairlead.model.tenancy import Queue
 from fairlead.reports.usage import By, from_database
 from fairlead.service.bookkeeper import Bookkeeper
+from fairlead.service.memory import calm_collector
 from fairlead.store import engine as database
 from fairlead.store import entries, journal, rollups
 
@@ -66,6 +67,7 @@ def run(url: str, *, ingest: int, size: int, queues: int, seed: int = 1) -> Ledg
     UnreadableInput
         There are books in it already.
     """
+    calm_collector()  # as every process that keeps books does
     books = Bookkeeper(url, cluster="bench")
     books.open()
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -120,12 +121,38 @@ class Origin:
     at_ms: int
 
 
-_ENCODER = msgspec.json.Encoder(order="sorted")
-NOTED = ("actor", "reason", "refers")
-"""Fields that are in the bytes only where they say something."""
-SAID = tuple(field.name for field in fields(Entry) if field.name not in ("postings", *NOTED))
-"""Fields that are always in them."""
-_said, _noted = attrgetter(*SAID), attrgetter(*NOTED)
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Said(msgspec.Struct):
+    """What an entry says, sorted by name as in its bytes. Values are as they lie in a row, whatever their type."""
+
+    actor: Any
+    at_ms: Any
+    attempt: Any
+    device: Any
+    estimated_ms: Any
+    fact: Any
+    from_ms: Any
+    gang: Any
+    id: Any
+    kind: Any
+    name: Any
+    namespace: Any
+    node: Any
+    pool: Any
+    postings: Any
+    rank: Any
+    reason: Any
+    refers: Any
+    to_ms: Any
+
+
+assert list(_Said.__struct_fields__) == sorted(field.name for field in fields(Entry)), _Said.__struct_fields__
+HASHED = tuple(name for name in _Said.__struct_fields__ if name != "postings")
+"""Fields that are in the hashed bytes beside the postings, in their order."""
+_POSTINGS_AT = _Said.__struct_fields__.index("postings")
+_hashed = attrgetter(*HASHED)
 
 
 def make_entry(
@@ -173,9 +200,17 @@ def entry_id(origin: Origin, kind: EntryKind, device: tuple[str, str], state: St
     """
     part = () if state.ticks == TICKS_PER_GPU_MS else (state.ticks,)
     parts = (
-        origin.cluster, *device, state.gang, state.attempt, state.rank, kind.value, state.account, *span, origin.fact,
+        origin.cluster,
+        *device,
+        state.gang,
+        state.attempt,
+        state.rank,
+        kind,
+        state.account,
+        *span,
+        origin.fact,
         *part,
-    )  # fmt: skip
+    )
     return hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
 
 
@@ -203,21 +238,23 @@ def unbalanced(postings: Iterable[Posting]) -> dict[str, int]:
 
 def entry_bytes(entry: Entry) -> bytes:
     """Return the canonical bytes that the chain hashes."""
-    return said_bytes(_said(entry), _noted(entry), [(part.account, part.amount, part.unit) for part in entry.postings])
+    return said_bytes(_hashed(entry), [(part.account, part.amount, part.unit) for part in entry.postings])
 
 
-def said_bytes(
-    said: Sequence[object], noted: Sequence[object], postings: Iterable[tuple[object, object, object]]
-) -> bytes:
-    """Return the same from values as they lie in a row: those of `SAID`, of `NOTED`, and (account, amount, unit)s."""
-    body: dict[str, object] = dict(zip(SAID, said, strict=True))
-    for name, value in zip(NOTED, noted, strict=True):
-        if value:
-            body[name] = value
-    body["postings"] = [
+def said_bytes(hashed: Sequence[object], postings: Iterable[tuple[object, object, object]]) -> bytes:
+    """Return the same from values as they lie in a row: those of `HASHED`, and (account, amount, unit)s.
+
+    `actor`, `reason` and `refers` are in the bytes only where they say something.
+    """
+    lines = [
         {"account": account, "ticks": amount}
         if unit == accounts.TICKS
         else {"account": account, "amount": amount, "unit": unit}
         for account, amount, unit in postings
     ]
-    return _ENCODER.encode(body)
+    values = [*hashed[:_POSTINGS_AT], lines, *hashed[_POSTINGS_AT:]]
+    said = _Said(*values)
+    said.actor = said.actor or msgspec.UNSET
+    said.reason = said.reason or msgspec.UNSET
+    said.refers = said.refers or msgspec.UNSET
+    return _ENCODER.encode(said)

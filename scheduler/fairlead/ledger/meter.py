@@ -308,7 +308,8 @@ class Meter:
             if old == new:
                 continue
             where = (track.name, device)
-            for kind, a, b, state in _corrections(old, new, from_ms, book.posted_to_ms):
+            corrections = _corrections(old, new, from_ms, book.posted_to_ms) if from_ms < book.posted_to_ms else ()
+            for kind, a, b, state in corrections:
                 edge = a if kind is EntryKind.REVERSAL else b  # a late end takes back what was booked after it
                 entries.append(make_entry(origin, kind, where, state, (a, b), _width(estimated, state, edge)))
             book.splice(new)
@@ -320,6 +321,8 @@ class Meter:
         if not book.segments:
             return []
         to_ms = max(book.posted_to_ms, book.segments[-1][0], self.cut_ms or 0)
+        if to_ms == book.posted_to_ms:
+            return []
         entries = [
             make_entry(origin, EntryKind.SEGMENT, where, state, (a, b), _width(estimated, state, b))
             for a, b, state in _clipped(book.since(book.posted_to_ms), book.posted_to_ms, to_ms)
@@ -358,7 +361,8 @@ def _clipped(line: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[int, in
         end = line[at + 1][0] if at + 1 < len(line) else to_ms
         a, b = max(begin, from_ms), min(end, to_ms)
         if a < b:
-            yield from ((a, b, state) for state in states)
+            for state in states:
+                yield a, b, state
 
 
 def _corrections(old: Segments, new: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[EntryKind, int, int, State]]:

@@ -88,6 +88,8 @@ class DeviceBook:
 
     def covering(self, at_ms: int) -> int:
         """Return the index of the segment that covers `at_ms`, -1 where there is none."""
+        if self.segments and self.segments[-1][0] <= at_ms:  # mostly it is about now
+            return len(self.segments) - 1
         return bisect_right(self.segments, at_ms, key=lambda segment: segment[0]) - 1
 
     def since(self, at_ms: int) -> Segments:
@@ -157,7 +159,7 @@ class NodeTrack:
 
     def end_of(self, hold: MemberHold) -> int | None:
         """Return when a hold ended: its own end, or the node's if that came first."""
-        gone = next((at for at in self.gone if at > hold.begin_ms), None)
+        gone = next((at for at in self.gone if at > hold.begin_ms), None) if self.gone else None
         ends = [at for at in (gone, hold.end_ms) if at is not None]
         return max(min(ends), hold.begin_ms) if ends else None
 
@@ -214,8 +216,9 @@ class NodeTrack:
             cpu, memory, pods = (
                 cpu + hold.requests.cpu_milli, memory + hold.requests.memory_bytes, pods + hold.requests.pods,
             )  # fmt: skip
+            part = (hold.milli or WHOLE, hold.state_at(at_ms, point.pool))
             for device in hold.devices:
-                holders.setdefault(device, []).append((hold.milli or WHOLE, hold.state_at(at_ms, point.pool)))
+                holders.setdefault(device, []).append(part)
         offer = point.allocatable
         exhausted = offer.cpu_milli <= cpu or offer.memory_bytes <= memory or offer.pods <= pods
         unmanaged = accounts.of_pool(Kind.UNMANAGED, point.pool)

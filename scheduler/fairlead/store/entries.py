@@ -9,7 +9,7 @@ from operator import attrgetter, itemgetter
 import sqlalchemy as sa
 
 from fairlead.ledger.chain import Head, Link, Sealed
-from fairlead.ledger.entry import NOTED, SAID, TIMELINE, Entry, EntryKind, Posting, said_bytes
+from fairlead.ledger.entry import HASHED, TIMELINE, Entry, EntryKind, Posting, said_bytes
 from fairlead.store import rows
 from fairlead.store.tables import entry, joined_sum, posting, wide_sum
 
@@ -17,7 +17,6 @@ _BATCH = 500
 _FIELDS = tuple(name for name in entry.c.keys() if name not in ("number", "hash"))  # noqa: SIM118 - a column collection
 _values = attrgetter(*_FIELDS)
 _STREAM = 5_000
-_NOTES_AT = 2 + len(SAID)
 _NONE: tuple[int, tuple[()]] = (0, ())
 
 
@@ -83,8 +82,7 @@ def links(connection: sa.Connection, strays: list[int]) -> Iterator[Link]:
     Numbers that postings name and no entry has are added to `strays`. Lines that are not numbered from 0 on are said
     with their numbers, so that their entry's hash does not hold.
     """
-    said, noted = [entry.c[name] for name in SAID], [entry.c[name] for name in NOTED]
-    heads = sa.select(entry.c.number, entry.c.hash, *said, *noted)
+    heads = sa.select(entry.c.number, entry.c.hash, *(entry.c[name] for name in HASHED))
     lines = sa.select(posting.c.number, posting.c.line, posting.c.account, posting.c.amount, posting.c.unit)
     lines = lines.order_by(posting.c.number, posting.c.line)
     heads = heads.order_by(entry.c.number)
@@ -103,7 +101,7 @@ def links(connection: sa.Connection, strays: list[int]) -> Iterator[Link]:
             if mine:
                 number, group = next(parts, _NONE)
             in_order = [line[2:] if line[1] == at else (*line[2:4], f"line {line[1]}") for at, line in enumerate(mine)]
-            yield row[0], row[1], said_bytes(row[2:_NOTES_AT], row[_NOTES_AT:], in_order)
+            yield row[0], row[1], said_bytes(row[2:], in_order)
         while group:
             strays.append(number)
             number, group = next(parts, _NONE)
