@@ -8,7 +8,7 @@ from typing import Any
 from fairlead.model.events import QueueSpent
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import Budget, NamedCap, OnExhausted, Overflow, Peak, QueueCaps, SubmitRate
-from fairlead.model.quota_exception import QuotaException
+from fairlead.model.quota_exception import MoreOf, QuotaException, more_of
 from fairlead.model.switches import Switches
 from fairlead.timezones import window_of
 from fairlead.units import duration_ms
@@ -61,7 +61,8 @@ def spent(queue: str, text: str, now_ms: int) -> QueueSpent:
 
 
 def exception(name: str, text: str, now_ms: int) -> QuotaException:
-    """queue= (team), limit=, guaranteed=, jobs=, budget= (more of each), in= (from now; at once), for= (1h)."""
+    """queue= (team), limit=, guaranteed=, jobs=, budget= (more of each), in= (from now; at once), for= (1h). Of other
+    resources with the name in front: ``gpu/H100.limit=4``."""
     named = dict(word.split("=") for word in text.split())
     starts = now_ms + (duration_ms(named["in"]) if "in" in named else 0)
     return QuotaException(
@@ -75,7 +76,17 @@ def exception(name: str, text: str, now_ms: int) -> QuotaException:
         more_guaranteed_gpus=int(named.get("guaranteed", "0")),
         more_jobs=int(named.get("jobs", "0")),
         more_budget=int(named.get("budget", "0")),
+        more_of=_more_of(named),
     )
+
+
+def _more_of(named: dict[str, str]) -> tuple[MoreOf, ...]:
+    found: dict[str, dict[str, int]] = {}
+    for key, amount in named.items():
+        resource, _, word = key.rpartition(".")
+        if resource:
+            found.setdefault(resource, {})[word] = int(amount)
+    return tuple(more_of(name, found[name], field=name) for name in sorted(found))
 
 
 def switches(text: str) -> Switches:

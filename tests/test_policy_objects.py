@@ -12,7 +12,7 @@ from fairlead.cli import render
 from fairlead.errors import UnreadableInput
 from fairlead.model import events as ev
 from fairlead.model.effects import Place
-from fairlead.model.quota_exception import QuotaException
+from fairlead.model.quota_exception import MoreOf, QuotaException
 from fairlead.model.rules import Rules
 from fairlead.model.switches import ALL_ON, Switches, switched
 from fairlead.planning.plan import Plan
@@ -34,7 +34,13 @@ from fairlead_operator.watch import Change
 
 EXCEPTION = {
     "queue": "team",
-    "change": {"limit": 8, "guaranteed": 4, "maxJobs": 2, "budget": 50},
+    "change": {
+        "limit": 8,
+        "guaranteed": 4,
+        "maxJobs": 2,
+        "budget": 50,
+        "resources": [{"name": "memory", "limit": 2}, {"name": "gpu/H100", "limit": 3, "guaranteed": 1}],
+    },
     "owner": "ops",
     "reason": "a launch",
     "starts": "2027-01-15T08:00:00Z",
@@ -51,6 +57,7 @@ MADE = QuotaException(
     more_guaranteed_gpus=4,
     more_jobs=2,
     more_budget=50,
+    more_of=(MoreOf(resource="gpu/H100", limit=3_000, guaranteed=1_000), MoreOf(resource="memory", limit=2 << 30)),
 )
 
 
@@ -97,6 +104,11 @@ def test_both_doors_read_an_exception(door) -> None:
         ({"starts": "tomorrow"}, "starts"),
         ({"change": {}}, "change"),
         ({"change": {"limit": -1}}, "change"),
+        ({"change": {"resources": [{"name": "gpu", "limit": 1}]}}, r"change\.resources.*gpu has fields of its own"),
+        ({"change": {"resources": [{"name": "Tea pots", "limit": 1}]}}, r"change\.resources.*is no resource"),
+        ({"change": {"resources": [{"name": "cpu"}]}}, r"change\.resources.*gives nothing"),
+        ({"change": {"resources": [{"name": "cpu", "limit": -1}]}}, r"change\.resources"),
+        ({"change": {"resources": [{"name": "cpu", "limit": 1}] * 2}}, r"change\.resources.*stands there twice"),
     ],
 )
 def test_an_exception_that_lacks_something_is_refused_by_its_field(door, change, field) -> None:

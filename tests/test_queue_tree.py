@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 from builders import queue
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairlead.model.queue_tree import LEVELS_MAX, sound_tree, tree_problems
+from fairlead.model.quota import unit_of, words_of
 from fairlead.ordering.fair_share import entitlements
+from fairlead.ordering.queue_tree import QueueTree
 
 
 def tree(**texts: str):
@@ -123,3 +127,77 @@ def test_a_limit_below_the_guarantee_cuts_it_and_is_named() -> None:
     queues = {"a": queue("a", "guaranteed=8 limit=4")}
     assert guarantees(queues) == {"a": 4}
     assert tree_problems(queues)["a"].text.startswith("spec.resources[gpu].limit: 4 is below guaranteed, 8")
+
+
+@pytest.mark.parametrize("resource", ["gpu/H100", "cpu", "memory", "example.com/licence"])
+def test_guarantees_of_every_resource_are_taken_from_what_is_above_and_named(resource) -> None:
+    word = f"{resource}.guaranteed"
+    queues = tree(org=f"{word}=8", a=f"parent=org {word}=12", b=f"parent=org {word}=4", c="parent=org")
+    sound = sound_tree(queues, tree_problems(queues))
+    unit = unit_of(resource)
+    assert [sound[name].quota(resource).guaranteed for name in ("org", "a", "b")] == [8 * unit, 6 * unit, 2 * unit]
+    assert sound["c"] == queues["c"]
+    (problem,) = tree_problems(queues).values()
+    asked = f"the queues below it are guaranteed 16 {words_of(resource)} together, above its own, 8"
+    assert (problem.field, problem.problem) == (
+        f"spec.resources[{'gpu' if resource == 'gpu/H100' else resource}].guaranteed",
+        asked.replace("H100 ", ""),
+    )
+
+
+def test_what_is_guaranteed_of_models_is_taken_from_the_gpus_above() -> None:
+    queues = tree(
+        org="guaranteed=9",
+        a="parent=org gpu/H100.guaranteed=6 gpu/A100.guaranteed=6",
+        b="parent=org gpu/H100.guaranteed=6 guaranteed=2",
+    )
+    assert tree_problems(queues)["org"].problem == (
+        "the queues below it are guaranteed 18 GPUs together, above its own, 9"
+    )
+    sound = sound_tree(queues, tree_problems(queues))
+    of_model = {name: [(q.resource, q.guaranteed // 1000) for q in sound[name].quotas] for name in ("a", "b")}
+    assert of_model == {"a": [("gpu/A100", 3), ("gpu/H100", 3)], "b": [("gpu/H100", 3)]}
+    assert sound["b"].guaranteed_gpus == 2
+    assert tree_problems(sound) == {}
+
+
+def test_a_limit_of_memory_bounds_what_is_guaranteed_below() -> None:
+    queues = tree(org="memory.limit=10", a="parent=org memory.guaranteed=20", b="parent=a memory.guaranteed=30")
+    problems = tree_problems(queues)
+    assert {name: problem.field for name, problem in problems.items()} == {
+        "org": "spec.resources[memory].guaranteed",
+        "a": "spec.resources[memory].guaranteed",
+    }
+    sound = sound_tree(queues, problems)
+    assert [sound[name].quota("memory").guaranteed >> 30 for name in ("a", "b")] == [10, 10]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), *[st.integers(0, 20) for _ in range(4)], st.none() | st.integers(0, 30)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_tree_that_was_made_sound_is_sound(rows) -> None:
+    """Nothing is promised twice after a cut, whatever the tree, and nobody gets more than it said."""
+    queues = {}
+    for at, (above, gpus, h100, cpu, licences, limit) in enumerate(rows):
+        words = [
+            f"guaranteed={gpus}",
+            f"gpu/H100.guaranteed={h100}",
+            f"cpu.guaranteed={cpu}",
+            f"x.io/y.guaranteed={licences}",
+        ]
+        words += [] if limit is None else [f"limit={limit}", f"cpu.limit={limit}"]
+        queues[f"q{at}"] = queue(f"q{at}", " ".join([*words, f"parent=q{above}"] if above < at else words))
+    sound = sound_tree(queues, tree_problems(queues))
+    for resource in ("gpu", "gpu/H100", "cpu", "x.io/y"):
+        promised = QueueTree(sound).book(resource).promised
+        for name, one in sound.items():
+            said, before = one.quota(resource), queues[name].quota(resource)
+            assert said.guaranteed <= before.guaranteed
+            assert said.limit is None or promised.get(name, 0) <= said.limit
+            if said.guaranteed and resource != "gpu":
+                assert promised[name] == said.guaranteed
+    assert tree_problems(sound) == {}

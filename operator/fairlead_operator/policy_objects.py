@@ -1,9 +1,11 @@
 """QuotaExceptions and the Switchboard: the objects, and what becomes of them. Pure."""
 
+# ruff: noqa: RUF012  # msgspec makes a new list of an empty default
+
 from __future__ import annotations
 
 from fairlead.errors import UnreadableInput
-from fairlead.model.quota_exception import QuotaException
+from fairlead.model.quota_exception import MoreOf, QuotaException, more_of
 from fairlead.model.switches import Switches
 from fairlead.units import moment_ms
 from fairlead_operator.custom_objects import API
@@ -13,6 +15,14 @@ SWITCHBOARD = "cluster"
 """The name of the one Switchboard that counts."""
 
 
+class MoreSpec(Record, frozen=True, kw_only=True):
+    """What an exception adds of one resource, in whole units."""
+
+    name: str = ""
+    limit: int = 0
+    guaranteed: int = 0
+
+
 class ChangeSpec(Record, frozen=True, kw_only=True):
     """What an exception adds to a queue's own numbers."""
 
@@ -20,6 +30,7 @@ class ChangeSpec(Record, frozen=True, kw_only=True):
     guaranteed: int = 0
     max_jobs: int = 0
     budget: int = 0
+    resources: list[MoreSpec] = []
 
 
 class QuotaExceptionSpec(Record, frozen=True, kw_only=True):
@@ -80,9 +91,9 @@ def decode_exception(found: QuotaExceptionObject) -> QuotaException:
     if starts_ms >= expires_ms:
         raise UnreadableInput(f"{at}.expires: is not after starts; give it a later time")
     amounts = (change.limit, change.guaranteed, change.max_jobs, change.budget)
-    if min(amounts) < 0 or not any(amounts):
+    if min(amounts) < 0 or not (any(amounts) or change.resources):
         raise UnreadableInput(
-            f"{at}.change: takes or gives nothing; set limit, guaranteed, maxJobs or budget to 1 or more"
+            f"{at}.change: takes or gives nothing; set limit, guaranteed, maxJobs, budget or resources"
         )
     return QuotaException(
         name=name,
@@ -95,7 +106,18 @@ def decode_exception(found: QuotaExceptionObject) -> QuotaException:
         more_guaranteed_gpus=change.guaranteed,
         more_jobs=change.max_jobs,
         more_budget=change.budget,
+        more_of=_more_of(at, change.resources),
     )
+
+
+def _more_of(at: str, resources: list[MoreSpec]) -> tuple[MoreOf, ...]:
+    found: dict[str, MoreOf] = {}
+    for said in resources:
+        where = f"{at}.change.resources[{said.name}]"
+        if said.name in found:
+            raise UnreadableInput(f"{where}: stands there twice; remove one of them")
+        found[said.name] = more_of(said.name, {"limit": said.limit, "guaranteed": said.guaranteed}, field=where)
+    return tuple(found[name] for name in sorted(found))
 
 
 def decode_switches(found: SwitchboardObject) -> Switches:

@@ -4,9 +4,11 @@ What one Queue says of itself is refused where it is written; what only the whol
 
 - a queue whose way up to a root is broken (a parent that is missing, a circle, more than `LEVELS_MAX` levels) takes
   nobody in, and neither do those below it. What runs there goes on, charged to it as if it were a root;
-- guarantees that add up to more than what they are taken from are cut, all in the same proportion, to what there is.
+- guarantees of a resource that add up to more than what they are taken from are cut, all in the same proportion, to
+  what there is. What is guaranteed of GPU models is guaranteed of GPUs too.
 
-One pass over the queues, and one over their children: O(queues) however deep they stand.
+A pass over the queues and one over their children for each resource that a queue names: O(queues × resources), however
+deep they stand.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from fairlead.model.quota import GPU, OF_MODEL, unit_of, words_of
 from fairlead.model.tenancy import Queue
 
 LEVELS_MAX = 16
@@ -36,16 +39,17 @@ class TreeProblem:
 
 
 def tree_problems(queues: Mapping[str, Queue]) -> dict[str, TreeProblem]:
-    """Return what is wrong with each queue, by name; sound queues are not in it. O(queues)."""
+    """Return what is wrong with each queue, by name; sound queues are not in it. O(queues × resources)."""
     found: dict[str, TreeProblem] = {}
     depth = _depths(queues, found)
     children = _children(queues, depth)
-    promised = _promised(queues, children, depth)
-    for name, queue in queues.items():
-        if name not in found:
-            for problem in _unpayable(queue, children.get(name, []), promised):
-                found[name] = problem
-                break
+    for resource in _resources(queues):
+        promised = _promised(resource, queues, children, depth)
+        for name, queue in queues.items():
+            if name not in found:
+                for problem in _unpayable(resource, queue, children.get(name, []), promised):
+                    found[name] = problem
+                    break
     return found
 
 
@@ -60,19 +64,63 @@ def sound_tree(queues: Mapping[str, Queue], problems: Mapping[str, TreeProblem])
     sound = {name: replace(queue, parent="") if name in closed else queue for name, queue in queues.items()}
     depth = _depths(sound, {})
     children = _children(sound, depth)
-    promised = _promised(sound, children, depth)
-    granted = {name: min(promised[name], _most(sound[name])) for name in sound}
-    for name in sorted(sound, key=lambda one: (depth.get(one, 0), one)):
+    for resource in _resources(sound):
+        granted = _granted(resource, sound, children, depth)
+        sound = {name: _cut(queue, resource, granted[name]) for name, queue in sound.items()}
+    return sound
+
+
+def _granted(
+    resource: str, queues: Mapping[str, Queue], children: Mapping[str, list[str]], depth: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the most that each queue can be guaranteed of a resource, from the roots down."""
+    promised = _promised(resource, queues, children, depth)
+    granted = {name: min(promised[name], _most(resource, queues[name])) for name in queues}
+    for name in sorted(queues, key=lambda one: (depth.get(one, 0), one)):
         below = children.get(name, [])
         asked = sum(promised[child] for child in below)
         have = granted[name]
         if asked > have:
             for child in below:
                 granted[child] = min(granted[child], have * promised[child] // asked)
-    return {
-        name: queue if queue.guaranteed_gpus <= granted[name] else replace(queue, guaranteed_gpus=granted[name])
-        for name, queue in sound.items()
-    }
+    return granted
+
+
+def _resources(queues: Mapping[str, Queue]) -> list[str]:
+    """Return the resources that queues speak of; GPUs come before those of a model, which are a part of them."""
+    named = {quota.resource for queue in queues.values() for quota in queue.quotas} - {GPU}
+    return [GPU, *sorted(named)]
+
+
+def _own(resource: str, queue: Queue) -> int:
+    """Return what a queue says that it is guaranteed, in whole units as people write them."""
+    if resource == GPU:
+        return max(queue.guaranteed_gpus, _of_models(queue) // unit_of(GPU))
+    quota = queue.quota(resource)
+    return 0 if quota is None else quota.guaranteed // unit_of(resource)
+
+
+def _of_models(queue: Queue) -> int:
+    return sum(quota.guaranteed for quota in queue.quotas if quota.resource.startswith(OF_MODEL))
+
+
+def _cut(queue: Queue, resource: str, most: int) -> Queue:
+    """Return the queue with no more than `most` whole units guaranteed."""
+    if _own(resource, queue) <= most:
+        return queue
+    if resource != GPU:
+        mine = unit_of(resource) * most
+        quotas = tuple(replace(q, guaranteed=mine) if q.resource == resource else q for q in queue.quotas)
+        return replace(queue, quotas=quotas)
+    whole = _of_models(queue) // unit_of(GPU)
+    quotas = queue.quotas
+    if whole > most:
+        unit = unit_of(GPU)
+        quotas = tuple(
+            replace(q, guaranteed=q.guaranteed // unit * most // whole * unit) if q.resource.startswith(OF_MODEL) else q
+            for q in quotas
+        )
+    return replace(queue, guaranteed_gpus=min(queue.guaranteed_gpus, most), quotas=quotas)
 
 
 def _depths(queues: Mapping[str, Queue], found: dict[str, TreeProblem]) -> dict[str, int]:
@@ -121,35 +169,44 @@ def _children(queues: Mapping[str, Queue], depth: Mapping[str, int]) -> dict[str
 
 
 def _promised(
-    queues: Mapping[str, Queue], children: Mapping[str, list[str]], depth: Mapping[str, int]
+    resource: str, queues: Mapping[str, Queue], children: Mapping[str, list[str]], depth: Mapping[str, int]
 ) -> dict[str, int]:
     """Return what each queue is to have guaranteed: its own word or, where it gives none, the sum of those below it."""
-    promised = {name: queue.guaranteed_gpus for name, queue in queues.items()}
+    promised = {name: _own(resource, queue) for name, queue in queues.items()}
     for name in sorted(depth, key=lambda one: -depth[one]):
         promised[name] = promised[name] or sum(promised[child] for child in children.get(name, []))
     return promised
 
 
-def _most(queue: Queue) -> int:
+def _limit(resource: str, queue: Queue) -> int | None:
+    if resource == GPU:
+        return queue.limit_gpus
+    quota = queue.quota(resource)
+    return None if quota is None or quota.limit is None else quota.limit // unit_of(resource)
+
+
+def _most(resource: str, queue: Queue) -> int:
     """Return the most that the queue and those below it may be guaranteed."""
-    bounds = [bound for bound in (queue.limit_gpus, queue.guaranteed_gpus or None) if bound is not None]
+    bounds = [bound for bound in (_limit(resource, queue), _own(resource, queue) or None) if bound is not None]
     return min(bounds, default=1 << 62)
 
 
-def _unpayable(queue: Queue, children: list[str], promised: Mapping[str, int]) -> Iterator[TreeProblem]:
+def _unpayable(resource: str, queue: Queue, children: list[str], promised: Mapping[str, int]) -> Iterator[TreeProblem]:
     """Yield guarantees that cannot all be kept."""
-    limit, own = queue.limit_gpus, queue.guaranteed_gpus
+    limit, own, where = _limit(resource, queue), _own(resource, queue), f"spec.resources[{resource}]"
     if limit is not None and own > limit:
-        problem = f"{limit} is below guaranteed, {own}"
         yield TreeProblem(
-            field="spec.resources[gpu].limit", problem=problem, mend="raise limit or lower guaranteed", closed=False
+            field=f"{where}.limit",
+            problem=f"{limit} is below guaranteed, {own}",
+            mend="raise limit or lower guaranteed",
+            closed=False,
         )
     asked = sum(promised[child] for child in children)
-    if asked > _most(queue):
-        bound = f"its own, {own}" if own and own <= _most(queue) else f"its limit, {limit}"
+    if asked > (most := _most(resource, queue)):
+        bound = f"its own, {own}" if own and own <= most else f"its limit, {limit}"
         yield TreeProblem(
-            field="spec.resources[gpu].guaranteed",
-            problem=f"the queues below it are guaranteed {asked} GPUs together, above {bound}",
+            field=f"{where}.guaranteed",
+            problem=f"the queues below it are guaranteed {asked} {words_of(resource)} together, above {bound}",
             mend="lower theirs or raise this queue's; until then theirs are cut in proportion",
             closed=False,
         )

@@ -22,19 +22,20 @@ class CapTally:
     """Every gang that holds devices or was placed by the plan: queue, user, groups, thousandths of a GPU."""
 
     held: list[tuple[str, str, tuple[str, ...], int]] | None = None
-    limits: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    limits: dict[tuple[str, str], int | None] = field(default_factory=dict[tuple[str, str], int | None])
     covered: dict[str, int] = field(default_factory=dict[str, int])
 
 
-def most_gpus(name: str, world: World, tally: CapTally) -> int | None:
-    """Return the limit of a queue in GPUs as it was written, and what exceptions that act now add; None: no limit."""
-    if name not in tally.limits:
-        limit = world.force.plain[name].limit_gpus
+def limit_of(name: str, resource: str, world: World, tally: CapTally) -> int | None:
+    """Return the limit of a queue as it was written, and what exceptions that act now add; None: no limit."""
+    if (name, resource) not in tally.limits:
+        quota = world.force.plain[name].quota(resource)
+        limit = None if quota is None else quota.limit
         if limit is not None:
             acting = [one for one in world.force.exceptions if one.queue == name]
-            limit += sum(one.more_limit_gpus for one in acting if one.starts_ms <= world.now_ms < one.expires_ms)
-        tally.limits[name] = limit
-    return tally.limits[name]
+            limit += sum(one.more_limit(resource) for one in acting if one.starts_ms <= world.now_ms < one.expires_ms)
+        tally.limits[name, resource] = limit
+    return tally.limits[name, resource]
 
 
 def starting_nothing(world: World) -> frozenset[str]:

@@ -11,7 +11,7 @@ from fairlead.ordering.dominant import entitlements_of_all
 from fairlead.ordering.fair_share import gpu_entitlements
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.planning.admission import admission
-from fairlead.planning.verify_caps import CapTally, most_gpus, starting_nothing
+from fairlead.planning.verify_caps import CapTally, limit_of, starting_nothing
 from fairlead.planning.verify_pools import kept_idle_milli
 from fairlead.world.attempt_parts import part_of
 from fairlead.world.charges import charged
@@ -127,9 +127,7 @@ class Quotas:
         quota = queue.quota(resource)
         if quota is None:
             return None
-        limit = quota.limit
-        if resource == GPU and limit is not None:  # as it was written, and what exceptions add
-            limit = 1000 * (most_gpus(name, self.world, self.caps) or 0)
+        limit = limit_of(name, resource, self.world, self.caps)
         bounds = [] if limit is None else [limit]
         if quota.borrow_limit is not None:
             bounds.append(self._promised(name, resource) + quota.borrow_limit)

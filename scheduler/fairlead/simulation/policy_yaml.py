@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairlead.model.quota_exception import QuotaException
+from fairlead.model.quota_exception import MoreOf, QuotaException, more_of
 from fairlead.model.switches import Switches
 from fairlead.simulation.fields import DNS_LABEL, Fields
 from fairlead.units import moment_ms
@@ -53,12 +53,25 @@ def _exception(meta: Fields, spec: Fields, change: Fields, starts_ms: int, expir
         more_guaranteed_gpus=change.integer("guaranteed", 0, low=0, high=_MOST),
         more_jobs=change.integer("maxJobs", 0, low=0, high=1_000_000),
         more_budget=change.integer("budget", 0, low=0, high=1_000_000_000),
+        more_of=_more_of(change),
     )
     change.done()
     if not found.gives:
-        spec.fail("change", "gives nothing; set limit, guaranteed, maxJobs or budget to 1 or more")
+        spec.fail("change", "gives nothing; set limit, guaranteed, maxJobs, budget or resources")
     spec.done()
     return found
+
+
+def _more_of(change: Fields) -> tuple[MoreOf, ...]:
+    found: dict[str, MoreOf] = {}
+    for item in change.items("resources"):
+        name = item.text("name")
+        if name in found:
+            item.fail("name", f"{name} stands there twice; remove one of them")
+        said = {word: item.integer(word, 0, low=0, high=_MOST) for word in ("limit", "guaranteed")}
+        found[name] = more_of(name, said, field=item.path)
+        item.done()
+    return tuple(found[name] for name in sorted(found))
 
 
 def _said(spec: Fields, name: str, mend: str) -> str:
