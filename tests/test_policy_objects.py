@@ -12,6 +12,7 @@ from fairlead.cli import render
 from fairlead.errors import UnreadableInput
 from fairlead.model import events as ev
 from fairlead.model.effects import Place
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.quota_exception import MoreOf, QuotaException
 from fairlead.model.rules import Rules
 from fairlead.model.switches import ALL_ON, Switches, switched
@@ -22,7 +23,7 @@ from fairlead.service.replay import replay
 from fairlead.service.view_json import queue_doc
 from fairlead.simulation import gangjob_yaml
 from fairlead.world.views import ResourceView
-from fairlead_operator.overviews import exception_status, switchboard_status
+from fairlead_operator.overviews import exception_status, fairness_status, in_force_status
 from fairlead_operator.policy_facts import PolicyFacts
 from fairlead_operator.policy_objects import (
     QuotaExceptionObject,
@@ -183,7 +184,24 @@ def test_statuses_say_whether_it_acts_or_why_not() -> None:
         "state": "Refused",
         "message": "mend it",
     }
-    assert switchboard_status("", 1)["state"] == "InForce"
+    assert in_force_status("", 1)["state"] == "InForce"
+
+
+def test_a_fairness_policy_says_which_version_is_in_force_and_for_whom() -> None:
+    known = FairnessPolicy(name="research", version=3)
+    told = fairness_status(known, ["b", "a"], "", 7)
+    assert told == {
+        "observedGeneration": 7,
+        "state": "InForce",
+        "message": None,
+        "version": 3,
+        "queues": 2,
+        "names": ["a", "b"],
+    }
+    refused = fairness_status(known, [f"q{at:03}" for at in range(100)], "spec.kind: mend it", 8)
+    assert (refused["state"], refused["message"], refused["version"]) == ("Refused", "spec.kind: mend it", 3)
+    assert (refused["queues"], len(refused["names"])) == (100, 64)
+    assert fairness_status(None, [], "no", 1)["version"] is None
 
 
 def test_exceptions_are_counted_by_state() -> None:

@@ -14,7 +14,8 @@ from fairlead.errors import UnreadableInput
 from fairlead.model.events import PriceBookGone, PriceBookSeen
 from fairlead.model.prices import Price, PriceTier
 from fairlead.simulation import gangjob_yaml
-from fairlead_operator.price_objects import PriceBookObject, PriceFacts, decode_book, price_book_status
+from fairlead_operator.overviews import in_force_status
+from fairlead_operator.price_objects import PriceBookObject, PriceFacts, decode_book
 from fairlead_operator.watch import Change
 
 
@@ -66,10 +67,10 @@ def test_facts_are_told_once_and_a_refused_book_comes_in_when_there_is_room() ->
     facts.on_price_book(Change.ADDED, None, second)
     assert len(told) == 1
     assert "another of book eur ever to ever" in problems["PriceBook", "a-second"]
-    assert price_book_status(problems["PriceBook", "a-second"], 2)["state"] == "Refused"
+    assert in_force_status(problems["PriceBook", "a-second"], 2)["state"] == "Refused"
     facts.on_price_book(Change.MODIFIED, None, seen("eur", one("bad")))
     assert set(problems) == {("PriceBook", "eur"), ("PriceBook", "a-second")}
     facts.on_price_book(Change.DELETED, seen("eur", one("bad")), None)
     assert problems == {}
     assert [type(fact) for fact in told[1:]] == [PriceBookGone, PriceBookSeen]
-    assert price_book_status("", 3) == {"observedGeneration": 3, "state": "InForce", "message": None}
+    assert in_force_status("", 3) == {"observedGeneration": 3, "state": "InForce", "message": None}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.hardware import Node
 from fairlead.model.queue_tree import TreeProblem
 from fairlead.model.quota_exception import QuotaException
@@ -21,6 +22,7 @@ from fairlead_operator.statuses import MESSAGE_MAX, Condition, rfc3339
 
 POSITIONS_MAX = 200
 EXCEPTIONS_MAX = 64
+NAMES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +118,26 @@ def exception_status(found: QuotaException | None, problem: str, generation: int
     return {"observedGeneration": generation, "state": state, "message": problem[:MESSAGE_MAX] or None}
 
 
-def switchboard_status(problem: str, generation: int) -> dict[str, Any]:
-    """Return the Switchboard's status."""
+def in_force_status(problem: str, generation: int) -> dict[str, Any]:
+    """Return the status of what is in force as it was last written without fault: a Switchboard, a PriceBook."""
     state = "Refused" if problem else "InForce"
     return {"observedGeneration": generation, "state": state, "message": problem[:MESSAGE_MAX] or None}
+
+
+def fairness_status(
+    known: FairnessPolicy | None, sharing: Iterable[str], problem: str, generation: int
+) -> dict[str, Any]:
+    """Return a FairnessPolicy's status; `known` is what decisions go by, `sharing` the queues whose children do.
+
+    The roots share by the one named ``default``; they are not in `sharing`.
+    """
+    names = sorted(sharing)
+    return {
+        **in_force_status(problem, generation),
+        "version": None if known is None else known.version,
+        "queues": len(names),
+        "names": names[:NAMES_MAX],
+    }
 
 
 def queue_view_status(view: QueueView, own: Sequence[GangView]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
@@ -79,12 +78,6 @@ def decode_book(found: PriceBookObject, others: Iterable[PriceBook] = ()) -> Pri
     return check_book(
         PriceBook(name=found.metadata.name, currency=found.spec.currency, prices=prices), others, field=field
     )
-
-
-def price_book_status(problem: str, generation: int) -> dict[str, Any]:
-    """Return a PriceBook's status."""
-    state = "Refused" if problem else "InForce"
-    return {"observedGeneration": generation, "state": state, "message": problem[:MESSAGE_MAX] or None}
 
 
 class PriceFacts:

@@ -27,14 +27,22 @@ from fairlead_operator.custom_objects import PoolObject, QueueObject
 from fairlead_operator.drift import DriftWatch, allocated_members, differences
 from fairlead_operator.expiry import delete_expired
 from fairlead_operator.facts import Watches
+from fairlead_operator.fairness_objects import FAIRNESS_POLICIES
 from fairlead_operator.kube_client import KubeClient
 from fairlead_operator.kube_cluster import KubeCluster
 from fairlead_operator.objects import Resource
 from fairlead_operator.overview_writer import Overview, OverviewWriter
-from fairlead_operator.overviews import PoolTroubles, Standing, exception_status, pool_troubles, switchboard_status
+from fairlead_operator.overviews import (
+    PoolTroubles,
+    Standing,
+    exception_status,
+    fairness_status,
+    in_force_status,
+    pool_troubles,
+)
 from fairlead_operator.policy_objects import EXCEPTIONS, SWITCHBOARDS
 from fairlead_operator.pool_taints import settle_taints
-from fairlead_operator.price_objects import PRICE_BOOKS, price_book_status
+from fairlead_operator.price_objects import PRICE_BOOKS
 from fairlead_operator.reservation_objects import RESERVATIONS, reservation_status
 from fairlead_operator.status_writer import StatusWriter, read_conditions
 
@@ -190,7 +198,7 @@ class Upkeep:
         await self._overviews.write(overview)
 
     def _policies(self, now_ms: int) -> list[tuple[Resource[Any], str, str, dict[str, Any]]]:
-        """Return the status of every QuotaException, PriceBook and of the Switchboard, and count the exceptions."""
+        """Return the statuses of policies, prices, reservations and of the Switchboard, and count the exceptions."""
         known = self._engine.state.tenants.exceptions
         self._metrics.observe_exceptions(known.values(), now_ms)
         told: list[tuple[Resource[Any], str, str, dict[str, Any]]] = []
@@ -204,11 +212,28 @@ class Upkeep:
             )
         for board in self._watches.switchboards.store:
             meta, problem = board.metadata, self._problems.get(("Switchboard", board.metadata.name), "")
-            told.append((SWITCHBOARDS, meta.name, meta.uid, switchboard_status(problem, meta.generation)))
+            told.append((SWITCHBOARDS, meta.name, meta.uid, in_force_status(problem, meta.generation)))
         for book in self._watches.price_books.store:
             meta, problem = book.metadata, self._problems.get(("PriceBook", book.metadata.name), "")
-            told.append((PRICE_BOOKS, meta.name, meta.uid, price_book_status(problem, meta.generation)))
+            told.append((PRICE_BOOKS, meta.name, meta.uid, in_force_status(problem, meta.generation)))
+        told += self._fairness()
         told += self._reservations(now_ms)
+        return told
+
+    def _fairness(self) -> list[tuple[Resource[Any], str, str, dict[str, Any]]]:
+        """Return the status of every FairnessPolicy: the version that decisions go by, and the queues that name it."""
+        tenants = self._engine.state.tenants
+        sharing: dict[str, list[str]] = {}
+        for queue in tenants.queues.values():
+            if queue.fairness_policy:
+                sharing.setdefault(queue.fairness_policy, []).append(queue.name)
+        told: list[tuple[Resource[Any], str, str, dict[str, Any]]] = []
+        for found in self._watches.policies.store:
+            meta, problem = found.metadata, self._problems.get(("FairnessPolicy", found.metadata.name), "")
+            status = fairness_status(
+                tenants.policies.get(meta.name), sharing.get(meta.name, ()), problem, meta.generation
+            )
+            told.append((FAIRNESS_POLICIES, meta.name, meta.uid, status))
         return told
 
     def _reservations(self, now_ms: int) -> list[tuple[Resource[Any], str, str, dict[str, Any]]]:
