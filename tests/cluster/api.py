@@ -208,8 +208,11 @@ GROUPS = {
     "policy/v1": ("poddisruptionbudgets",),
     "batch/v1": ("jobs",),
     "apps/v1": ("deployments",),
-    "fairlead.dev/v1alpha1": ("gangjobs", "queues", "pools", "nodetopologies", "queueviews"),
-}
+    "fairlead.dev/v1alpha1": (
+        "gangjobs", "queues", "pools", "nodetopologies", "queueviews", "fairnesspolicies", "quotaexceptions",
+        "pricebooks", "reservations", "switchboards",
+    ),
+}  # fmt: skip
 _GROUP_OF = {plural: group for group, plurals in GROUPS.items() for plural in plurals}
 
 

@@ -109,6 +109,34 @@ def test_queues_and_pools_say_whether_they_are_taken_as_written(world, operator)
     assert wait_condition(world, path("pools", name="overview"), "Accepted", "True")
 
 
+def test_policies_say_whether_they_are_in_force(world, operator):
+    more = {"queue": "overview-q", "owner": "ops", "reason": "a launch", "expires": "2999-01-01T00:00:00Z"}
+    world.make("FairnessPolicy", "overview-even", {"kind": "equal", "version": 3})
+    world.make("QuotaException", "overview-more", {**more, "change": {"resources": [{"name": "cpu", "limit": 8}]}})
+    world.make("QuotaException", "overview-lost", {**more, "queue": "overview-none", "change": {"limit": 1}})
+    world.make(
+        "PriceBook", "overview-eur", {"currency": "EUR", "prices": [{"model": "H100", "perHour": {"inQuota": "2"}}]}
+    )
+    world.queue("overview-parent", fairnessPolicy="overview-even")
+    shows(world, path("fairnesspolicies"), "overview-even", **{"In-Force": 3, "State": "InForce"})
+    policy = world.api.wait(
+        path("fairnesspolicies", name="overview-even"),
+        lambda found: (found or {}).get("status", {}).get("names") == ["overview-parent"],
+        seconds=20,
+        what="the queue that names it",
+    )
+    assert policy["status"]["observedGeneration"] == 1
+    shows(world, path("quotaexceptions"), "overview-more", State="Active")
+    shows(world, path("quotaexceptions"), "overview-lost", State="Refused")
+    shows(world, path("pricebooks"), "overview-eur", State="InForce")
+    for plural, name in (
+        ("quotaexceptions", "overview-more"),
+        ("quotaexceptions", "overview-lost"),
+        ("pricebooks", "overview-eur"),
+    ):
+        world.api.delete(path(plural, name=name))
+
+
 def test_two_pools_that_select_one_node_both_say_so(world, operator):
     (node, *_) = world.nodes
     world.make("Pool", "overview-second", {"nodeSelector": {"kubernetes.io/hostname": node}})

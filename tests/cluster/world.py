@@ -245,7 +245,8 @@ class ClusterWorld:
     def make(self, kind: str, name: str, spec: Mapping[str, Any]) -> str:
         """Make one of our own cluster-wide objects."""
         body = {"apiVersion": "fairlead.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": dict(spec)}
-        self.create({"NodeTopology": "nodetopologies"}.get(kind, f"{kind.lower()}s"), body)
+        plural = f"{kind.lower()[:-1]}ies" if kind.endswith("y") else f"{kind.lower()}s"
+        self.create(plural, body)
         return name
 
     def create(self, plural: str, body: dict[str, Any]) -> dict[str, Any]:
