@@ -65,9 +65,10 @@ def gang(uid: str = "g1", queue: str = "vision", cpu_milli: int = 1_000) -> Gang
     return Gang(id=uid, namespace="ns", name=f"job-{uid}", queue=queue, roles=roles)
 
 
-def placement(*members: tuple[Any, ...]) -> Placement:
+def placement(*members: tuple[Any, ...], slowed: int = 0) -> Placement:
     """Ranks in order: (node, GPU indexes), and then the thousandths of its one GPU where it has a part."""
     return Placement(
+        slowed_permille=slowed,
         members=tuple(
             Member(
                 role="worker",
@@ -78,7 +79,7 @@ def placement(*members: tuple[Any, ...]) -> Placement:
                 share_milli=milli[0] if milli and len(gpus) == 1 else 0,
             )
             for rank, (name, gpus, *milli) in enumerate(members)
-        )
+        ),
     )
 
 
@@ -93,15 +94,19 @@ NAMED = (
 """Who is who; journaled first, because names go by the journal's order."""
 
 times = st.integers(0, 400)
-placements = st.lists(
-    st.tuples(
-        st.sampled_from(NODES),
-        st.sets(st.integers(0, 3), max_size=2).map(lambda s: tuple(sorted(s))),
-        st.sampled_from([0, 0, 1, 125, 300, 333, 500, 999, 1000]),
+placements = st.builds(
+    lambda members, slowed: placement(*members, slowed=slowed),
+    st.lists(
+        st.tuples(
+            st.sampled_from(NODES),
+            st.sets(st.integers(0, 3), max_size=2).map(lambda s: tuple(sorted(s))),
+            st.sampled_from([0, 0, 1, 125, 300, 333, 500, 999, 1000]),
+        ),
+        min_size=1,
+        max_size=2,
     ),
-    min_size=1,
-    max_size=2,
-).map(lambda members: placement(*members))
+    st.sampled_from([0, 0, 7, 250, 1_200]),
+)
 
 
 @st.composite

@@ -129,7 +129,7 @@ def test_two_currencies_need_a_name(tmp_path: Path) -> None:
     engine = priced_books(tmp_path, (*ENTRIES[:1], dataclasses.replace(last, postings=usd)))
     with pytest.raises(UnreadableInput, match="--currency: the books have EUR and USD; name one"):
         charges.showback(booked(engine), By.QUEUE)
-    assert charges.showback(booked(engine), By.QUEUE, "USD").rows[0][-2] == 6 * NANO
+    assert charges.showback(booked(engine), By.QUEUE, "USD").rows[0][-3] == 6 * NANO
     facts = charges.chargeback(booked(engine), By.QUEUE).facts
     assert (facts["total_nanos EUR"], facts["total_nanos USD"]) == (8 * NANO, 6 * NANO)
 
@@ -189,10 +189,11 @@ def run(engine: Engine, *words: str) -> str:
 def test_the_commands(engine: Engine) -> None:
     text = run(engine, "showback")
     assert text.splitlines()[2].split() == [
-        "lab", "vision", "4.000", "2.000", "0.000", "0.000", "6.000", "4.000", "1.000", "1.000", "12.00", "2.00",
+        "lab", "vision", "4.000", "2.000", "0.000", "0.000", "6.000", "4.000", "1.000", "1.000", "0.000", "12.00",
+        "2.00", "0.00",
     ]  # fmt: skip
     assert "as of 2026-09-22T00:00:00Z" in text
-    for name in ("showback", "chargeback", "efficiency", "idle", "reservations"):
+    for name in ("showback", "chargeback", "efficiency", "waste", "idle", "reservations"):
         data = json.loads(run(engine, name, "-o", "json"))
         assert data["report"] == name
         assert data["as_of_ms"] == BEGIN + 10 * HOUR

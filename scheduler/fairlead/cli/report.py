@@ -12,6 +12,7 @@ import typer
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, to_read, url_of
 from fairlead.cli.periods import MonthOption, YearOption, ZoneOption, calendar_of_options
+from fairlead.cli.usage_text import print_usage
 from fairlead.errors import UnreadableInput
 from fairlead.units import gpu_hours_text, money_text, utc_text
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from fairlead.model.calendars import Calendar, Span
     from fairlead.reports.booked import Booked, By
     from fairlead.reports.document import Document, Value
-    from fairlead.reports.usage import UsageReport
     from fairlead.store.engine import Engine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -80,7 +80,7 @@ def usage(
     if json:
         render.as_json(to_data(found))
     else:
-        _print(found)
+        print_usage(found)
 
 
 @app.command()
@@ -142,6 +142,26 @@ def efficiency(
     asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = _by(by)
     _of_entries(asked, lambda found: report.efficiency(found, kept))
+
+
+@app.command()
+def waste(
+    ctx: typer.Context,
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    by: ByOption = "queue",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    period: PeriodOption = None,
+    each: EachOption = None,
+    output: OutputOption = "table",
+) -> None:
+    """Print what of the held time was lost, to which cause and by whom."""
+    from fairlead.reports import waste as report
+
+    asked = _Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
+    kept = _by(by)
+    _of_entries(asked, lambda found: report.waste(found, kept))
 
 
 @app.command()
@@ -351,31 +371,6 @@ def _by(text: str) -> By:
     if text not in tuple(By):
         raise UnreadableInput(f"--by: {text!r} is none of {', '.join(By)}")
     return By(text)
-
-
-def _print(found: UsageReport) -> None:
-    wanted = [("TENANT", "tenant"), ("QUEUE", "queue"), ("NAMESPACE", "namespace"), ("JOB", "name")]
-    named = wanted[: {"tenant": 1, "queue": 2, "job": 4}[found.by]]
-    hours = [("IN-QUOTA", "in_quota"), ("BORROWED", "borrowed"), ("RESERVED", "reserved")]
-    head = [*(title for title, _ in [*named, *hours]), "GPU-H"]
-    rows = [
-        [
-            *(getattr(row, name) for _, name in named),
-            *(gpu_hours_text(getattr(row, f"{name}_gpu_ms")) for _, name in hours),
-            gpu_hours_text(row.gpu_ms),
-        ]
-        for row in found.rows
-    ]
-    render.table(head, rows, right=frozenset(head[len(named) :]))
-    typer.echo("")
-    kinds = ("capacity", "held", "reserved_idle", "stranded", "free", "down", "unmanaged")
-    head = ["POOL", *(kind.replace("_", "-").upper() for kind in kinds)]
-    rows = [
-        [row.pool, *(gpu_hours_text(getattr(row, f"{kind}_gpu_ms")) for kind in kinds)] for row in found.fleet
-    ]  # fmt: skip
-    render.table(head, rows, right=frozenset(head[1:]))
-    as_of = datetime.fromtimestamp(found.as_of_ms / 1000, UTC).isoformat(timespec="seconds")
-    typer.echo(f"\nGPU-hours as of {as_of.replace('+00:00', 'Z')}")
 
 
 def moment_of(option: str, text: str | None) -> int | None:

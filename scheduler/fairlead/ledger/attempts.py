@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 
 from fairlead.ledger.outcomes import AttemptBook, Mark, marked, waste_of
@@ -58,9 +59,12 @@ class Attempts:
         return self._books[key]
 
     def begin(
-        self, record: Intended | Recovered | GrowIntended, at_ms: int, floor: int | None
-    ) -> list[tuple[str, int]]:
-        """Learn who belongs to an attempt, and since when all run where that is known; who joins is not waited for."""
+        self, record: Intended | Recovered | GrowIntended, at_ms: int, sequence: int, floor: int | None
+    ) -> dict[str, int]:
+        """Learn who belongs to an attempt, how it was placed, and since when all run where that is known.
+
+        Who joins is not waited for. What was recovered does not say how it was placed: that was told before.
+        """
         attempt, members = self.of(record), record.placement.members
         ran_ms = attempt.running_ms
         first = len(members) - (record.joining if isinstance(record, GrowIntended) else 0)
@@ -68,7 +72,13 @@ class Attempts:
         if isinstance(record, Recovered) and record.all_running_ms is not None and attempt.told_ms is None:
             told_ms = min(record.all_running_ms, at_ms)
             attempt.told_ms = told_ms if floor is None else max(told_ms, floor)
-        return self.ran(record, attempt, ran_ms)
+        found = dict(self.ran(record, attempt, ran_ms))
+        if not isinstance(record, Recovered):
+            insort(attempt.slowed, (at_ms, sequence, record.placement.slowed_permille))
+            if attempt.is_slowed:
+                for node, from_ms in self.touched(record.gang, record.attempt, at_ms):
+                    found[node] = min(from_ms, found.get(node, from_ms))
+        return found
 
     def touched(self, gang: GangId, attempt: int, from_ms: int) -> list[tuple[str, int]]:
         """Return the nodes of an attempt's holds, each with when something changes there: not before it began."""
@@ -91,7 +101,7 @@ class Attempts:
     def ran(self, record: Attempted, attempt: AttemptBook, before_ms: int | None) -> list[tuple[str, int]]:
         """Return what changes because all members run since another moment than was known."""
         now_ms = attempt.running_ms
-        if now_ms == before_ms or attempt.restarts is None:
+        if now_ms == before_ms or not attempt.waits:
             return []
         return self.touched(record.gang, record.attempt, min(ms for ms in (now_ms, before_ms) if ms is not None))
 

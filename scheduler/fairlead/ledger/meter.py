@@ -232,7 +232,7 @@ class Meter:
             holding = set(record.holding)
         who = self._gangs.get(record.gang) or _Who("", "", "")
         account = accounts.held(tenant_of(who.queue, self._queues), who.queue, record.tier)
-        attempt, touched = self._attempts.of(record), dict(self._attempts.begin(record, at_ms, floor))
+        attempt, touched = self._attempts.of(record), self._attempts.begin(record, at_ms, self.sequence, floor)
         gone: list[HoldKey] = []
         for member in record.placement.members[-record.joining if isinstance(record, GrowIntended) else 0 :]:
             key = (record.gang, record.attempt, member.rank)

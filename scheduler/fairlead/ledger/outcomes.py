@@ -6,7 +6,10 @@ Theory of operation. This is a second timeline of each device, inside what is he
    caused that;
 2. waste of the cause for which it was stopped, from the last checkpoint that counted on (`StopIntended.safe_ms`);
 3. used and idle, in the proportion that was counted in a window around it;
-4. unmeasured. Nothing is booked then: it is what the other three leave of what was held.
+4. unmeasured. Nothing is booked then: it is what the others leave of what was held.
+
+Of a gang that was placed worse than on an idle fleet, a part of what is neither idle nor lost for another cause is
+waste `topology`, of the platform: as much as the placement was predicted to be slower, from when all its members run.
 
 Waste reaches back no further than facts may come late, `LATE_MS`: what is older stays as it was measured.
 """
@@ -26,6 +29,10 @@ from fairlead.units import TICKS_PER_GPU_MS
 
 PLATFORM = "platform"
 """Who caused what no queue did."""
+TOPOLOGY = "topology"
+"""The cause of what a poor placement costs. Its `reason` is `ESTIMATED`, for nobody measures it, and the tier it was
+held in, because the queue is given back what it paid for it in that tier."""
+ESTIMATED = "estimated"
 WINDOW_MS = 3_600_000
 """A window that is longer counts for nothing: it says too little of any moment in it."""
 
@@ -82,12 +89,14 @@ class Mark:
 class AttemptBook:
     """What is known of a gang's attempt: later tiers, who runs since when, and the marks, in the order of the journal.
 
+    `slowed` are the thousandths of its work that its placements were predicted to lose, each from a moment on.
     `ranks` are all of its members, `left` those who left it; `before` are the marks of the attempt before.
     """
 
     before: list[Mark]
     marks: list[Mark]
     tiers: list[tuple[int, int, Tier]] = field(default_factory=list[tuple[int, int, Tier]])
+    slowed: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
     ranks: frozenset[int] = frozenset()
     left: set[int] = field(default_factory=set[int])
     ran_ms: dict[int, int] = field(default_factory=dict[int, int])
@@ -117,13 +126,32 @@ class AttemptBook:
                 return Waste("restart", before.waste.actor, before.waste.token)
         return next((mark.waste for mark in reversed(self.marks) if mark.from_ms <= at_ms), None)
 
+    def slowed_at(self, at_ms: int) -> int:
+        """Return the thousandths of a moment's work that its placement is predicted to lose."""
+        if not self.is_slowed or self.running_ms is None or at_ms < self.running_ms:
+            return 0
+        at = bisect_right(self.slowed, (at_ms, 1 << 62, 0)) - 1
+        return min(max(self.slowed[at][2], 0), 1_000) if at >= 0 else 0
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether any of its placements was worse than on an idle fleet."""
+        return any(permille for _, _, permille in self.slowed)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it makes a difference since when all its members run."""
+        return self.restarts is not None or self.is_slowed
+
     def edges(self) -> Iterator[int]:
         """Yield the moments at which that may change."""
         yield from (mark.from_ms for mark in self.marks)
+        if self.is_slowed:
+            yield from (at_ms for at_ms, _, _ in self.slowed)
         if self.restarts is not None:
             yield self.restarts.floor_ms
-            if (running_ms := self.running_ms) is not None:
-                yield running_ms
+        if self.waits and (running_ms := self.running_ms) is not None:
+            yield running_ms
 
 
 def marked(safe_ms: int | None, floor_ms: int | None, waste: Waste | None) -> Mark:
@@ -179,9 +207,12 @@ class Windows:
 
 
 def outcome(
-    state: State, waste: Waste | None, counted: tuple[int, int, int] | None, span: tuple[int, int | None]
+    state: State, waste: Waste | None, slowed: int, counted: tuple[int, int, int] | None, span: tuple[int, int | None]
 ) -> Iterator[State]:
-    """Yield what a moment of a held device, or of a part of it, was; `span` is the hold's, its end None while open."""
+    """Yield what a moment of a held device, or of a part of it, was; `span` is the hold's, its end None while open.
+
+    `slowed` are the thousandths of its work that are lost to its placement; only whole devices have a pace.
+    """
     held = accounts.parse(state.account)
 
     def part(account: str, ticks: int, actor: str, reason: str) -> State:
@@ -201,15 +232,19 @@ def outcome(
     if waste is not None:
         yield part(accounts.waste(waste.cause, held.tenant, held.queue), state.ticks, waste.actor, waste.token)
         return
-    if counted is None:
-        return
-    from_ms, to_ms, busy = counted
     if state.ticks != TICKS_PER_GPU_MS:  # the device has one counter for all who have a part of it
-        yield part(accounts.use(held.tenant, held.queue, "unattributable"), state.ticks, "", "unattributable")
+        if counted is not None:
+            yield part(accounts.use(held.tenant, held.queue, "unattributable"), state.ticks, "", "unattributable")
+        return
+    from_ms, to_ms, busy = (0, 0, 1_000) if counted is None else counted
+    used = min(max(busy, 0), 1_000) * TICKS_PER_GPU_MS // 1_000
+    lost = used * slowed // 1_000  # who does not work loses nothing; where nobody counted, all of it is work
+    if lost:
+        yield part(accounts.waste(TOPOLOGY, held.tenant, held.queue), lost, PLATFORM, f"{ESTIMATED}/{held.tier}")
+    if counted is None:
         return
     begin_ms, end_ms = span
     exact = begin_ms <= from_ms and (end_ms is None or to_ms <= end_ms)
-    used = min(max(busy, 0), 1_000) * TICKS_PER_GPU_MS // 1_000
-    for how, ticks in (("used", used), ("idle", TICKS_PER_GPU_MS - used)):
+    for how, ticks in (("used", used - lost), ("idle", TICKS_PER_GPU_MS - used)):
         if ticks:
-            yield part(accounts.use(held.tenant, held.queue, how), ticks, "", "exact" if exact else "estimated")
+            yield part(accounts.use(held.tenant, held.queue, how), ticks, "", "exact" if exact else ESTIMATED)

@@ -1,4 +1,6 @@
-"""What the entries of the timeline cost: the part of the meter that knows prices.
+"""What entries cost: the part of the meter that knows prices.
+
+Held time and what is kept for a reservation is charged. What a poor placement cost of held time is given back.
 
 Theory of operation. `hear` takes every record in the journal's order, before the meter makes entries of it; `price`
 takes those entries, cuts them where their price changes, and adds what they cost. What a hold is priced by is fixed
@@ -19,7 +21,8 @@ from dataclasses import dataclass, field, replace
 
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Kind
-from fairlead.ledger.entry import TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
+from fairlead.ledger.entry import FORTH, TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
+from fairlead.ledger.outcomes import TOPOLOGY
 from fairlead.ledger.prices import PriceList, Rate, Terms
 from fairlead.model.codec import Record
 from fairlead.model.events import GangSeen, GrowIntended, Intended, KeptFree, NodeSeen, QueueGone, QueueSeen, Recovered
@@ -47,18 +50,28 @@ class LatePrice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a piece of an interval costs a queue; `rate` is None where nothing prices it."""
+    """What a piece of an interval costs a queue; `rate` is None where nothing prices it.
+
+    `credit` is the reason for which it is given back; "" where it is charged.
+    """
 
     tenant: str
     queue: str
     from_ms: int
     to_ms: int
     rate: Rate | None
+    credit: str = ""
 
     @property
     def nanos(self) -> int:
-        """The amount in nano-units of the rate's currency."""
-        return 0 if self.rate is None else self.rate.nanos(self.from_ms, self.to_ms)
+        """The amount in nano-units of the rate's currency, negative where it is given back."""
+        amount = 0 if self.rate is None else self.rate.nanos(self.from_ms, self.to_ms)
+        return -amount if self.credit else amount
+
+    @property
+    def sku(self) -> str:
+        """Who earns it, "" where it is given back."""
+        return "" if self.rate is None or self.credit else self.rate.sku
 
 
 _Gang = tuple[str, dict[str, str]]
@@ -122,7 +135,7 @@ class Pricing:
         return ()
 
     def price(self, entries: Iterable[Entry], cluster: str) -> tuple[Entry, ...]:
-        """Add to entries of the timeline what they cost, each cut where its price changes."""
+        """Add to entries what they cost, each cut where its price changes."""
         if not self._books:
             return self.count(tuple(entries))
         return self.count(tuple(piece for entry in entries for piece in self._priced(entry, cluster)))
@@ -145,12 +158,12 @@ class Pricing:
         """Yield what an interval of a device costs, nothing where it is held by nobody who pays."""
         payer = self._terms(node, device, state, span[0])
         if payer is not None:
-            tenant, queue, terms = payer
+            tenant, queue, terms, credit = payer
             for begin, end, rate in (by or self.list).rates(terms, *span):
-                yield Charge(tenant=tenant, queue=queue, from_ms=begin, to_ms=end, rate=rate)
+                yield Charge(tenant=tenant, queue=queue, from_ms=begin, to_ms=end, rate=rate, credit=credit)
 
     def charges_of(self, entry: Entry) -> Iterator[Charge]:
-        """Yield what an entry of the timeline costs by the prices that are known now."""
+        """Yield what an entry costs by the prices that are known now."""
         return self.charges(entry.node, entry.device, _state(entry), (entry.from_ms, entry.to_ms))
 
     def model_of(self, node: str, device: str, at_ms: int) -> str:
@@ -165,16 +178,16 @@ class Pricing:
         for entry in posted:
             begin = entry.from_ms if late.from_ms is None else max(entry.from_ms, late.from_ms)
             end = entry.to_ms if late.to_ms is None else min(entry.to_ms, late.to_ms)
-            if entry.kind not in TIMELINE or begin >= end:
+            if begin >= end:
                 continue
-            sign = 1 if entry.kind is EntryKind.SEGMENT else -1
+            sign = 1 if entry.kind in FORTH else -1
             state = _state(entry)
             for factor, by in ((-sign, late.before), (sign, late.after)):
                 for charge in self.charges(entry.node, entry.device, state, (begin, end), by):
                     if charge.rate is not None:
                         span += (charge.from_ms, charge.to_ms)
                         rate = charge.rate
-                        key = (charge.tenant, charge.queue, rate.tier, rate.currency, rate.sku)
+                        key = (charge.tenant, charge.queue, rate.tier, rate.currency, charge.sku)
                         lines[key] = lines.get(key, 0) + factor * charge.nanos
         return Adjusted(
             actor=LATE_PRICE,
@@ -213,9 +226,12 @@ class Pricing:
             )
         )
 
-    def _terms(self, node: str, device: str, state: State, at_ms: int) -> tuple[str, str, Terms] | None:
-        """Return who pays for a state, tenant and queue, and on which terms; None where nobody does."""
-        account = accounts.parse(state.account)
+    def _terms(self, node: str, device: str, state: State, at_ms: int) -> tuple[str, str, Terms, str] | None:
+        """Return who pays for a state, tenant and queue, on which terms, and why it is given back; None: nobody pays.
+
+        What a poor placement cost is the platform's.
+        """
+        account, credit = accounts.parse(state.account), ""
         if account.kind is Kind.RESERVED_IDLE:
             chain = self._kept.get((state.reason, state.actor))
             hold, tier = None if chain is None else _Hold(chain), PriceTier.RESERVED_IDLE
@@ -223,6 +239,9 @@ class Pricing:
         elif account.kind is Kind.HELD:
             hold, tier = self._holds.get((state.gang, state.attempt)), PriceTier(account.tier)
             tenant, queue = account.tenant, account.queue
+        elif account.kind is Kind.WASTE and account.cause == TOPOLOGY:
+            hold, tier = self._holds.get((state.gang, state.attempt)), PriceTier(state.reason.partition("/")[2])
+            tenant, queue, credit = account.tenant, account.queue, TOPOLOGY
         else:
             return None
         if hold is None:
@@ -234,7 +253,7 @@ class Pricing:
             tiers=(tier, _ELSE[tier]) if tier in _ELSE else (tier,),
             ticks=state.ticks,
         )
-        return tenant, queue, terms
+        return tenant, queue, terms, credit
 
     def _priced(self, entry: Entry, cluster: str) -> Iterator[Entry]:
         state = _state(entry)
@@ -242,7 +261,7 @@ class Pricing:
         if all(charge.rate is None for charge in charges):
             yield entry
             return
-        sign = 1 if entry.kind is EntryKind.SEGMENT else -1
+        sign = 1 if entry.kind in FORTH else -1
         for charge in charges:
             piece = entry if len(charges) == 1 else _cut(entry, state, charge, cluster)
             if charge.rate is not None:
@@ -250,11 +269,11 @@ class Pricing:
                     tenant=charge.tenant,
                     queue=charge.queue,
                     tier=charge.rate.tier,
-                    sku=charge.rate.sku,
+                    sku=charge.sku,
                     currency=charge.rate.currency,
                     nanos=sign * charge.nanos,
                 )
-                piece = replace(piece, postings=(*piece.postings, *_postings([line], "")))
+                piece = replace(piece, postings=(*piece.postings, *_postings([line], charge.credit)))
             yield piece
 
 

@@ -63,6 +63,12 @@ class _Try:
     up: dict[int, int] = field(default_factory=dict[int, int])
     said: int | None = None
     lost: list[_Lost] = field(default_factory=list[_Lost])
+    worse: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
+
+    def worse_by(self, now: int) -> int:
+        """Thousandths of its work that the placement told last by now was said to lose; none before all are up."""
+        told = [one for one in self.worse if one[0] <= now]
+        return max(0, min(1_000, max(told)[2])) if told and now >= self.up_since() else 0
 
     def up_since(self) -> int:
         if self.said is not None:
@@ -93,7 +99,9 @@ class Became:
                 joining = record.joining
             ranks = [member.rank for member in record.placement.members]
             tried.ranks = tried.ranks or frozenset(ranks[: len(ranks) - joining])
-            if isinstance(record, ev.Recovered) and record.all_running_ms is not None and tried.said is None:
+            if not isinstance(record, ev.Recovered):
+                tried.worse.append((at, count, record.placement.slowed_permille))
+            elif record.all_running_ms is not None and tried.said is None:
                 tried.said = max(min(record.all_running_ms, at), known)
         elif isinstance(record, ev.MemberRunning) or (isinstance(record, ev.MemberEnded) and record.succeeded):
             self._up(record.gang, record.attempt, record.rank, at)
@@ -154,7 +162,7 @@ class Became:
         mine, before = self._tries.get((gang, attempt)), self._tries.get((gang, attempt - 1))
         moments: set[int] = set()
         if mine is not None:
-            moments |= {lost.since for lost in mine.lost} | {mine.up_since()}
+            moments |= {lost.since for lost in mine.lost} | {mine.up_since()} | {at for at, _, _ in mine.worse}
         if before is not None:
             moments |= {lost.known for lost in before.lost}
         return moments
@@ -162,7 +170,7 @@ class Became:
     def _became(
         self, what: What, look: tuple[int, int, int] | None, hold: tuple[int, int], now: int
     ) -> tuple[What, ...]:
-        _, tenant, queue, _ = what[0].split(":")
+        _, tenant, queue, tier = what[0].split(":")
         mine = self._tries.get((what[2], what[3]), _Try())
         before = self._tries.get((what[2], what[3] - 1), _Try()).lost
         cause = actor = token = ""
@@ -174,15 +182,17 @@ class Became:
                 cause, actor, token = last[-1].cause, last[-1].actor, last[-1].token
         if cause:
             return ((f"waste:{cause}:{tenant}:{queue}", *what[1:8], actor, token),)
-        if look is None:
-            return ()
         if what[7] < 840:
-            return ((f"use:{tenant}:{queue}:unattributable", *what[1:8], "", "unattributable"),)
-        begin, end, busy = look
-        sure = "exact" if hold[0] <= begin and end <= hold[1] else "estimated"
-        used = max(0, min(1_000, busy)) * 840 // 1_000
-        shares = ((f"use:{tenant}:{queue}:used", used), (f"use:{tenant}:{queue}:idle", 840 - used))
-        return tuple((account, *what[1:7], ticks, "", sure) for account, ticks in shares if ticks)
+            shared = (f"use:{tenant}:{queue}:unattributable", *what[1:8], "", "unattributable")
+            return () if look is None else (shared,)
+        work = 840 if look is None else max(0, min(1_000, look[2])) * 840 // 1_000
+        slow = work * mine.worse_by(now) // 1_000
+        parts: list[What] = [(f"waste:topology:{tenant}:{queue}", *what[1:7], slow, NOBODY, f"estimated/{tier}")]
+        if look is not None:
+            sure = "exact" if hold[0] <= look[0] and look[1] <= hold[1] else "estimated"
+            parts.append((f"use:{tenant}:{queue}:used", *what[1:7], work - slow, "", sure))
+            parts.append((f"use:{tenant}:{queue}:idle", *what[1:7], 840 - work, "", sure))
+        return tuple(part for part in parts if part[7])
 
 
 def _look_at(looks: list[_Look], device: str, now: int) -> tuple[int, int, int] | None:

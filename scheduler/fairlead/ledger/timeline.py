@@ -199,7 +199,7 @@ class NodeTrack:
                 hold = active[GangId(state.gang), state.attempt, state.rank]
                 waste = hold.book.at(hold.begin_ms, at_ms)
                 span = hold.begin_ms, self.end_of(hold)
-                found += outcome(state, waste, self.windows.at(device, at_ms), span)
+                found += outcome(state, waste, hold.book.slowed_at(at_ms), self.windows.at(device, at_ms), span)
         return tuple(found)
 
     def _states(self, at_ms: int, active: Iterable[MemberHold]) -> dict[str, Parts]:

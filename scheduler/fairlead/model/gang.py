@@ -310,7 +310,8 @@ class Placement:
     `level`/`domain` is the tightest domain that holds all members (``cluster``/"" when none does). `pace_bytes_per_s`
     is the slowest known edge that any two whole devices of the gang must cross, on a node or between nodes, 0 where
     there is none. `span` is how many domains of each level the members lie in, by name of level: (("island", 1),
-    ("node", 2)). `penalties` say in sentences what is worse than it could be.
+    ("node", 2)). `penalties` say in sentences what is worse than it could be. `slowed_permille` is the part of its
+    running time that the gang is estimated to lose because it was not placed as on an idle fleet.
     """
 
     members: tuple[Member, ...]
@@ -319,6 +320,7 @@ class Placement:
     pace_bytes_per_s: int = 0
     span: tuple[tuple[str, int], ...] = ()
     penalties: tuple[str, ...] = ()
+    slowed_permille: int = 0
 
     @property
     def gpus(self) -> int:

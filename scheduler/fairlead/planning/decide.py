@@ -105,7 +105,7 @@ class _Cycle:
         hands = Hands(
             self.placer, self.fence, self.standing, self.caps, self.tiers, self.promises, self.kept, tree.chains
         )
-        self.growing = Growing(world, hands)
+        self.growing = Growing(world, hands, memo.idle)
         self.taken: set[GangId] = set()
         self.alike = Alike(world, self.promises, idle=self.kept is not None)
         self.certain = False
@@ -330,7 +330,7 @@ class _Cycle:
             Place(
                 gang=gang.id,
                 attempt=waiting.attempts + 1,
-                placement=placement,
+                placement=self.memo.idle.judged(gang, placement, self.world),
                 tier=self.tiers.place(gang, placement, charge[1]),
                 deadline_ms=self.world.now_ms + self.world.rules.place_deadline_ms,
             )

@@ -23,6 +23,7 @@ from fairlead.placement.placer import Placer
 from fairlead.placement.wishes import takes_devices
 from fairlead.planning.admission import admission
 from fairlead.planning.caps import Caps
+from fairlead.planning.idle_fleet import IdleFleet
 from fairlead.planning.pool_rules import PoolRules
 from fairlead.planning.promising import Promises
 from fairlead.planning.quota_places import charge_of, place_within
@@ -55,9 +56,9 @@ class Hands:
 class Growing:
     """The growths of one cycle."""
 
-    def __init__(self, world: World, hands: Hands) -> None:
+    def __init__(self, world: World, hands: Hands, idle: IdleFleet) -> None:
         """Look at nothing yet."""
-        self._world, self._hands, self._pods_left = world, hands, 0
+        self._world, self._hands, self._idle, self._pods_left = world, hands, idle, 0
         self._moments: list[int] = []
 
     @property
@@ -169,12 +170,14 @@ class Growing:
         self._pods_left -= len(joined.members)
         if hands.kept is not None:
             hands.kept.took(_as_waiting(gang), joined)
+        attempt = growth.attempt
+        left = {member.rank for member in attempt.placement.members} - attempt.at_work
         return Grow(
             gang=gang.id,
-            attempt=growth.attempt.attempt,
-            placement=growth.whole,
+            attempt=attempt.attempt,
+            placement=self._idle.judged(attempt.spec or gang, growth.whole, self._world, left),
             joining=len(joined.members),
-            tier=growth.attempt.tier,
+            tier=attempt.tier,
             deadline_ms=self._world.now_ms + self._world.rules.place_deadline_ms,
         )
 

@@ -15,6 +15,7 @@ from fairlead.placement.feasible import Feasibility
 from fairlead.placement.placer import Placer
 from fairlead.placement.preempt import RoomMemo
 from fairlead.placement.refusals import why_never
+from fairlead.planning.idle_fleet import IdleFleet
 from fairlead.planning.keeping import KeepMemo
 from fairlead.planning.pool_rules import PoolMemo
 from fairlead.planning.promise_memo import PromiseMemo
@@ -45,6 +46,7 @@ class Memo:
     kept: PoolMemo = field(default_factory=PoolMemo)
     keeping: KeepMemo = field(default_factory=KeepMemo)
     tiers: TierMemo = field(default_factory=TierMemo)
+    idle: IdleFleet = field(default_factory=IdleFleet)
 
     def placer_for(self, world: World) -> Placer:
         """Return a placer over this world; what it computed about rows that are as before is kept."""

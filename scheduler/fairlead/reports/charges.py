@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger.accounts import Kind, currency_of
+from fairlead.ledger.entry import EntryKind
+from fairlead.ledger.outcomes import TOPOLOGY
 from fairlead.model.gang import Tier
 from fairlead.reports.booked import Booked, By, columns_of, gpu_ms, key_of
 from fairlead.reports.document import Document, Value
@@ -15,17 +17,27 @@ from fairlead.reports.usage import whole_gpu_ms
 
 @dataclass(slots=True)
 class Sums:
-    """What one row sums up: ticks held by tier, ticks by what became of them, nano-units by tier of price."""
+    """What one row sums up: ticks held by tier, ticks by what became of them, nano-units by tier of price.
+
+    `torn` is what of the wasted ticks a poor placement cost, `borne` the nano-units that the platform bears for it.
+    """
 
     held: dict[str, int] = field(default_factory=dict[str, int])
     use: dict[str, int] = field(default_factory=dict[str, int])
     wasted: int = 0
+    torn: int = 0
+    borne: int = 0
     cost: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def ticks(self) -> int:
         """All that was held."""
         return sum(self.held.values())
+
+    @property
+    def of_held(self) -> int:
+        """What the held time cost, whoever bears it: nano-units."""
+        return sum(amount for tier, amount in self.cost.items() if tier in _TIERS) + self.borne
 
     def became(self, how: str, measured: bool) -> int | None:
         """Return the ticks that were used, idle or else; None where no sample ever said."""
@@ -43,8 +55,10 @@ def sums_by(found: Booked, by: By, currency: str = "") -> dict[tuple[str, ...], 
             row.use[account.use] = row.use.get(account.use, 0) + line.amount
         elif account.kind is Kind.WASTE:
             row.wasted += line.amount
+            row.torn += line.amount if account.cause == TOPOLOGY else 0
         elif currency_of(line.unit) == currency:
             row.cost[account.tier] = row.cost.get(account.tier, 0) + line.amount
+            row.borne -= line.amount if line.kind == EntryKind.SPLIT else 0
     return rows
 
 
@@ -70,6 +84,7 @@ def measured_in(found: Booked) -> bool:
 
 
 _TIERS = tuple(tier.value for tier in Tier)
+_WHAT = {EntryKind.SEGMENT.value: "usage", EntryKind.SPLIT.value: "credit"}
 
 
 def showback(found: Booked, by: By, currency: str | None = None) -> Document:
@@ -79,8 +94,7 @@ def showback(found: Booked, by: By, currency: str | None = None) -> Document:
     for key, sums in sorted(sums_by(found, by, money).items()):
         cost = sum(sums.cost.values()) if sums.cost else None
         idle = sums.became("idle", measured)
-        of_held = sum(amount for tier, amount in sums.cost.items() if tier in _TIERS)
-        of_idle = None if cost is None or idle is None or not sums.ticks else of_held * idle // sums.ticks
+        of_idle = None if cost is None or idle is None or not sums.ticks else sums.of_held * idle // sums.ticks
         held = whole_gpu_ms(sums.held)
         rows.append(
             (
@@ -88,26 +102,30 @@ def showback(found: Booked, by: By, currency: str | None = None) -> Document:
                 *(held.get(tier, 0) for tier in _TIERS),
                 sum(held.values()),
                 *(None if ticks is None else gpu_ms(ticks) for ticks in (sums.became("used", measured), idle)),
-                gpu_ms(sums.wasted) if measured else None,
+                *(gpu_ms(ticks) if measured else None for ticks in (sums.wasted, sums.torn)),
                 cost,
                 of_idle,
+                None if cost is None else sums.borne,
             )
         )
     tiers = tuple(f"{tier.replace('-', '_')}_gpu_ms" for tier in _TIERS)
-    rest = ("held_gpu_ms", "used_gpu_ms", "idle_gpu_ms", "wasted_gpu_ms", "cost_nanos", "idle_cost_nanos")
+    rest = (
+        "held_gpu_ms", "used_gpu_ms", "idle_gpu_ms", "wasted_gpu_ms", "topology_gpu_ms", "cost_nanos",
+        "idle_cost_nanos", "platform_cost_nanos",
+    )  # fmt: skip
     return document("showback", found, (*columns_of(by), *tiers, *rest), rows, {"currency": money or None})
 
 
 def chargeback(found: Booked, by: By) -> Document:
-    """Return what is to be paid: by tier, what was charged for device time, and what was decided by hand.
+    """Return what is to be paid: by tier, what was charged, what the platform bears, and what was decided by hand.
 
     Of a closed month these are the frozen numbers; corrections of earlier months are rows of their own.
     """
     sums: dict[tuple[str, ...], int] = {}
     for account, line in found.of(Kind.SPEND):
         corrected = line.of if line.of != found.period else ""
-        what = "usage" if line.kind == "segment" else "adjustment"
-        why = line.reason if what == "adjustment" else ""
+        what = _WHAT.get(line.kind, "adjustment")
+        why = {"usage": "", "credit": TOPOLOGY}.get(what, line.reason)
         key = (*key_of(account, line, by), account.tier, what, why, corrected, currency_of(line.unit) or "")
         sums[key] = sums.get(key, 0) + line.amount
     rows: list[tuple[Value, ...]] = [(*key, amount) for key, amount in sorted(sums.items()) if amount]

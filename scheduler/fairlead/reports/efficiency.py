@@ -56,7 +56,7 @@ def idle(found: Booked, currency: str | None = None) -> Document:
         unmeasured += sums.ticks - sums.wasted - sum(sums.use.get(how, 0) for how in ("used", "idle", "unattributable"))
         if not ticks or not sums.ticks:
             continue
-        cost = sum(sums.cost.values()) * ticks // sums.ticks if sums.cost else None
+        cost = (sum(sums.cost.values()) + sums.borne) * ticks // sums.ticks if sums.cost else None
         rows.append((*key, gpu_ms(sums.ticks), gpu_ms(ticks), _permille(ticks, sums.ticks), cost))
     rows.sort(key=lambda row: (-int(row[6] or 0), *map(str, row[:5])))
     columns = (*columns_of(By.JOB), "held_gpu_ms", "idle_gpu_ms", "idle_permille", "idle_cost_nanos")

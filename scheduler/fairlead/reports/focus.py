@@ -16,7 +16,7 @@ from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import TICKS, Kind
 from fairlead.ledger.chain import Sealed
-from fairlead.ledger.entry import TIMELINE, Entry
+from fairlead.ledger.entry import OUTCOMES, TIMELINE, Entry
 from fairlead.ledger.periods import Step, clipped
 from fairlead.model.calendars import Calendar, Grain, Span
 from fairlead.reports.document import csv_text
@@ -136,8 +136,15 @@ def _key(entry: Entry, account: str, day: Span, corrects: str, sku: str, priced:
     timeline = entry.kind in TIMELINE
     return _Key(
         day, corrects, "Usage" if timeline else "Adjustment", account, sku, entry.node, entry.device, entry.pool,
-        entry.namespace, entry.name, entry.gang, "" if timeline and entry.gang else entry.reason, priced,
+        entry.namespace, entry.name, entry.gang, _reason(entry), priced,
     )  # fmt: skip
+
+
+def _reason(entry: Entry) -> str:
+    """Return why somebody is charged without holding, or given back: of what was wasted, the cause."""
+    if entry.kind in OUTCOMES:
+        return accounts.parse(entry.account).cause
+    return "" if entry.kind in TIMELINE and entry.gang else entry.reason
 
 
 def _row(bill: Bill, key: _Key, nanos: int, ticks: int) -> dict[str, str]:

@@ -9,7 +9,8 @@ from operator import attrgetter, itemgetter
 import sqlalchemy as sa
 
 from fairlead.ledger.chain import Head, Link, Sealed
-from fairlead.ledger.entry import HASHED, TIMELINE, Entry, EntryKind, Posting, said_bytes
+from fairlead.ledger.entry import HASHED, OUTCOMES, TIMELINE, Entry, EntryKind, Posting, said_bytes
+from fairlead.ledger.outcomes import ESTIMATED
 from fairlead.store import rows
 from fairlead.store.tables import entry, joined_sum, posting, wide_sum
 
@@ -55,8 +56,13 @@ def read(connection: sa.Connection, *, gang: str = "", after: int = 0, up_to: in
 
 
 def held_between(connection: sa.Connection, since_ms: int | None, until_ms: int | None, up_to: int) -> Iterator[Sealed]:
-    """Yield entries up to a number that are somebody's and touch [since_ms, until_ms); None is ever."""
-    wanted = [entry.c.number <= up_to, sa.or_(entry.c.gang != "", entry.c.actor != ""), entry.c.kind.in_(TIMELINE)]
+    """Yield entries up to a number that touch [since_ms, until_ms) and can have a price; None is ever.
+
+    Those are what is somebody's, and what of it a poor placement cost.
+    """
+    given_back = sa.and_(entry.c.kind.in_(OUTCOMES), entry.c.reason.startswith(f"{ESTIMATED}/"))
+    theirs = sa.and_(entry.c.kind.in_(TIMELINE), sa.or_(entry.c.gang != "", entry.c.actor != ""))
+    wanted = [entry.c.number <= up_to, sa.or_(theirs, given_back)]
     wanted += [] if since_ms is None else [entry.c.to_ms > since_ms]
     wanted += [] if until_ms is None else [entry.c.from_ms < until_ms]
     return _read(connection, wanted)
