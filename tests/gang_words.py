@@ -22,6 +22,7 @@ def checkpoint_of(named: dict[str, str], reshards: bool) -> Checkpoint | None:
         restart_ms=duration_ms(named["restart"]) if "restart" in named else 60_000,
         path="s3://models/run",
         reshards=reshards,
+        reads=tuple(sorted(named["reads"].split(","))) if "reads" in named else (),
     )
 
 

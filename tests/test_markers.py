@@ -43,10 +43,19 @@ class Heard:
 def test_a_whole_manifest_that_is_committed_is_a_checkpoint_and_is_told_once():
     heard = Heard()
     for _ in range(2):
-        heard.pod(checkpoint=marker(answers=5, path="s3://x"))
+        heard.pod(checkpoint=marker(answers=5, path="s3://x", format="dcp-2", code="v1.4"))
     assert heard.facts == [
         CheckpointCommitted(
-            gang=GANG, attempt=1, at_ms=1_000_000, began_ms=1_000, step="7", notice_ms=5, path="s3://x", digest=DIGEST
+            gang=GANG,
+            attempt=1,
+            at_ms=1_000_000,
+            began_ms=1_000,
+            step="7",
+            notice_ms=5,
+            path="s3://x",
+            digest=DIGEST,
+            format="dcp-2",
+            code="v1.4",
         )
     ]
 
@@ -69,6 +78,8 @@ def test_what_is_still_being_written_or_uploaded_is_no_checkpoint_yet(state):
         (marker(manifest={}), "the manifest is not whole"),
         (marker(manifest={"shards": 2, "bytes": 0, "digest": DIGEST}), "the manifest is not whole"),
         (marker(manifest={"shards": 2, "bytes": 9, "digest": "md5:1"}), "the manifest is not whole"),
+        (marker(format="x" * 129), "format is longer than 128"),
+        (marker(code="x" * 129), "code is longer than 128"),
         (marker(began=0), "began is missing"),
         (marker(began="yesterday"), "began is missing"),
         (marker(began=-5), "began is missing"),

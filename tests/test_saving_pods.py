@@ -25,7 +25,10 @@ from fairlead_operator.saving_status import checkpoint_status, failures_of, save
 from .fake_kube import FakeKube
 
 MINUTE = 60_000
-SAVED = Saved(attempt=1, began_ms=5, step="7", path="s3://x/7", digest="sha256:a", members=(("worker", 4),))
+SAVED = Saved(
+    attempt=1, began_ms=5, step="7", path="s3://x/7", digest="sha256:a", members=(("worker", 4),),
+    format="dcp-2", code="v1.4",
+)  # fmt: skip
 
 
 def made(checkpoint, *, grace_ms=90_500, resume=None, **spec):
@@ -84,6 +87,7 @@ def test_an_attempt_is_told_where_the_last_one_left_off_and_by_how_many_that_was
     assert found["FAIRLEAD_CHECKPOINT_PATH"] == "s3://x/7"
     assert (found["FAIRLEAD_RESUME_STEP"], found["FAIRLEAD_RESUME_SIZE"]) == ("7", "4")
     assert found["FAIRLEAD_RESUME_DIGEST"] == "sha256:a"
+    assert (found["FAIRLEAD_RESUME_FORMAT"], found["FAIRLEAD_RESUME_CODE"]) == ("dcp-2", "v1.4")
     first = environment(made(Checkpoint(path="s3://x")))
     assert first["FAIRLEAD_CHECKPOINT_PATH"] == "s3://x"
     assert not [name for name in first if "RESUME" in name]

@@ -43,6 +43,7 @@ def checkpoint_of(spec: GangJobSpec) -> Checkpoint | None:
         watches=way == "file",
         path=found.path,
         reshards=found.reshard,
+        reads=tuple(sorted(set(found.reads))),
     )
 
 

@@ -68,6 +68,8 @@ class CheckpointStatus(Record, frozen=True, kw_only=True):
     began_at_ms: int = 0
     path: str = ""
     digest: str = ""
+    format: str = ""
+    code: str = ""
     members: dict[str, int] = {}
 
 

@@ -24,6 +24,7 @@ from fairlead_operator.objects import Pod, time_ms
 from fairlead_operator.saving_words import HEARTBEAT, MARKER
 
 MARKER_MAX = 4_096
+WORD_MAX = 128
 GAP_S = 1.0
 """Between two facts about one gang's checkpoints."""
 BEATS_PER_TIMEOUT = 10
@@ -50,6 +51,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int | None = None
     answers: int | str = 0
     path: str = ""
+    format: str = ""
+    code: str = ""
     manifest: Manifest = Manifest()
 
 
@@ -70,6 +73,9 @@ def read_marker(text: str) -> Marker | str:
         return "step is missing or longer than 64 characters"
     if manifest.shards < 1 or manifest.bytes < 1 or not _DIGEST.fullmatch(manifest.digest):
         return "the manifest is not whole: it needs shards, bytes and digest, sha256: and 64 hex digits"
+    for name, text in (("format", marker.format), ("code", marker.code)):
+        if len(text) > WORD_MAX:
+            return f"{name} is longer than {WORD_MAX} characters"
     if len(marker.path) > 1_024:
         return "path is longer than 1024 characters"
     if _ms(marker.began) <= 0:
@@ -175,6 +181,8 @@ class MarkerFacts:
                     notice_ms=_ms(marker.answers),
                     path=marker.path,
                     digest=marker.manifest.digest,
+                    format=marker.format,
+                    code=marker.code,
                 )
             )
 

@@ -34,6 +34,8 @@ def saving_environment(checkpoint: Checkpoint | None, resume: Saved | None, uid:
         found |= {
             "FAIRLEAD_RESUME_STEP": resume.step,
             "FAIRLEAD_RESUME_DIGEST": resume.digest,
+            "FAIRLEAD_RESUME_FORMAT": resume.format,
+            "FAIRLEAD_RESUME_CODE": resume.code,
             "FAIRLEAD_RESUME_SIZE": str(sum(count for _, count in resume.members)),
         }
     return {name: value for name, value in found.items() if value}

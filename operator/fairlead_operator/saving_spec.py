@@ -19,6 +19,7 @@ class CheckpointSpec(Record, frozen=True, kw_only=True):
     grace: str = ""
     path: str = ""
     reshard: bool = False
+    reads: list[str] = []
 
 
 class RetryPolicy(Record, frozen=True, kw_only=True):

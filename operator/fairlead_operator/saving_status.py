@@ -24,6 +24,8 @@ def checkpoint_status(view: CheckpointView | None) -> dict[str, Any] | None:
         "beganAtMs": saved.began_ms if saved else None,
         "path": saved.path if saved else None,
         "digest": saved.digest if saved else None,
+        "format": (saved.format or None) if saved else None,
+        "code": (saved.code or None) if saved else None,
         "members": dict(saved.members) if saved else None,
         "falseClaims": view.false_claims,
         "problem": view.problem[:1_024] or None,
@@ -61,6 +63,8 @@ def saved_of(status: GangJobStatus) -> Saved | None:
         step=found.step,
         path=found.path,
         digest=found.digest,
+        format=found.format,
+        code=found.code,
         members=tuple((role, int(count)) for role, count in found.members.items()),
     )
 

@@ -10,6 +10,12 @@ DEADLINE_PASSED = (
     "with {duration} to run it would have had to start by {latest} to be done by its deadline, {deadline}",
     "set a later spec.deadline or a shorter spec.duration, or submit a smaller job",
 )
+CHECKPOINT_UNREADABLE = (
+    "CheckpointUnreadable",
+    Kind.NEVER,
+    "its last checkpoint is written in format {format}; spec.checkpoint.reads has {reads}",
+    "add the format to spec.checkpoint.reads, or bring back a program that reads it",
+)
 ABOVE_CAP = (
     "AboveUserCap",
     Kind.NEVER,

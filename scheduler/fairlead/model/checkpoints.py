@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Saved:
     """A committed checkpoint: by which attempt, of which step, of when (UTC ms), where, and by how many members.
 
-    `members` are (role, number) in the order of roles; `digest` is of its manifest, as its program said.
+    `members` are (role, number) in the order of roles; `digest` is of its manifest, `format` how it is written and
+    `code` which version of the program wrote it, as its program said.
     """
 
     attempt: int
@@ -18,6 +19,8 @@ class Saved:
     path: str = ""
     digest: str = ""
     members: tuple[tuple[str, int], ...] = ()
+    format: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,6 +186,8 @@ class Checkpoint:
     deleted: the kubelet runs `command` or sends `signal`. `pause_ms` is how long it does no work while it saves,
     `size_bytes` what it writes (0: not declared), `restart_ms` what starting again from a saved state costs; measured
     values replace these. `path` is where it writes. `reshards`: another number of members than wrote it may read it.
+    `reads` are the formats that the program can resume from, empty for any. `unreadable` is never declared: the format
+    of the last checkpoint that counts, where it is none of these.
     """
 
     interval_ms: int = 0
@@ -197,6 +199,8 @@ class Checkpoint:
     watches: bool = False
     path: str = ""
     reshards: bool = False
+    reads: tuple[str, ...] = ()
+    unreadable: str = ""
 
     @property
     def on_notice(self) -> bool:

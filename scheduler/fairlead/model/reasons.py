@@ -149,6 +149,7 @@ class Reason(Enum):
         "the gang needs {need} {what}; queue {queue} is limited to {limit}",
         "ask for less or for a higher limit",
     )
+    CHECKPOINT_UNREADABLE = words.CHECKPOINT_UNREADABLE
     NO_NODE_MATCHES = (
         "NoNodeMatches",
         Kind.NEVER,

@@ -51,6 +51,8 @@ class CheckpointCommitted:
     notice_ms: int = 0
     path: str = ""
     digest: str = ""
+    format: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,10 @@ def admission(gang: Gang, world: World) -> Refusal | None:
             name=gang.service_class.value,
             allowed=", ".join(c.value for c in served) or "none",
         )
+    checkpoint = gang.checkpoint
+    if checkpoint is not None and checkpoint.unreadable:
+        told = {"format": checkpoint.unreadable, "reads": ", ".join(checkpoint.reads)}
+        return refuse(Reason.CHECKPOINT_UNREADABLE, **told)
     refusal = deadline_refusal(gang, world.now_ms)
     return refusal or (_peak(gang, world) if world.force.peaked else None)
 

@@ -63,7 +63,9 @@ def _is_full(name: str, jobs: int, milli: int, world: World) -> bool:
 
 
 def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[str], tuple[str, ...]]) -> Iterator[str]:
-    """Yield what of time forbids that a gang starts now: its deadline, a peak period, a budget that is used up."""
+    """Yield what forbids that a gang starts now: its checkpoint, its deadline, a peak period, a budget used up."""
+    if gang.checkpoint is not None and gang.checkpoint.unreadable:
+        yield f"{gang.full_name}: started although it can't read its checkpoint"
     if gang.deadline_ms is not None and world.now_ms + (gang.duration_ms or 0) > gang.deadline_ms:
         yield f"{gang.full_name}: started although it can't be done by its deadline"
     for name in above(gang.queue):

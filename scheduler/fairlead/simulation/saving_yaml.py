@@ -83,6 +83,7 @@ def checkpoint_words(item: Fields) -> tuple[Checkpoint, int]:
         watches=way == "file",
         path=item.text("path", ""),
         reshards=item.boolean("reshard", False),
+        reads=tuple(sorted(set(item.texts("reads") or ()))),
     )
     grace_ms = item.duration_ms("grace") or default_grace_ms(found)
     item.done()

@@ -46,6 +46,8 @@ def take_claim(record: GangRecord, attempt: Attempt, claim: CheckpointCommitted)
         path=claim.path or (checkpoint.path if checkpoint is not None else ""),
         digest=claim.digest,
         members=shape_of(attempt.at_work),
+        format=claim.format,
+        code=claim.code,
     )
 
 
@@ -96,8 +98,20 @@ def shape_of(placement: Placement) -> tuple[tuple[str, int], ...]:
 
 
 def held_to_checkpoint(gang: Gang, saved: Saved | None) -> Gang:
-    """Return the gang with as many members as its last checkpoint was written by, unless another number can read it."""
-    if saved is None or gang.checkpoint is None or gang.checkpoint.reshards or not saved.members:
+    """Return the gang as its last checkpoint lets it begin again.
+
+    It has as many members as wrote the checkpoint, unless another number can read it; one that can't read its format at
+    all says so in `checkpoint.unreadable`.
+    """
+    if saved is None or gang.checkpoint is None:
+        return gang
+    if saved.format and gang.checkpoint.reads and saved.format not in gang.checkpoint.reads:
+        gang = replace(gang, checkpoint=replace(gang.checkpoint, unreadable=saved.format))
+    return gang if gang.checkpoint is not None and gang.checkpoint.reshards else _with_members(gang, saved)
+
+
+def _with_members(gang: Gang, saved: Saved) -> Gang:
+    if not saved.members:
         return gang
     if all(role.fewest == role.replicas for role in gang.roles):
         return gang

@@ -54,6 +54,7 @@ def likeness_of(gang: Gang, *, displaced: bool = False) -> Request:
         gang.deadline_ms,
         gang.preemptible,
         gang.wants_promise,
+        gang.checkpoint is not None and gang.checkpoint.unreadable,
         displaced,
     )
 
