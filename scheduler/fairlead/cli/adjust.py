@@ -9,7 +9,8 @@ import typer
 
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, decided, to_read, url_of
-from fairlead.cli.report import SinceOption, UntilOption, moment_of
+from fairlead.cli.report import SinceOption, UntilOption
+from fairlead.cli.report_answer import moment_of
 from fairlead.clock import now_ms
 from fairlead.errors import NotFound, UnreadableInput
 from fairlead.units import money_text, nanos_of

@@ -133,7 +133,7 @@ def fairness(found: Stood) -> Document:
         "queue", "entitled_gpu_ms", "demanded_gpu_ms", "got_gpu_ms", "shortfall_gpu_ms", "beyond_gpu_ms",
         "satisfied_permille",
     )  # fmt: skip
-    return _document("fairness", found, columns, rows, _judged(parts))
+    return document("fairness", found, columns, rows, _judged(parts))
 
 
 def _judged(parts: dict[str, Fraction]) -> dict[str, Value]:
@@ -186,12 +186,13 @@ def capacity(found: Stood) -> Document:
         rows.append((kind, name, level.amount // whole, level.peak, mean, share))
     most = max(taken, key=lambda name: (taken[name], name)) if taken else None
     columns = ("kind", "name", "mean", "peak", "capacity", "taken_permille")
-    return _document("capacity", found, columns, rows, {"most_constrained": most})
+    return document("capacity", found, columns, rows, {"most_constrained": most})
 
 
-def _document(
+def document(
     name: str, found: Stood, columns: tuple[str, ...], rows: list[tuple[Value, ...]], facts: dict[str, Value]
 ) -> Document:
+    """Return a report over how everybody stood in a window."""
     return Document(
         report=name,
         since_ms=found.since_ms,

@@ -247,7 +247,8 @@ class Engine:
 
     def standings(self, now_ms: int) -> Standings:
         """Return how queues, waiting classes and resources stand now, for the journal."""
-        return standings(self.world(now_ms), now_ms)
+        world, gangs = self.world(now_ms), self.state.gangs
+        return standings(world, now_ms, self._meter.room(world), lambda gang: gangs[gang].refusal)
 
     def exceptions(self) -> Sequence[QuotaException]:
         """Return all quota exceptions by name, whether they act or not."""

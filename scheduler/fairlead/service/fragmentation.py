@@ -6,7 +6,7 @@ pods ask of CPU, memory and NICs are left out, except that GPUs which no request
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,11 +47,18 @@ class FragmentationMeter:
     def measure(self, world: World) -> Fragmentation:
         """Return the measures of a world. O(nodes × models + waiting gangs)."""
         if self._last is None or self._last[0] != world.version:
-            tables = self._tables
-            if tables is None or tables.devices is not world.inventory.all_mask or tables.mix != world.mix.version:
-                tables = self._tables = _tables(world)
-            self._last = (world.version, _measure(world, tables))
+            self._last = (world.version, _measure(world, self._tables_of(world)))
         return self._last[1]
+
+    def room(self, world: World) -> Room:
+        """Return what is idle on usable nodes."""
+        return _room(world, self._tables_of(world))
+
+    def _tables_of(self, world: World) -> _Tables:
+        tables = self._tables
+        if tables is None or tables.devices is not world.inventory.all_mask or tables.mix != world.mix.version:
+            tables = self._tables = _tables(world)
+        return tables
 
 
 def fragmentation(world: World) -> Fragmentation:
@@ -87,44 +94,111 @@ def _measure(world: World, tables: _Tables) -> Fragmentation:
         )
         for level in inventory.levels.values()
     )
-    by_model = {name: int(count.sum()) for name, count in counts.items()}
-    shared = int(world.part_free_milli[usable].sum())
+    room = _room(world, tables)
+    asked = filter(None, (wanted(waiting.gang) for waiting in world.waiting.everyone))
     states = NodeRows.of(world.free, tables.model, np.flatnonzero(usable))
     return Fragmentation(
-        free_gpus=sum(by_model.values()),
-        shared_free_milli=shared,
+        free_gpus=room.gpus,
+        shared_free_milli=room.shared_milli,
         stranded_milli=int(tables.fragments.stranded_milli(states).sum()),
         largest=largest,
-        pending_although_free=_pending_although_free((w.gang for w in world.waiting.everyone), by_model, shared),
+        pending_although_free=sum(map(room.holds, asked)),
     )
 
 
-def _pending_although_free(gangs: Iterable[Gang], by_model: dict[str, int], shared_milli: int) -> int:
-    """Count gangs of whole GPUs or shares for which enough is free somewhere; MIG instances need more than a number.
+def _room(world: World, tables: _Tables) -> Room:
+    free: IntColumn = np.where(world.inventory.usable, world.free.free_mask, 0)
+    counts = {name: np.bitwise_count(free & mask) for name, mask in tables.masks}
+    return Room(
+        {name: int(count.sum()) for name, count in counts.items()},
+        int(world.part_free_milli[world.inventory.usable].sum()),
+        {name: int(count.max(initial=0)) for name, count in counts.items()},
+    )
 
-    A role counts with the fewest replicas that it starts with. Gangs that ask for no GPU do not count.
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a gang asks for at least: (models as its roles write them, whole GPUs), and thousandths in shares.
+
+    `pods` are (models, whole GPUs) of one pod of each role.
     """
-    free_of: dict[str, int] = {"": sum(by_model.values())}
 
-    def free(models: str) -> int:
-        if models not in free_of:
-            wanted = models_of(models)
-            free_of[models] = sum(n for name, n in by_model.items() if is_of(wanted, name))
-        return free_of[models]
+    whole: tuple[tuple[str, int], ...]
+    parts_milli: int
+    pods: tuple[tuple[str, int], ...] = ()
 
-    count = 0
-    for gang in gangs:
-        whole: dict[str, int] = {}
-        parts_milli, mig = 0, False
-        for role in gang.roles:
-            mig = mig or bool(role.mig)
-            if role.gpus:
-                whole[role.gpu_model] = whole.get(role.gpu_model, 0) + role.fewest * role.gpus
-            elif role.share is not None:
-                parts_milli += role.fewest * role.share.milli
-        if mig or not (sum(whole.values()) or parts_milli):
-            continue
-        there = WHOLE * free_of[""] + (shared_milli if parts_milli else 0)
-        enough = WHOLE * sum(whole.values()) + parts_milli <= there
-        count += enough and all(gpus <= free(models) for models, gpus in whole.items())
-    return count
+    @property
+    def gpu_milli(self) -> int:
+        """All of it."""
+        return WHOLE * sum(gpus for _, gpus in self.whole) + self.parts_milli
+
+
+def wanted(gang: Gang) -> Wanted | None:
+    """Return what a gang starts with at the fewest; None where that is no GPU, or MIG instances.
+
+    Whether an instance fits takes more than a number.
+    """
+    whole: dict[str, int] = {}
+    parts_milli = 0
+    for role in gang.roles:
+        if role.mig:
+            return None
+        if role.gpus:
+            whole[role.gpu_model] = whole.get(role.gpu_model, 0) + role.fewest * role.gpus
+        elif role.share is not None:
+            parts_milli += role.fewest * role.share.milli
+    pods = tuple((role.gpu_model, role.gpus) for role in gang.roles if role.gpus)
+    found = Wanted(tuple(sorted(whole.items())), parts_milli, pods)
+    return found if found.gpu_milli else None
+
+
+class Room:
+    """Idle GPUs by model, and thousandths that are left of GPUs which somebody has a part of; wherever they lie."""
+
+    def __init__(self, by_model: Mapping[str, int], shared_milli: int, most: Mapping[str, int]) -> None:
+        """Nothing is taken; `most` is how many of a model are idle on one node at best."""
+        self.shared_milli = shared_milli
+        self._most = most
+        self._by_model = dict(by_model)
+        self._named: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs of all models."""
+        return sum(self._by_model.values())
+
+    def copy(self) -> Room:
+        """Return the same room, to be taken from by itself."""
+        return Room(self._by_model, self.shared_milli, self._most)
+
+    def on_one_node(self, wanted: Wanted) -> bool:
+        """Whether for one pod of each role some node had enough GPUs idle before anything was taken."""
+        return all(max((self._most[name] for name in self._of(models)), default=0) >= n for models, n in wanted.pods)
+
+    def holds(self, wanted: Wanted) -> bool:
+        """Whether there is as much as is wanted, of models that will do."""
+        there = WHOLE * self.gpus + (self.shared_milli if wanted.parts_milli else 0)
+        return wanted.gpu_milli <= there and all(gpus <= self._free(models) for models, gpus in wanted.whole)
+
+    def take(self, wanted: Wanted) -> None:
+        """Take what is wanted: shares where somebody has a part already, whole GPUs by name of their model."""
+        for models, gpus in wanted.whole:
+            self._take(models, gpus)
+        broken = -(-max(0, wanted.parts_milli - self.shared_milli) // WHOLE)
+        self._take("", broken)
+        self.shared_milli += WHOLE * broken - wanted.parts_milli
+
+    def _take(self, models: str, gpus: int) -> None:
+        for name in self._of(models):
+            taken = min(gpus, self._by_model[name])
+            self._by_model[name] -= taken
+            gpus -= taken
+
+    def _free(self, models: str) -> int:
+        return sum(self._by_model[name] for name in self._of(models))
+
+    def _of(self, models: str) -> tuple[str, ...]:
+        if models not in self._named:
+            asked = models_of(models)
+            self._named[models] = tuple(name for name in sorted(self._by_model) if is_of(asked, name))
+        return self._named[models]

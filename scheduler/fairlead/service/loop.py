@@ -29,6 +29,8 @@ ESTIMATE_EVERY_MS = 30_000
 """How often starts are estimated anew, at most: it looks at everything that runs."""
 STANDINGS_EVERY_MS = 300_000
 """How often the journal is told how everybody stands, at most, and at least as long as anything happens."""
+CONGESTION_EVERY_MS = 60_000
+"""How soon it is told all the same that somebody begins or ceases to wait although enough is idle."""
 
 
 @dataclass(slots=True)
@@ -141,14 +143,17 @@ class Loop:
 
     async def _tell_standings(self, now_ms: int, wake_at_ms: int | None) -> int | None:
         """Journal how everybody stands where that is due and has changed; return when to wake, for that too."""
-        if now_ms < self._standings_at_ms:
-            return self._standings_at_ms if wake_at_ms is None else min(wake_at_ms, self._standings_at_ms)
-        self._standings_at_ms = now_ms + STANDINGS_EVERY_MS
-        stood = self.engine.standings(now_ms)
-        if self._stood is None or replace(self._stood, at_ms=now_ms) != stood:
-            self._stood = stood
-            await self._record([stood])
-        return wake_at_ms
+        if now_ms >= self._standings_at_ms:
+            self._standings_at_ms = now_ms + CONGESTION_EVERY_MS
+            before, stood = self._stood, self.engine.standings(now_ms)
+            if before is not None and replace(before, at_ms=now_ms) == stood:
+                return wake_at_ms
+            due = before is None or now_ms >= before.at_ms + STANDINGS_EVERY_MS
+            if due or (before is not None and before.congestion != stood.congestion):
+                self._stood = stood
+                await self._record([stood])
+                return wake_at_ms
+        return self._standings_at_ms if wake_at_ms is None else min(wake_at_ms, self._standings_at_ms)
 
     def _collect(self) -> list[Event]:
         facts, self._inbox = self._inbox, []

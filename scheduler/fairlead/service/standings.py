@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from fairlead.model.gang import GangId
+from fairlead.model.reasons import Refusal
 from fairlead.model.standings import ClassWaited, QueueStood, ResourceStood, Standings
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.planning.caps import Caps
 from fairlead.planning.quota_places import standing_of
-from fairlead.world.fleet import IntColumn
+from fairlead.service.congestion import unplaced
+from fairlead.service.fragmentation import Room
+from fairlead.world.fleet import WHOLE, IntColumn
 from fairlead.world.snapshot import World
 
 
-def standings(world: World, now_ms: int) -> Standings:
-    """Return how queues, waiting classes and resources stand."""
+def standings(world: World, now_ms: int, room: Room, refusal_of: Callable[[GangId], Refusal | None]) -> Standings:
+    """Return how queues, waiting classes and resources stand; `room` is what is idle, and is taken from."""
+    idle_milli = WHOLE * room.gpus + room.shared_milli
     tree = QueueTree(world.queues, world.policies)
     standing = standing_of(world, tree, Caps(world, tree.chains))
     asked: dict[str, int] = {}
@@ -43,6 +50,8 @@ def standings(world: World, now_ms: int) -> Standings:
         ),
         resources=_resources(world),
         at_ms=now_ms,
+        unplaced=unplaced(world, room, refusal_of),
+        idle_milli=idle_milli,
     )
 
 
