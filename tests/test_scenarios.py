@@ -291,15 +291,8 @@ def used(stage: Stage, name: str, more: str) -> None:
 def commits(stage: Stage, name: str, more: str) -> None:
     ago, _, written = more.partition(" in ")
     ago_ms = -duration_ms(ago[1:]) if ago.startswith("-") else duration_ms(ago) if ago else 0
-    stage.take(
-        ev.CheckpointCommitted(
-            gang=GangId(name),
-            attempt=stage.attempt(name).number,
-            at_ms=stage.now_ms,
-            began_ms=stage.now_ms - ago_ms,
-            format=written,
-        )
-    )
+    claim = {"gang": GangId(name), "attempt": stage.attempt(name).number, "at_ms": stage.now_ms}
+    stage.take(ev.CheckpointCommitted(**claim, began_ms=stage.now_ms - ago_ms, format=written))
 
 
 def answers(stage: Stage, name: str, more: str) -> None:
