@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 CONTROL_PLANE := $(if $(filter true,$(CI)),controlplane,$(if $(shell command -v go 2>/dev/null),controlplane))
 POSTGRES := $(if $(filter true,$(CI)),postgres)
 
-.PHONY: help setup demo test check mutants fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-tamper ledger-kills focus-check clean
+.PHONY: help setup demo test check mutants fmt lock postgres controlplane cluster-test bench-binding bench-openb bench-replay bench-waste bench-starvation bench-night bench-adversaries bench-ledger ledger-disorder ledger-tamper ledger-rewrite ledger-kills focus-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -87,6 +87,9 @@ ledger-disorder: setup postgres  ## facts in every disorder: 1,000 seeds on SQLi
 
 ledger-tamper: setup  ## one row of a million is changed, removed or swapped: how long until verify names it
 	@PYTHONPATH=tests $(BIN)/python tests/bench_tamper.py 1000000
+
+ledger-rewrite: setup postgres  ## journal, entries and postings written anew at 5 million entries, on SQLite and PostgreSQL
+	@PYTHONPATH=tests $(BIN)/python tests/bench_rewrite.py 5000000
 
 ledger-kills: setup  ## kill -9 at each step of posting, twenty times
 	@FAIRLEAD_EVERY_KILL=1 $(BIN)/python -m pytest -q tests/test_books_crash.py -k killed_anywhere $(ARGS)

@@ -1,18 +1,28 @@
-"""`fairlead db`: make, upgrade and check the books' database."""
+"""`fairlead db`: make, upgrade, check and rewrite the books' database."""
 
 from __future__ import annotations
 
 import typer
 
 from fairlead.cli import render
-from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, existing, shown, url_of
+from fairlead.cli.books_file import (
+    DEFAULT_URL,
+    DatabaseOption,
+    FileOption,
+    JsonOption,
+    existing,
+    shown,
+    to_read,
+    url_of,
+)
+from fairlead.errors import UnreadableInput
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def root() -> None:
-    """Create, upgrade and check the database."""
+    """Create, upgrade, check and rewrite the database."""
 
 
 @app.command()
@@ -47,3 +57,25 @@ def check(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json:
         engine.dispose()
     if found:
         raise typer.Exit(1)
+
+
+@app.command()
+def rewrite(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json: JsonOption = False) -> None:
+    """Write journal, entries and postings into new tables, compare every row, and put them in the old ones' place."""
+    from fairlead.store import engine as store
+    from fairlead.store import entries
+    from fairlead.store import rewrite as store_rewrite
+
+    with to_read(url_of(database, file)) as engine:
+        found = store.findings(engine)
+        if found:
+            raise UnreadableInput(f"{shown(engine)} is not as it should be: {'; '.join(found)}")
+        with store.writing(engine) as connection:
+            rows = store_rewrite.rewrite(connection)
+            head = entries.head(connection)
+        name = shown(engine)
+    if json:
+        render.as_json({"database": name, "rows": rows, "number": head.number, "hash": head.hash})
+        return
+    counts = ", ".join(f"{count} of {table}" for table, count in rows.items())
+    typer.echo(f"{name}: rows written anew and the same: {counts}\nhead {head.number} {head.hash}")

@@ -109,7 +109,20 @@ def writing(engine: sa.Engine) -> Generator[sa.Connection]:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Generator[sa.Connection]:
-    """Run one transaction that only reads, all of it from one state of the database."""
+    """Run one transaction that only reads, all of it from one state of the database.
+
+    PostgreSQL takes that state with the first query. Whoever waits in it for tables that are just being written anew
+    would find the new ones empty, so the waiting is done before it.
+    """
+    with _looking(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"LOCK TABLE {', '.join(t.name for t in tables.BIG)} IN ACCESS SHARE MODE")
+        yield connection
+
+
+@contextmanager
+def _looking(engine: sa.Engine) -> Generator[sa.Connection]:
+    """Do as `reading`, also where the tables are not there yet."""
     options: dict[str, Any] = {_READING: True}
     if engine.dialect.name == "postgresql":
         options["isolation_level"] = "REPEATABLE READ"
@@ -150,7 +163,7 @@ def versions(engine: sa.Engine) -> tuple[str, str]:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    with reading(engine) as connection:
+    with _looking(engine) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         newest = ScriptDirectory.from_config(_config(connection)).get_current_head()
     return current or "", newest or ""
@@ -162,7 +175,7 @@ def findings(engine: sa.Engine) -> tuple[str, ...]:
     from alembic.runtime.migration import MigrationContext
 
     current, newest = versions(engine)
-    with reading(engine) as connection:
+    with _looking(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         found: list[str] = []
         if current != newest:

@@ -108,6 +108,9 @@ rollup = sa.Table(
     sqlite_with_rowid=False,
 )
 
+BIG = (journal, entry, posting)
+"""The tables that grow with every fact, in the order in which who locks several does so."""
+
 APPEND_ONLY = ("journal", "entry", "posting", "period", "statement")
 """The tables that triggers protect, each by ``<table>_no_update`` and ``<table>_no_delete``."""
 
