@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from ledger_facts import strategy_for
 
 from fairlead.errors import UnreadableInput
 from fairlead.model import codec
-from fairlead.model.events import MemberReleased, PlaceFailed
+from fairlead.model.events import Intended, MemberReleased, PlaceFailed
+from fairlead.model.gang import GangId, Placement, Tier
 from fairlead.model.reasons import Reason, refuse
 
 
@@ -31,6 +34,17 @@ def test_bytes_are_canonical_and_stay_as_they_are() -> None:
     )
     failed = PlaceFailed(gang="g", attempt=1, cause=refuse(Reason.PLACE_CONFLICT, detail="x"), released=(), at_ms=1)
     assert b'"cause":{"details":[["detail","x"]],"reason":"PlacementConflict"}' in codec.encode(failed)
+
+
+def test_a_field_that_came_later_is_unsaid_where_it_has_its_default() -> None:
+    fact = Intended(
+        gang=GangId("g"), attempt=1, placement=Placement(members=()), tier=Tier.IN_QUOTA, at_ms=1, deadline_ms=2
+    )
+    assert b"slowed_permille" not in codec.encode(fact)
+    slowed = replace(fact, placement=replace(fact.placement, slowed_permille=7))
+    assert codec.decode(codec.encode(slowed)) == slowed
+    said = PlaceFailed(gang="g", attempt=1, cause=refuse(Reason.PLACE_CONFLICT, detail='"slowed_permille":0,'), at_ms=1)
+    assert codec.decode(codec.encode(said)) == said
 
 
 def test_the_codec_says_what_it_cannot_read() -> None:

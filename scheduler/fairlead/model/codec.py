@@ -2,7 +2,8 @@
 
 Object keys are sorted, there are no floats and no spaces, a reason is its token. A record of the journal is a fact or a
 `Cut`. Bytes that were written once must stay readable: a new field of an event needs a default, a field is never
-renamed.
+renamed. What journals have already must also get the same bytes again, because its id is made of them: a field that came
+after the first version is left out where it has its default.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ _REFUSAL_FIELDS = {
     for name, kind in KINDS.items()
 }
 _ENCODER = msgspec.json.Encoder(order="sorted")
+_LATER = (b'"slowed_permille":0,',)
+"""Fields with their defaults, as they are left out; quotes inside a text are escaped, so that it is never one of these."""
 
 
 def encode(record: Record) -> bytes:
@@ -66,7 +69,10 @@ def encode(record: Record) -> bytes:
         body = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
         refusal: Refusal = body[at]
         body[at] = {"reason": refusal.reason.token, "details": refusal.details}
-    return _ENCODER.encode({"kind": kind, "fact": body})
+    data = _ENCODER.encode({"kind": kind, "fact": body})
+    for unsaid in _LATER:
+        data = data.replace(unsaid, b"")
+    return data
 
 
 def decode(data: bytes | str) -> Record:
