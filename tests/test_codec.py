@@ -43,7 +43,8 @@ def test_a_field_that_came_later_is_unsaid_where_it_has_its_default() -> None:
     assert b"slowed_permille" not in codec.encode(fact)
     slowed = replace(fact, placement=replace(fact.placement, slowed_permille=7))
     assert codec.decode(codec.encode(slowed)) == slowed
-    said = PlaceFailed(gang="g", attempt=1, cause=refuse(Reason.PLACE_CONFLICT, detail='"slowed_permille":0,'), at_ms=1)
+    cause = refuse(Reason.PLACE_CONFLICT, detail='"slowed_permille":0,')
+    said = PlaceFailed(gang="g", attempt=1, cause=cause, released=(), at_ms=1)
     assert codec.decode(codec.encode(said)) == said
 
 

@@ -2,8 +2,8 @@
 
 Object keys are sorted, there are no floats and no spaces, a reason is its token. A record of the journal is a fact or a
 `Cut`. Bytes that were written once must stay readable: a new field of an event needs a default, a field is never
-renamed. What journals have already must also get the same bytes again, because its id is made of them: a field that came
-after the first version is left out where it has its default.
+renamed. What journals have already must also get the same bytes again, because its id is made of them: a field that
+came after the first version is left out where it has its default.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _REFUSAL_FIELDS = {
 }
 _ENCODER = msgspec.json.Encoder(order="sorted")
 _LATER = (b'"slowed_permille":0,',)
-"""Fields with their defaults, as they are left out; quotes inside a text are escaped, so that it is never one of these."""
+"""Fields with their defaults, as they are left out; quotes in a text are escaped, so it is never one of these."""
 
 
 def encode(record: Record) -> bytes:
