@@ -16,6 +16,12 @@ CHECKPOINT_UNREADABLE = (
     "its last checkpoint is written in format {format}; spec.checkpoint.reads has {reads}",
     "add the format to spec.checkpoint.reads, or bring back a program that reads it",
 )
+PROMISE_FORBIDDEN = (
+    "PromiseForbidden",
+    Kind.ENDED,
+    "by the time of its promise the rules, limits or budget of queue {queue} did not allow it",
+    "it waits as any other; why now tells what holds it",
+)
 ABOVE_CAP = (
     "AboveUserCap",
     Kind.NEVER,

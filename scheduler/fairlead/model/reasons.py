@@ -290,6 +290,7 @@ class Reason(Enum):
         "an administrator has cordoned node {node}, or given it other rules",
         "another start is looked for",
     )
+    PROMISE_FORBIDDEN = words.PROMISE_FORBIDDEN
     PROMISE_LATE = ("PromiseLate", Kind.ENDED, "what was promised for {at} was not free then", "another start is found")
     RECLAIMED = (
         "Reclaimed",

@@ -87,7 +87,7 @@ class Promises:
         rules and limits of its queue allow so many thousandths of GPUs and so much else now, `kept_from` what a pool by
         now keeps of a placement. Returns who is stopped, `at_most` so many.
         """
-        late: list[tuple[Waiting, Promised]] = []
+        late: list[tuple[Waiting, Promised, bool]] = []
         ready: list[tuple[Waiting, Promised]] = []
         for promise in self._world.promises:
             waiting = self._world.waiting.get(promise.gang)
@@ -106,32 +106,34 @@ class Promises:
         for waiting, promise in ready:
             charge = promise.placement.gpu_milli, charge_of(waiting.gang, promise.placement, self._world)
             self.make_way(waiting.gang)  # what is free of its devices may be promised to another before
-            if self._is_free(promise) and may(waiting.gang, *charge) and fits(waiting.gang, promise.placement):
+            allowed = may(waiting.gang, *charge)
+            if allowed and self._is_free(promise) and fits(waiting.gang, promise.placement):
                 take(waiting, promise.placement)
             else:
-                late.append((waiting, promise))
+                late.append((waiting, promise, allowed))
         stopped: list[GangId] = []
-        for waiting, promise in late:
-            stopped += self._press(waiting, promise, place, take, at_most - len(stopped))
+        for waiting, promise, allowed in late:
+            stopped += self._press(waiting, promise, allowed, place, take, at_most - len(stopped))
         return stopped
 
     def _press(
         self,
         waiting: Waiting,
         promise: Promised,
+        allowed: bool,
         place: Callable[[Waiting], Placement | None],
         take: Callable[[Waiting, Placement], None],
         at_most: int,
     ) -> list[GangId]:
         """Do what is due for a promise that has not come true yet; return who is stopped for it."""
-        rules = self._world.rules
-        if promise.latest_start_ms <= self._now_ms + rules.horizon_ms:
+        if promise.latest_start_ms <= self._now_ms + self._world.rules.horizon_ms:
             placement = place(waiting)
             if placement is not None:
                 take(waiting, placement)
                 return []
         if self._now_ms >= promise.latest_start_ms:
-            self._end(promise, refuse(Reason.PROMISE_LATE, at=utc_text(promise.latest_start_ms)))
+            late = refuse(Reason.PROMISE_LATE, at=utc_text(promise.latest_start_ms))
+            self._end(promise, late if allowed else refuse(Reason.PROMISE_FORBIDDEN, queue=waiting.gang.queue))
         elif self._now_ms >= promise.latest_start_ms - self._lead_ms(promise):
             return self._clear(promise, at_most)
         return []
@@ -229,11 +231,9 @@ class Promises:
 
     def wakes(self) -> list[int]:
         """Return the next moments at which a standing promise wants something done, in no order."""
-        stop_ms, now = self._world.rules.stop_ms, self._now_ms
-        starts = {promise.latest_start_ms for promise in self._given.values()}
-        moments = {moment for start in starts for moment in (start - stop_ms, start)}
-        moments |= {one.latest_start_ms - self._lead_ms(one) for one in self._given.values()}
-        return [*self.reserving.wakes(), *(moment for moment in moments if moment > now)]
+        given = [(one.latest_start_ms, self._lead_ms(one)) for one in self._given.values()]
+        moments = {start - before for start, lead in given for before in (self._world.rules.stop_ms, lead, 0)}
+        return [*self.reserving.wakes(), *(moment for moment in moments if moment > self._now_ms)]
 
     def has(self, gang: GangId) -> bool:
         """Whether a gang is promised anything."""
