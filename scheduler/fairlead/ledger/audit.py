@@ -19,6 +19,7 @@ from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Account, Kind
 from fairlead.ledger.audit_adjustments import misbooked
+from fairlead.ledger.audit_money import MoneyAudit
 from fairlead.ledger.chain import Head, Sealed, link
 from fairlead.ledger.entry import FORTH, OUTCOMES, TIMELINE, Entry, EntryKind, entry_bytes, id_of, unbalanced
 from fairlead.ledger.records import Finding, JournalRow, check_row
@@ -72,7 +73,7 @@ _Edges = dict[tuple[str, str, bool], _Booked]
 def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -> Audit:
     """Verify the books of `cluster`. Rows and entries come in order of their numbers."""
     found = Audit()
-    sweep = Sweep()
+    sweep, money = Sweep(), MoneyAudit(cluster)
     facts: dict[str, tuple[int, int]] = {}
     adjusted: dict[str, Adjusted] = {}
     broken: dict[str, int] = {}
@@ -85,6 +86,7 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
             found.add(problem)
         if record is not None:
             sweep.read(record)
+            money.note(row.number, row.id, record)
         if isinstance(record, Adjusted):
             adjusted[row.id] = record
     intervals: _Edges = {}
@@ -92,6 +94,9 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
         problems = list(_check_entry(cluster, sealed, found, facts, broken))
         if not problems and sealed.entry.kind is EntryKind.ADJUSTMENT:
             wrong = misbooked(sealed.entry, adjusted.pop(sealed.entry.fact, None))
+            problems = [Finding(entry=sealed.number, field=name, message=message) for name, message in wrong]
+        if not problems:
+            wrong = money.wrong(sealed.entry, facts[sealed.entry.fact][0])
             problems = [Finding(entry=sealed.number, field=name, message=message) for name, message in wrong]
         found.entries += 1
         found.head = Head(sealed.number, sealed.hash)

@@ -74,6 +74,11 @@ class Charge:
         return "" if self.rate is None or self.credit else self.rate.sku
 
 
+HEARD = (
+    NodeSeen, QueueSeen, QueueGone, GangSeen, Intended, Recovered, GrowIntended, KeptFree, PriceBookSeen, PriceBookGone,
+    Adjusted,
+)  # fmt: skip
+"""The kinds of records that `Pricing.hear` learns from."""
 _Gang = tuple[str, dict[str, str]]
 """Its queue, and role -> MIG profile."""
 _ELSE = {PriceTier.RESERVED: PriceTier.IN_QUOTA, PriceTier.OPPORTUNISTIC: PriceTier.BORROWED}
