@@ -15,13 +15,14 @@ from fairlead.model.gang import Tier
 from fairlead.reports.queue_usage import month_start_ms
 from fairlead.reports.usage import By
 from fairlead.service.bookkeeper import Bookkeeper
+from fairlead.service.drift import Differences, DriftWatch, differences
 from fairlead.service.metrics import Metrics
 from fairlead.world.gangs import Hold
 from fairlead.world.use import Use
 from fairlead_operator import upkeep
 from fairlead_operator.chain_head import NAME, ChainHead
 from fairlead_operator.device_objects import Claim
-from fairlead_operator.drift import Differences, DriftWatch, allocated_members, differences
+from fairlead_operator.member_facts import allocated_members
 from fairlead_operator.release import HOLDER, depose
 
 from .fake_kube import FakeKube, api_error

@@ -10,27 +10,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fairlead.model.events import Event, MemberEnded, MemberReleased, MemberRunning, Recovered
-from fairlead.model.gang import GangId
+from fairlead.model.labels import member_in
 from fairlead.service.ports import Hold
 from fairlead_operator.device_objects import Claim
 from fairlead_operator.objects import Meta, Pod, time_ms
-from fairlead_operator.pods import ATTEMPT, CLAIM_IN_POD, GANG_UID, RANK
+from fairlead_operator.pods import CLAIM_IN_POD
 
 SECOND_MS = 1_000  # Kubernetes' own times are cut to whole seconds
 
 
 def member_of(meta: Meta) -> Hold | None:
-    """Return which member an object belongs to, None where it is not ours.
+    """Return which member an object belongs to, None where it is not ours."""
+    return member_in(meta.labels, [(owner.kind, owner.uid) for owner in meta.owner_references])
 
-    Labels alone prove nothing, anybody may write them: the object must also be owned by the GangJob that they name.
-    """
-    gang = meta.labels.get(GANG_UID, "")
-    attempt, rank = meta.labels.get(ATTEMPT, ""), meta.labels.get(RANK, "")
-    if not gang or not attempt.isdecimal() or not rank.isdecimal():
-        return None
-    if not any(owner.kind == "GangJob" and owner.uid == gang for owner in meta.owner_references):
-        return None
-    return GangId(gang), int(attempt), int(rank)
+
+def allocated_members(claims: Iterable[Claim]) -> frozenset[Hold]:
+    """Return members of ours whose claim holds devices."""
+    members = (member_of(claim.metadata) for claim in claims if claim.status.allocation is not None)
+    return frozenset(member for member in members if member is not None)
 
 
 def is_terminal(pod: Pod) -> bool:

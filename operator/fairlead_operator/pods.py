@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import UnreadableInput
+from fairlead.model import labels as member_labels
 from fairlead.model.checkpoints import Saved
 from fairlead.model.gang import Checkpoint, Member, Placement, Tier
 from fairlead.model.hardware import NodeName
@@ -30,9 +31,8 @@ API_VERSION = f"{GROUP}/v1alpha1"
 SCHEDULER = "fairlead"
 BOOKED = f"{GROUP}/booked"
 POOL_TAINT = f"{GROUP}/pool"
-GANG, GANG_UID, ROLE, INDEX, RANK, ATTEMPT, QUEUE = (
-    f"{GROUP}/{name}" for name in ("gang", "gang-uid", "role", "index", "rank", "attempt", "queue")
-)
+GANG, ROLE, INDEX, QUEUE = (f"{GROUP}/{name}" for name in ("gang", "role", "index", "queue"))
+GANG_UID, ATTEMPT, RANK = member_labels.GANG_UID, member_labels.ATTEMPT, member_labels.RANK
 DELETE_PROTECTION = "resource.kubernetes.io/delete-protection"
 TIER, PLACED_AT, DEVICES = (f"{GROUP}/{name}" for name in ("tier", "placed-at-ms", "devices"))
 

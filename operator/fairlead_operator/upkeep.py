@@ -18,18 +18,19 @@ from fairlead.model.queue_tree import TreeProblem
 from fairlead.reports.budgets import Alerts
 from fairlead.reports.queue_usage import QueueUsage
 from fairlead.service.bookkeeper import Bookkeeper
+from fairlead.service.drift import DriftWatch, differences
 from fairlead.service.engine import Engine
 from fairlead.service.loop import Loop
 from fairlead.service.metrics import Metrics
 from fairlead.service.ports import Hold
 from fairlead_operator.chain_head import ChainHead
 from fairlead_operator.custom_objects import PoolObject, QueueObject
-from fairlead_operator.drift import DriftWatch, allocated_members, differences
 from fairlead_operator.expiry import delete_expired
 from fairlead_operator.facts import Watches
 from fairlead_operator.fairness_objects import FAIRNESS_POLICIES
 from fairlead_operator.kube_client import KubeClient
 from fairlead_operator.kube_cluster import KubeCluster
+from fairlead_operator.member_facts import allocated_members
 from fairlead_operator.objects import Resource
 from fairlead_operator.overview_writer import Overview, OverviewWriter
 from fairlead_operator.overviews import (

@@ -12,6 +12,7 @@ import typer
 from fairlead.errors import NotFound, UnreadableInput
 
 if TYPE_CHECKING:
+    from fairlead.model.events import EndedUnseen, MemberReleased
     from fairlead.model.prices import Decision
     from fairlead.store.engine import Engine
 
@@ -53,7 +54,7 @@ def to_read(url: str) -> Generator[Engine]:
         engine.dispose()
 
 
-def decided(url: str, facts: Sequence[Decision]) -> None:
+def decided(url: str, facts: Sequence[Decision | EndedUnseen | MemberReleased]) -> None:
     """Write what somebody decided into books that are there, and what follows from it, in one transaction or more.
 
     Raises

@@ -11,6 +11,7 @@ import typer
 from fairlead.cli import periods, render
 from fairlead.cli.adjust import adjust
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, shown, to_read, url_of
+from fairlead.cli.reconcile import reconcile
 from fairlead.errors import NotFound
 from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text, money_text
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-for _command in (adjust, periods.close, periods.periods, periods.statement, periods.archive):
+for _command in (adjust, periods.close, periods.periods, periods.statement, periods.archive, reconcile):
     app.command()(_command)
 
 
 @app.callback()
 def root() -> None:
-    """Verify the books, show their entries, adjust them, and close periods."""
+    """Verify the books, show their entries, adjust and reconcile them, and close periods."""
 
 
 @app.command()

@@ -30,7 +30,7 @@ from fairlead.ledger.meter import HOUR_MS, Meter
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
 from fairlead.model.codec import Cut
-from fairlead.model.events import Event
+from fairlead.model.events import EndedUnseen, Event, MemberReleased
 from fairlead.model.prices import Decision
 from fairlead.model.standings import Standings
 from fairlead.model.tenancy import Queue
@@ -154,7 +154,7 @@ class Bookkeeper:
             finally:
                 self._keep()
 
-    def decide(self, facts: Sequence[Decision], now_ms: int) -> None:
+    def decide(self, facts: Sequence[Decision | EndedUnseen | MemberReleased], now_ms: int) -> None:
         """Commit what somebody decided, beside whoever keeps the fleet's books; no cut is drawn. Raises as `open` does,
         and BooksDoNotVerify where somebody else wrote at the same moment; then nothing was written."""
         with self._lock:

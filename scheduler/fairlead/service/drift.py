@@ -1,4 +1,4 @@
-"""Do the scheduler, its books and the cluster's claims agree on who holds what? Compared, told, and mended there.
+"""Do a scheduler, its books and the cluster's claims agree on who holds what? Compared, told, and mended in the books.
 
 Facts are on their way all the time, so a difference counts only if it was there a look ago too.
 """
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from fairlead.model.events import EndedUnseen, Event, MemberReleased
 from fairlead.service.ports import Hold
 from fairlead.world.gangs import Hold as Held
-from fairlead_operator.device_objects import Claim
-from fairlead_operator.member_facts import member_of
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +49,6 @@ class Differences:
     def __len__(self) -> int:
         """How many members are in any of them."""
         return len(frozenset[Hold]().union(*self.by_name().values()))
-
-
-def allocated_members(claims: Iterable[Claim]) -> frozenset[Hold]:
-    """Return members of ours whose claim holds devices."""
-    members = (member_of(claim.metadata) for claim in claims if claim.status.allocation is not None)
-    return frozenset(member for member in members if member is not None)
 
 
 def differences(
@@ -108,11 +100,13 @@ class DriftWatch:
         over = tuple(sorted(stayed.only_books - allocated))
         if not over:
             return []
-        released = [
-            MemberReleased(
-                gang=gang, attempt=attempt, rank=rank, at_ms=now_ms,
-                estimated_ms=now_ms - self._since_ms[gang, attempt, rank],
-            )
-            for gang, attempt, rank in over
-        ]  # fmt: skip
-        return [EndedUnseen(holds=over, evidence=_EVIDENCE, at_ms=now_ms), *released]
+        return list(ended({hold: self._since_ms[hold] for hold in over}, _EVIDENCE, now_ms))
+
+
+def ended(since_ms: Mapping[Hold, int], evidence: str, now_ms: int) -> tuple[EndedUnseen | MemberReleased, ...]:
+    """Return what ends holds in the books; `since_ms` has for each when it was last known to go on."""
+    released = [
+        MemberReleased(gang=gang, attempt=attempt, rank=rank, at_ms=now_ms, estimated_ms=now_ms - since)
+        for (gang, attempt, rank), since in since_ms.items()
+    ]
+    return EndedUnseen(holds=tuple(since_ms), evidence=evidence, at_ms=now_ms), *released
