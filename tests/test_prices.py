@@ -209,7 +209,8 @@ def test_the_net_of_all_entries_is_what_the_price_books_say_at_last(stream: Any,
     for record in [*NAMED, *records, Cut(at_ms=500)]:
         sweep.read(record)
     edges = {edge for b in books.meter.pricing.list.books for p in b.prices for edge in (p.from_ms, p.to_ms)}
-    for _, _, spans, _ in sweep.spans():
+    lines = [line for _, _, *both in sweep.spans() for line in both]
+    for spans in lines:
         for (begin, parts), (end, _) in zip(spans, [*spans[1:], (500, ())][: len(spans)], strict=True):
             for what in parts if begin < 500 else ():
                 pieces = sorted({begin, min(end, 500), *(e for e in edges if e is not None and begin < e < end)})
@@ -223,7 +224,10 @@ def test_the_net_of_all_entries_is_what_the_price_books_say_at_last(stream: Any,
 def cost(books: PricedBooks, what: Any, a: int, b: int) -> Any:
     """What a span costs, looked up by hand: by the queue, the one above it, everybody; of two books the first."""
     kind, tenant, queue, tier = ([*what[0].split(":"), "", "", ""])[:4]
-    if kind != "held":
+    sign = 1
+    if what[0].startswith("waste:topology:"):  # given back, as it was charged in the tier that it was held in
+        sign, (_, _, tenant, queue), tier = -1, what[0].split(":"), what[9].split("/")[1]
+    elif kind != "held":
         return
     fall_back = {"reserved": "in-quota", "opportunistic": "borrowed"}
     chain = [queue, *([tenant] if tenant != queue else []), ""]
@@ -234,7 +238,8 @@ def cost(books: PricedBooks, what: Any, a: int, b: int) -> Any:
                     if p.queue == name and p.is_valid(a) and wanted in dict(p.per_hour):
                         rate = dict(p.per_hour)[PriceTier(wanted)] * what[7]
                         whole = 840 * HOUR * 10
-                        yield f"spend:{tenant}:{queue}:{wanted}", one.currency, rate * b // whole - rate * a // whole
+                        amount = sign * (rate * b // whole - rate * a // whole)
+                        yield f"spend:{tenant}:{queue}:{wanted}", one.currency, amount
                         return
 
 
