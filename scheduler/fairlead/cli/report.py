@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, Jso
 from fairlead.cli.periods import MonthOption, YearOption, ZoneOption, calendar_of_options
 from fairlead.cli.report_answer import WINDOW, Asked, answer, books_calendar, by_of, moment_of, of_entries
 from fairlead.cli.usage_text import print_usage
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
