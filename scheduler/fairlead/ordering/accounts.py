@@ -78,9 +78,9 @@ class Account:
     def hope(self, queue: str, amount: int) -> None:
         """Count as used what a queue is to get as soon as room was made."""
         self.hoped[queue] = self.hoped.get(queue, 0) + amount
-        self.charge(queue, amount)
         for name in self._chain[queue]:
             self.tree_hoped[name] = self.tree_hoped.get(name, 0) + amount
+        self.charge(queue, amount)
 
     def _weigh(self, queue: str) -> None:
         if self.excess(queue) > 0:
@@ -157,12 +157,9 @@ class Account:
         return sum(self._idle_kept(other) for other in beside if other != name)
 
     def _idle_kept(self, name: str) -> int:
-        """Return what of guarantees in a subtree is neither used nor lent."""
-        kept = self.book.kept.get(name, 0)
-        if not kept:
-            return 0
+        """Return what of guarantees in the subtree of a keeper is neither used nor lent."""
         inside = sum(self._idle_kept(child) for child in self.book.keepers.get(name, ()))
-        return max(inside, kept - self.tree_used.get(name, 0))
+        return max(inside, self.book.kept[name] - self.tree_used.get(name, 0))
 
     # --- rights -----------------------------------------------------------------------------------------------------
 
