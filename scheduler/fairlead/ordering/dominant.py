@@ -17,6 +17,7 @@ from fairlead.ordering.queue_tree import QueueTree
 
 Vector = Sequence[int]
 _LEVEL = 40  # bits: levels are fractions of 2^40
+_RATE = 80  # bits of what is given per level: a claim of one piece grows even where its level is many times the cluster
 _THOUSAND = 1000
 
 
@@ -78,20 +79,20 @@ def _raise(
     for r in range(len(amounts)):
         if r in scarce:
             continue
-        rates = {i: ((caps[i][r] - floor[i][r]) << _LEVEL) // level for level, i in order if caps[i][r] > floor[i][r]}
+        rates = {i: ((caps[i][r] - floor[i][r]) << _RATE) // level for level, i in order if caps[i][r] > floor[i][r]}
         left = amounts[r] - sum(mine[r] for mine in floor)
         speed = sum(rates.values())
         top: int | None = None
         for level, i in order:
             if i not in rates:
                 continue
-            if speed * level > left << _LEVEL:
-                top = (left << _LEVEL) // speed
+            if speed * level > left << _RATE:
+                top = (left << _RATE) // speed
                 break
             left -= caps[i][r] - floor[i][r]
             speed -= rates[i]
         for i, rate in rates.items():
-            reached = caps[i][r] if top is None or full[i] <= top else floor[i][r] + (rate * top >> _LEVEL)
+            reached = caps[i][r] if top is None or full[i] <= top else floor[i][r] + (rate * top >> _RATE)
             share[i][r] = min(caps[i][r], reached)
     return share
 
