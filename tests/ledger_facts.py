@@ -196,6 +196,18 @@ streams = st.lists(st.one_of(any_fact(), any_fact(), any_fact(), cuts), max_size
 """Disordered, with repeats when a list is played twice."""
 
 
+def slowly(fact: Any, ms: int) -> Any:
+    """The fact with all of its moments so many times later, so that a stream takes days."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(fact):
+        value = getattr(fact, field.name)
+        if field.name.endswith("_ms") and isinstance(value, int):
+            changes[field.name] = ms * value
+        elif field.name == "node":
+            changes[field.name] = slowly(value, ms)
+    return dataclasses.replace(fact, **changes)
+
+
 def strategy_for(hint: Any) -> st.SearchStrategy[Any]:
     """Values of a type that occurs in facts: dataclasses of 64-bit integers, text, enums and tuples of those."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)

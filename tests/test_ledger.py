@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_books import Books, hold, release
-from ledger_facts import NAMED, any_fact, gang, node, placement, streams
+from ledger_facts import NAMED, any_fact, gang, node, placement, slowly, streams
 
 from fairlead.ledger import meter, sweep
 from fairlead.ledger.chain import Head, link, seal
@@ -28,6 +28,8 @@ from fairlead.model.events import (
     PlaceFailed,
     QueueSeen,
     Recovered,
+    StopIntended,
+    StopRefused,
 )
 from fairlead.model.gang import Tier
 from fairlead.model.hardware import Resources
@@ -247,6 +249,16 @@ def test_the_auditor_agrees_on_any_stream(stream: list[Any]) -> None:
         assert sum(part.amount for part in sealed.entry.postings) == 0
 
 
+@settings(max_examples=300, deadline=None)
+@given(streams, st.sampled_from([HOUR // 6, HOUR // 2, HOUR]))
+def test_the_auditor_agrees_on_days_in_which_facts_come_too_late_and_the_past_is_forgotten(
+    stream: list[Any], step_ms: int
+) -> None:
+    books = Books().take(*NAMED, *(slowly(fact, step_ms) for fact in stream))
+    found = books.audit()
+    assert found.verified, [f.sentence for f in found.findings]
+
+
 @settings(max_examples=100, deadline=None)
 @given(streams)
 def test_applying_a_fact_twice_changes_nothing(stream: list[Any]) -> None:
@@ -259,14 +271,16 @@ def test_applying_a_fact_twice_changes_nothing(stream: list[Any]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(any_fact(), max_size=14), st.randoms(use_true_random=False))
 def test_order_of_delivery_does_not_change_totals(facts: list[Any], rng: Any) -> None:
-    # Facts of one moment on one subject go by the journal's order, and of two accounts of one hold the first
-    # delivered names devices: keep one of each.
+    # Facts of one moment on one subject go by the journal's order, of two accounts of one hold the first delivered
+    # names devices, and of several stops of an attempt the first delivered says why: keep one of each.
     seen: set[Any] = set()
     kept = []
     for fact in facts:
         opens = isinstance(fact, Intended | Recovered)
         key = ("hold", fact.gang, fact.attempt) if opens else (type(fact), fact.at_ms, codec.subject(fact))
         key = ("node", fact.at_ms, codec.subject(fact)) if isinstance(fact, NodeSeen | NodeGone) else key
+        stops = isinstance(fact, StopIntended | StopRefused | PlaceFailed)
+        key = ("stop", fact.gang, fact.attempt) if stops else key
         if key not in seen:
             kept.append(fact)
         seen.add(key)

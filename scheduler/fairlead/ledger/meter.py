@@ -6,10 +6,10 @@ what was booked already (a node that was lost before we knew, a fact that came l
 REVERSAL and the right thing booked. The last segment of a device stays open until something ends it or a `Cut` is
 drawn.
 
-So the net of all entries depends on when facts were true, not on when they came. Three things do go by the order of
-the journal: which queue and tenant a gang belonged to when its hold was first told of; of two facts of one moment, the
-later journaled wins; and a fact that is more than `LATE_MS` older than the newest one is taken as if it were just that
-old, its entries marked estimated.
+So the net of all entries depends on when facts were true, not on when they came. Four things do go by the order of the
+journal: which queue and tenant a gang belonged to when its hold was first told of; of two facts of one moment, the
+later journaled wins; of several stops of an attempt the first says why; and a fact that is more than `LATE_MS` older
+than the newest one is taken as if it were just that old, its entries marked estimated.
 """
 
 from __future__ import annotations
