@@ -15,7 +15,7 @@ from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.audit import Audit
 from fairlead.ledger.chain import seal
-from fairlead.ledger.entry import Entry, EntryKind, Posting, entry_bytes
+from fairlead.ledger.entry import Entry, EntryKind, Origin, Posting, State, entry_bytes, make_entry
 from fairlead.model.gang import Tier
 from fairlead.model.prices import Adjusted, AdjustedLine, PriceTier
 
@@ -136,3 +136,41 @@ def test_fields_that_came_later_are_in_the_bytes_only_where_they_say_something()
     seen |= {entry_bytes(dataclasses.replace(entry, **{name: "x"})) for name in ("actor", "reason", "refers")}
     seen |= {entry_bytes(dataclasses.replace(entry, postings=(*entry.postings, *MONEY)))}
     assert len(seen) == 5
+
+
+FACT = "f" * 64
+WHOLE = State(
+    account="held:lab:vision:in-quota", pool="main", gang="g1", namespace="ns", name="job", attempt=1, rank=0
+)  # fmt: skip
+PINNED = [
+    (EntryKind.SEGMENT, WHOLE, "541542f255b5899c2db9725d05a0775b9a0aa3d740e12a99bfcd03d91badbc7e"),
+    (
+        EntryKind.REVERSAL, dataclasses.replace(WHOLE, ticks=120),
+        "061562d58e9b73ceee476abb5fd2d4ce18784a251b6975efc3cd9e0c0f5df322",
+    ),
+    (
+        EntryKind.SEGMENT, State(account="use:lab:vision:idle", pool="main", gang="g1", attempt=1, rank=0, ticks=210),
+        "61dde9fbf27fce97464d4f8ee7057c6d3201814a4a3e6b4d370a66d285316617",
+    ),
+    (
+        EntryKind.SEGMENT, State(account="reserved-idle:main", pool="main", actor="vision", reason="promise/g9"),
+        "3c2caad56feb3120322ba6aa70dba40b587b509836292ab4ad92b7af64bf00c3",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "state", "id_"), PINNED)
+def test_the_ids_of_entries_are_what_they_always_were(kind: EntryKind, state: State, id_: str) -> None:
+    entry = make_entry(Origin("c", FACT, 5), kind, ("n1", "gpu-0"), state, (1_000, 3_000), 7)
+    assert entry.id == id_
+
+
+def test_the_bytes_of_an_entry_are_what_they_always_were() -> None:
+    kind, state, id_ = PINNED[1]
+    entry = make_entry(Origin("c", FACT, 5), kind, ("n1", "gpu-0"), state, (1_000, 3_000), 7)
+    assert entry_bytes(entry) == (
+        b'{"at_ms":5,"attempt":1,"device":"gpu-0","estimated_ms":7,"fact":"%s","from_ms":1000,"gang":"g1","id":"%s",'
+        b'"kind":"reversal","name":"job","namespace":"ns","node":"n1","pool":"main","postings":'
+        b'[{"account":"capacity:main","ticks":240000},{"account":"held:lab:vision:in-quota","ticks":-240000}],'
+        b'"rank":0,"to_ms":3000}'
+    ) % (FACT.encode(), id_.encode())
