@@ -212,7 +212,7 @@ def test_how_queues_stand_follows_from_plain_sums(texts, capacity, used, pending
             same = bool(hand.head(name)) and hand.head(name) == hand.head(other)
             left = standing.above_guarantees(name, other)
             most = standing.most_to_lose(name, other)
-            assert most == (-1 if same or excess[name] <= 0 or name not in lending else max(-1, left))
+            assert most == (-1 if same or excess[name] <= 0 else max(-1, left))
             owed = standing.is_owed(other, 700) and any(
                 hand.inside("used", above) + 700 <= hand.guaranteed(above)
                 for above in ancestors(other, queues)
