@@ -160,6 +160,13 @@ def gpu_hours_text(gpu_ms: int) -> str:
     return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"
 
 
+def beside_text(unit: str, amount: int) -> tuple[str, str]:
+    """Write an amount of what pods have beside devices for people: hours, and of what."""
+    per_ms, word = {"core-us": (1_000, "core-h"), "mib-ms": (1_024, "GiB-h"), "nic-ms": (1, "NIC-h")}[unit]
+    hours = gpu_hours_text(abs(amount) // per_ms)
+    return f"-{hours}" if amount < 0 else hours, word
+
+
 def money_text(nanos: int) -> str:
     """Write nano-units of a currency exactly, two places at least: ``12.50``, ``-0.000000001``."""
     return fixed_text(nanos, 9)

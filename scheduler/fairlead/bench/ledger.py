@@ -18,11 +18,13 @@ from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.chain import seal
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
+from fairlead.ledger.pods import METER
 from fairlead.model import codec
 from fairlead.model.codec import Cut
-from fairlead.model.events import Event, GangSeen, Intended, MemberReleased, NodeSeen, QueueSeen
+from fairlead.model.events import Event, GangSeen, Intended, MemberReleased, NodeSeen, QueueSeen, Started
 from fairlead.model.gang import Gang, GangId, Member, Placement, PodShape, Role, Tier
 from fairlead.model.hardware import Gpu, Machine, Node, NodeName, Resources
+from fairlead.model.rules import Rules
 from fairlead.model.tenancy import Queue
 from fairlead.reports.usage import By, from_database
 from fairlead.service.bookkeeper import Bookkeeper
@@ -116,6 +118,7 @@ def run(url: str, *, ingest: int, size: int, queues: int, seed: int = 1) -> Ledg
 def fleet_facts(queues: int, rng: random.Random) -> Iterator[tuple[list[Event], int]]:
     """Yield (facts, now_ms) without end: gangs of 1 to 4 nodes of 8 GPUs come, run for 10 to 100 minutes and go."""
     now = START_MS
+    yield [Started(rules=Rules(), at_ms=now, meter=METER)], now
     yield [QueueSeen(queue=Queue(name=f"q{n}"), at_ms=now) for n in range(queues)], now
     yield [NodeSeen(node=_node(n), at_ms=now) for n in range(NODES)], now
     free = list(range(NODES))

@@ -13,7 +13,7 @@ from fairlead.cli.adjust import adjust
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, shown, to_read, url_of
 from fairlead.cli.reconcile import reconcile
 from fairlead.errors import NotFound
-from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text, money_text
+from fairlead.units import TICKS_PER_GPU_MS, beside_text, gpu_hours_text, money_text
 
 if TYPE_CHECKING:
     from fairlead.ledger.audit import Audit
@@ -73,6 +73,10 @@ def _print(name: str, found: Audit) -> None:
     for account, ticks in sorted(found.balances.items()):
         if ticks:
             typer.echo(f"  {account}  {gpu_hours_text(abs(ticks) // TICKS_PER_GPU_MS)} GPU-h")
+    for unit, sums in sorted(found.beside.items()):
+        for account, amount in sorted(sums.items()):
+            if amount:
+                typer.echo(f"  {account}  {' '.join(beside_text(unit, abs(amount)))}")
     for currency, accounts in sorted(found.money.items()):
         for account, nanos in sorted(accounts.items()):
             if nanos:
@@ -94,7 +98,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Print the entries of one gang in the order they were written."""
-    from fairlead.ledger.entry import TIMELINE
+    from fairlead.ledger.entry import PODS, TIMELINE
     from fairlead.store import engine as store
     from fairlead.store import entries
 
@@ -103,7 +107,7 @@ def show(
         if not known:
             raise NotFound(f"no gang {gang!r} is in the books of {shown(engine)}")
         rows = [
-            _line(sealed, sealed.entry.kind in TIMELINE)
+            _line(sealed, sealed.entry.kind in TIMELINE, sealed.entry.kind in PODS)
             for uid, _, _ in known
             for sealed in entries.read(connection, gang=uid)
         ]
@@ -118,7 +122,7 @@ def show(
     render.table(head, cells, right=frozenset({"ENTRY", "ATTEMPT", "RANK", "GPU-MS", "ESTIMATED-MS"}))
 
 
-def _line(sealed: Any, is_timeline: bool) -> dict[str, Any]:
+def _line(sealed: Any, is_timeline: bool, of_pod: bool) -> dict[str, Any]:
     entry = sealed.entry
     return {
         "number": sealed.number,
@@ -136,6 +140,7 @@ def _line(sealed: Any, is_timeline: bool) -> dict[str, Any]:
         "from_ms": entry.from_ms,
         "to_ms": entry.to_ms,
         "gpu_ms": entry.postings[1].amount // TICKS_PER_GPU_MS if is_timeline else 0,
+        "beside": {part.unit: part.amount for part in entry.postings[1::2]} if of_pod else {},
         "estimated_ms": entry.estimated_ms,
         "actor": entry.actor,
         "reason": entry.reason,

@@ -9,7 +9,7 @@ import typer
 
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, to_read, url_of
-from fairlead.units import TICKS_PER_GPU_MS, gpu_hours_text, money_text, utc_text
+from fairlead.units import TICKS_PER_GPU_MS, beside_text, gpu_hours_text, money_text, utc_text
 
 if TYPE_CHECKING:
     from fairlead.ledger.periods import Step
@@ -152,16 +152,20 @@ def _sentence(step: Step) -> str:
 
 
 def _print(found: Statement) -> None:
-    head = ("OF", "ACCOUNT", "POOL", "JOB", "GPU-H", "MONEY", "CURRENCY")
+    from fairlead.ledger.accounts import BESIDE
+
+    head = ("OF", "ACCOUNT", "POOL", "JOB", "GPU-H", "AMOUNT", "UNIT")
     rows: list[tuple[object, ...]] = []
     for line in found.lines:
         job = f"{line.namespace}/{line.name}" if line.namespace or line.name else ""
         of = line.of if line.of == found.span.name else f"{line.of} (correction)"
         ticks = line.unit == "ticks"
         hours = gpu_hours_text(line.amount // TICKS_PER_GPU_MS) if ticks else ""
-        money = ("", "") if ticks else (money_text(line.amount), line.unit.partition(":")[2])
-        rows.append((of, line.account, line.pool, job, hours, *money))
-    render.table(head, rows, right=frozenset({"GPU-H", "MONEY"}))
+        amount = ("", "") if ticks else (money_text(line.amount), line.unit.partition(":")[2])
+        if line.unit in BESIDE:
+            amount = beside_text(line.unit, line.amount)
+        rows.append((of, line.account, line.pool, job, hours, *amount))
+    render.table(head, rows, right=frozenset({"GPU-H", "AMOUNT"}))
     span = f"{utc_text(found.span.from_ms)} to {utc_text(found.span.to_ms)}"
     typer.echo(f"\n{found.span.name} is {found.state}; {span}, as of {utc_text(found.as_of_ms)}, sha256 {found.sha256}")
 

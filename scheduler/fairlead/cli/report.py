@@ -9,7 +9,7 @@ import typer
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, to_read, url_of
 from fairlead.cli.periods import MonthOption, YearOption, ZoneOption, calendar_of_options
-from fairlead.cli.report_answer import WINDOW, Asked, answer, books_calendar, by_of, moment_of, of_entries
+from fairlead.cli.report_answer import WINDOW, Asked, answer, books_calendar, by_of, moment_of, of_entries, show
 from fairlead.cli.usage_text import print_usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -42,13 +42,19 @@ def usage(
     by: ByOption = "queue",
     since: SinceOption = None,
     until: UntilOption = None,
+    unit: Annotated[str, typer.Option("--unit", help="gpu, or what pods held beside GPUs: cpu, memory, nic.")] = "gpu",
     json: JsonOption = False,
 ) -> None:
     """Print held GPU time, and where the whole fleet's time went, as of the newest fact in the books."""
+    from fairlead.reports import beside
     from fairlead.reports.usage import from_database, to_data
 
     since_ms, until_ms = moment_of("--since", since), moment_of("--until", until)
     with to_read(url_of(database, file)) as engine:
+        if unit != "gpu":
+            pods = beside.from_database(engine, unit, since_ms=since_ms, until_ms=until_ms, by=by_of(by))
+            show(pods, "json" if json else "table")
+            return
         found = from_database(engine, since_ms=since_ms, until_ms=until_ms, by=by_of(by))
     if json:
         render.as_json(to_data(found))

@@ -25,7 +25,7 @@ MILLISECOND = timedelta(milliseconds=1)
 WINDOW = "UTC: 2026-11-01, 2026-11-01T12:00:00Z, or milliseconds."
 OUTPUTS = ("table", "json", "csv")
 SPANS_MAX = 10_000
-_UNIT = r"(_gpu)?_ms$|_nanos(?= |$)"
+_UNIT = r"(_gpu|_mib|_nic)?_ms$|_core_us$|_nanos(?= |$)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ def answer(asked: Asked, report: Callable[[_Found], Document], look: Callable[[E
         span = _span(asked, calendar)
         whole = look(engine, span)
         if asked.each is None:
-            _show(report(whole), asked.output)
+            show(report(whole), asked.output)
             return
         parts = [
             (part.name, report(look(engine, part)))
             for part in _each(asked.each, calendar, whole.since_ms, whole.until_ms)
         ]
-    _show(stacked(parts, "span"), asked.output)
+    show(stacked(parts, "span"), asked.output)
 
 
 def books_calendar(engine: Engine) -> Calendar:
@@ -115,7 +115,8 @@ def _each(text: str, calendar: Calendar, since_ms: int, until_ms: int) -> list[S
     return found
 
 
-def _show(found: Document, output: str) -> None:
+def show(found: Document, output: str) -> None:
+    """Print a report as a table, JSON or CSV."""
     if output == "json":
         render.as_json(found.to_data())
         return
@@ -125,7 +126,9 @@ def _show(found: Document, output: str) -> None:
     head = [re.sub(_UNIT, "", column).replace("_", "-").upper() for column in found.columns]
     rows = [[_text(column, value) for column, value in zip(found.columns, row, strict=True)] for row in found.rows]
     numbers = {
-        title for title, column in zip(head, found.columns, strict=True) if column.endswith(("_ms", "_nanos", "ille"))
+        title
+        for title, column in zip(head, found.columns, strict=True)
+        if column.endswith(("_ms", "_us", "_nanos", "ille"))
     }
     render.table(head, rows, right=frozenset(numbers))
     typer.echo("")
@@ -133,7 +136,7 @@ def _show(found: Document, output: str) -> None:
         title = re.sub(_UNIT, "", name).replace("_", " ").replace("permille", "")
         typer.echo(f"{title.strip()}: {_text(name, value) or '-'}")
     window = f"from {utc_text(found.since_ms)} to {utc_text(found.until_ms)}, as of {utc_text(found.as_of_ms)}"
-    typer.echo(f"{found.report}, times in hours, those of devices in GPU-hours, {window}")
+    typer.echo(f"{found.report}, times in hours: of GPUs, cores, GiB, NICs or gangs, {window}")
 
 
 def _text(column: str, value: Value) -> str:
@@ -142,6 +145,10 @@ def _text(column: str, value: Value) -> str:
         return "unmeasured"
     if isinstance(value, str):
         return value
+    if column.endswith("_mib_ms"):
+        return gpu_hours_text(value // 1024)
+    if column.endswith("_core_us"):
+        return gpu_hours_text(value // 1000)
     if column.endswith("_ms"):
         return f"-{gpu_hours_text(-value)}" if value < 0 else gpu_hours_text(value)
     if "_nanos" in column:

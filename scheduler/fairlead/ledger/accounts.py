@@ -10,6 +10,8 @@ In ticks, the timeline of devices::
     free:<pool>                      idle and usable
     down:<pool>:<cause>              node-lost, unhealthy or cordoned
 
+In the units of `BESIDE`, what pods have of their nodes: held, with capacity as the other side.
+
 In ticks, what became of what was held::
 
     use:<tenant>:<queue>:<how>       used, idle, unattributable; from unmeasured these and waste are split off
@@ -45,6 +47,9 @@ UNKNOWN = "unknown"
 
 TICKS = "ticks"
 """The unit of device time."""
+CORES, MEMORY, NICS = "core-us", "mib-ms", "nic-ms"
+BESIDE = (CORES, MEMORY, NICS)
+"""The units of what pods have of their nodes beside devices: microseconds of a core, and ms of a MiB and of a NIC."""
 _MONEY = "money:"
 _CURRENCY = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 
@@ -85,7 +90,7 @@ TIMELINE_KINDS = (
 )  # fmt: skip
 """The kinds that say what devices were in."""
 MONEY_KINDS = (Kind.SPEND, Kind.REVENUE, Kind.CREDIT, Kind.ROUNDING)
-"""The kinds whose amounts are money; all others are in ticks."""
+"""The kinds whose amounts are money; all others are in ticks, `HELD` and `CAPACITY` in `BESIDE` too."""
 
 _OF_QUEUE = ("tenant", "queue", "tier")
 _PARTS: dict[Kind, tuple[str, ...]] = {
@@ -187,17 +192,17 @@ def money(currency: str) -> str:
 
 
 def currency_of(unit: str) -> str | None:
-    """Return the currency of a unit of money, None where it is ticks.
+    """Return the currency of a unit of money, None where it is ticks or one of `BESIDE`.
 
     Raises
     ------
     UnreadableInput
         It is no unit.
     """
-    if unit == TICKS:
+    if unit == TICKS or unit in BESIDE:
         return None
     if not unit.startswith(_MONEY) or not _CURRENCY.fullmatch(unit[len(_MONEY) :]):
-        raise UnreadableInput(f"unit {unit!r}: is neither {TICKS} nor {_MONEY}<currency>")
+        raise UnreadableInput(f"unit {unit!r}: is none of {', '.join((TICKS, *BESIDE))}, {_MONEY}<currency>")
     return unit[len(_MONEY) :]
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
-from fairlead.ledger.accounts import MONEY_KINDS, TICKS, Account, Kind
+from fairlead.ledger.accounts import BESIDE, MONEY_KINDS, TICKS, Account, Kind
 from fairlead.ledger.audit_adjustments import misbooked
 from fairlead.ledger.audit_money import MoneyAudit
+from fairlead.ledger.audit_pods import beside_in, in_words, wrong_pod
 from fairlead.ledger.chain import Head, Sealed, link
-from fairlead.ledger.entry import FORTH, OUTCOMES, TIMELINE, Entry, EntryKind, entry_bytes, id_of, unbalanced
+from fairlead.ledger.entry import FORTH, OUTCOMES, PODS, TIMELINE, Entry, EntryKind, entry_bytes, id_of, unbalanced
 from fairlead.ledger.records import Finding, JournalRow, check_row
 from fairlead.ledger.sweep import Sweep, word
 from fairlead.ledger.sweep_use import Span, What
@@ -36,7 +37,8 @@ _BROKEN = "the chain breaks: this entry or its place was changed"
 class Audit:
     """What was looked at and what was found. No findings: the books verify.
 
-    `balances` is account -> ticks, `money` currency -> account -> nano-units.
+    `balances` is account -> ticks, `beside` unit -> account -> amount of what pods had beside devices, `money` currency
+    -> account -> nano-units.
     """
 
     records: int = 0
@@ -46,6 +48,7 @@ class Audit:
     journal_head: Head = field(default_factory=Head)
     newest_ms: int | None = None
     balances: dict[str, int] = field(default_factory=dict[str, int])
+    beside: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     money: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     findings: list[Finding] = field(default_factory=list[Finding])
 
@@ -68,6 +71,8 @@ _Booked = list[tuple[int, int, int, What, int]]
 """(from_ms, to_ms, +1 or -1, what, entry number)."""
 _Edges = dict[tuple[str, str, bool], _Booked]
 """By node, device, and whether it is about what became of what was held."""
+_Pods = dict[tuple[str, str, int, int], _Booked]
+"""By node, gang, attempt and rank."""
 
 
 def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -> Audit:
@@ -90,6 +95,7 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
         if isinstance(record, Adjusted):
             adjusted[row.id] = record
     intervals: _Edges = {}
+    pods: _Pods = {}
     for sealed in entries:
         problems = list(_check_entry(cluster, sealed, found, facts, broken))
         if not problems and sealed.entry.kind is EntryKind.ADJUSTMENT:
@@ -105,19 +111,22 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
             continue
         entry = sealed.entry
         for part in entry.postings:
-            currency = accounts.currency_of(part.unit)
-            sums = found.balances if currency is None else found.money.setdefault(currency, {})
+            sums = _sums_of(found, part.unit)
             sums[part.account] = sums.get(part.account, 0) + part.amount
         if entry.kind in (*TIMELINE, *OUTCOMES):
             sign, where = (1 if entry.kind in FORTH else -1), (entry.node, entry.device, entry.kind in OUTCOMES)
             booked = (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
             intervals.setdefault(where, []).append(booked)
+        if entry.kind in PODS:
+            booked = (entry.from_ms, entry.to_ms, 1 if entry.kind in FORTH else -1, _what(entry), sealed.number)
+            pods.setdefault((entry.node, entry.gang, entry.attempt, entry.rank), []).append(booked)
     for fact, said in adjusted.items():
         if any(line.nanos for line in said.lines):
             found.add(Finding(record=facts[fact][0], field="lines", message="no entry books what was adjusted"))
     found.newest_ms = sweep.newest
     if not found.findings:
         _compare(found, sweep, intervals)
+        _compare_pods(found, sweep, pods)
     found.findings.sort(key=lambda f: (f.entry is None, f.entry or 0, f.record or 0))
     return found
 
@@ -147,7 +156,7 @@ def _check_entry(
         yield Finding(entry=number, field="fact", message=f"the journal has no record {entry.fact}")
     elif facts[entry.fact][1] != entry.at_ms:
         yield Finding(entry=number, field="at_ms", message=f"is {entry.at_ms}, its fact says {facts[entry.fact][1]}")
-    if entry.kind in (*TIMELINE, *OUTCOMES) and id_of(cluster, entry, _ticks_per_ms(entry)) != entry.id:
+    if entry.kind is not EntryKind.ADJUSTMENT and _id_due(cluster, entry) != entry.id:
         yield Finding(entry=number, field="id", message="is not made from what the entry says")
     if link(found.head.hash, number, entry_bytes(entry)) != sealed.hash:
         yield Finding(entry=number, field="hash", message=_BROKEN)
@@ -166,6 +175,8 @@ def _check_fields(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "kind", f"is {entry.kind!r}"
     if entry.kind in (*TIMELINE, *OUTCOMES):
         yield from _check_timeline(entry)
+    elif entry.kind in PODS:
+        yield from wrong_pod(entry)
     elif entry.from_ms > entry.to_ms:
         yield "to_ms", f"is {entry.to_ms}, before from_ms {entry.from_ms}"
     yield from _check_postings(entry)
@@ -184,7 +195,7 @@ def _check_postings(entry: Entry) -> Iterator[tuple[str, str]]:
         except (UnreadableInput, AttributeError) as error:
             yield f"postings[{line}].account", str(error)
             continue
-        if is_money != (account.kind in MONEY_KINDS):
+        if is_money != (account.kind in MONEY_KINDS) or (entry.kind in PODS) != (part.unit in BESIDE):
             yield f"postings[{line}].unit", f"{part.account} has no {part.unit}"
     for unit, amount in unbalanced(entry.postings).items():
         yield "postings", f"{unit} sum to {amount}, not to zero"
@@ -198,7 +209,7 @@ def _check_timeline(entry: Entry) -> Iterator[tuple[str, str]]:
     if len(ours) != 2 or tuple(ours) != entry.postings[:2]:
         yield "postings", f"there are {len(ours)} in ticks, not the first 2"
         return
-    ticks = (entry.to_ms - entry.from_ms) * _ticks_per_ms(entry) * (1 if entry.kind in FORTH else -1)
+    ticks = (entry.to_ms - entry.from_ms) * _per_ms(entry) * (1 if entry.kind in FORTH else -1)
     for line, (part, due) in enumerate(zip(ours, (-ticks, ticks), strict=True)):
         try:
             account = accounts.parse(part.account)
@@ -213,7 +224,13 @@ def _check_timeline(entry: Entry) -> Iterator[tuple[str, str]]:
             yield f"postings[{line}].amount", f"is {part.amount!r}, must be {due}"
 
 
-def _ticks_per_ms(entry: Entry) -> int:
+def _id_due(cluster: str, entry: Entry) -> str:
+    if entry.kind in PODS:
+        return id_of(cluster, entry, 0, beside_in(entry))
+    return id_of(cluster, entry, _per_ms(entry))
+
+
+def _per_ms(entry: Entry) -> int:
     """Return the part of its device that an entry is of, all of it where its ticks are no part that could be."""
     ticks, span = entry.postings[1].amount, entry.to_ms - entry.from_ms
     whole = type(ticks) is int and ticks % span == 0 and 0 < abs(ticks) // span <= TICKS_PER_GPU_MS
@@ -222,7 +239,9 @@ def _ticks_per_ms(entry: Entry) -> int:
 
 def _what(entry: Entry) -> What:
     who = (entry.account, entry.pool, entry.gang, entry.attempt, entry.rank, entry.namespace, entry.name)
-    return (*who, _ticks_per_ms(entry), entry.actor, entry.reason)
+    if entry.kind in PODS:
+        return (*who, 0, entry.actor, in_words(entry))
+    return (*who, _per_ms(entry), entry.actor, entry.reason)
 
 
 def _belongs(entry: Entry, account: Account, line: int) -> bool:
@@ -256,6 +275,29 @@ def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
         due, is_ = expected.get(account, 0), found.balances.get(account, 0)
         if due != is_:
             found.add(Finding(field=account, message=f"its balance is {is_} ticks; the journal says {due}"))
+
+
+def _compare_pods(found: Audit, sweep: Sweep, booked: _Pods) -> None:
+    """Hold the net of all entries of every pod against what the journal says that it had beside devices."""
+    for key in sorted({*sweep.pods, *booked}):
+        entries, line = booked.get(key, []), sweep.pods.get(key, [])
+        until = max([to for _, to, _, _, _ in entries], default=0)
+        if entries and until > (sweep.newest or 0):
+            last = max(number for _, to, _, _, number in entries if to == until)
+            found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
+        if line:
+            until = max(until, line[-1][0], (sweep.last_cut or 0) if line[-1][1] else 0)
+        for finding in _compare_device(f"pod {key[3]} of {key[1]} on {key[0]}", line, entries, until):
+            found.add(finding)
+            break
+
+
+def _sums_of(found: Audit, unit: str) -> dict[str, int]:
+    """Return the balances of a unit."""
+    currency = accounts.currency_of(unit)
+    if currency is not None:
+        return found.money.setdefault(currency, {})
+    return found.balances if unit == TICKS else found.beside.setdefault(unit, {})
 
 
 def _expect(expected: dict[str, int], line: list[Span], until: int) -> None:

@@ -23,14 +23,16 @@ class EntryKind(StrEnum):
     """What an entry does.
 
     SEGMENT books an interval of a device; REVERSAL takes a booked one back, because a later fact says it was otherwise.
-    SPLIT says of a held interval what of it was used, idle or wasted; UNSPLIT takes that back. ADJUSTMENT moves money
-    that somebody decided on.
+    SPLIT says of a held interval what of it was used, idle or wasted; UNSPLIT takes that back. POD books what a pod has
+    of its node beside devices; UNPOD takes that back. ADJUSTMENT moves money that somebody decided on.
     """
 
     SEGMENT = "segment"
     REVERSAL = "reversal"
     SPLIT = "split"
     UNSPLIT = "unsplit"
+    POD = "pod"
+    UNPOD = "unpod"
     ADJUSTMENT = "adjustment"
 
 
@@ -38,8 +40,13 @@ TIMELINE = (EntryKind.SEGMENT, EntryKind.REVERSAL)
 """The kinds whose net is the timeline of devices."""
 OUTCOMES = (EntryKind.SPLIT, EntryKind.UNSPLIT)
 """The kinds whose net is what became of what was held."""
-FORTH = (EntryKind.SEGMENT, EntryKind.SPLIT)
-"""Of both, the kinds that book; the others take back."""
+PODS = (EntryKind.POD, EntryKind.UNPOD)
+"""The kinds whose net is what pods had beside devices."""
+FORTH = (EntryKind.SEGMENT, EntryKind.SPLIT, EntryKind.POD)
+"""Of all these, the kinds that book; the others take back."""
+
+Amounts = tuple[tuple[str, int], ...]
+"""(unit, amount a ms), in the order of `accounts.BESIDE`, without those of which there is nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ class Posting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the books say about one device from `from_ms` to before `to_ms` (UTC ms), or about an account.
+    """What the books say about one device from `from_ms` to before `to_ms` (UTC ms), or about a pod or an account.
 
     `id` is made from facts, so that twice is once. `fact` is the id of the journal record that made it, `at_ms` that
     record's time. `gang` and what follows it are set on held devices only. `estimated_ms` is the width in which the
@@ -97,7 +104,8 @@ class Entry:
 class State:
     """What a device, or `ticks` of its 840 a ms, is in: the account it is booked to, and by whom it is held.
 
-    Where it is kept free, `reason` is the rule and `actor` the queue that it is kept for.
+    Of a pod it is what that has `beside` devices, and `ticks` are 0. Where a device is kept free, `reason` is the rule
+    and `actor` the queue that it is kept for.
     """
 
     account: str
@@ -110,6 +118,7 @@ class State:
     ticks: int = TICKS_PER_GPU_MS
     actor: str = ""
     reason: str = ""
+    beside: Amounts = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +169,18 @@ def make_entry(
 ) -> Entry:
     """Build the entry that books (or takes back) `state` of a device over `span` = (from_ms, to_ms).
 
-    Of what became of held time it is a SPLIT or UNSPLIT instead, whose other side is what is unmeasured.
+    Of what became of held time it is a SPLIT or UNSPLIT instead, whose other side is what is unmeasured; of what a pod
+    has beside devices a POD or UNPOD.
     """
     other = accounts.other_side(state.account)
     if other:
         kind = EntryKind.SPLIT if kind in FORTH else EntryKind.UNSPLIT
+    elif state.beside:
+        kind = EntryKind.POD if kind in FORTH else EntryKind.UNPOD
     from_ms, to_ms = span
     assert from_ms < to_ms, (device, state, span)
-    ticks = (to_ms - from_ms) * state.ticks * (1 if kind in FORTH else -1)
+    time = (to_ms - from_ms) * (1 if kind in FORTH else -1)
+    begin = other or accounts.of_pool(accounts.Kind.CAPACITY, state.pool)
     return Entry(
         id=entry_id(origin, kind, device, state, span),
         kind=kind,
@@ -186,19 +199,28 @@ def make_entry(
         estimated_ms=estimated_ms,
         actor=state.actor,
         reason=state.reason,
-        postings=(
-            Posting(account=other or accounts.of_pool(accounts.Kind.CAPACITY, state.pool), amount=-ticks),
-            Posting(account=state.account, amount=ticks),
-        ),
+        postings=_both_sides(begin, state, time),
+    )
+
+
+def _both_sides(begin: str, state: State, time: int) -> tuple[Posting, ...]:
+    """Return postings from an account to the state's, over so many ms; negative ones take back."""
+    if not state.beside:
+        ticks = time * state.ticks
+        return (Posting(account=begin, amount=-ticks), Posting(account=state.account, amount=ticks))
+    return tuple(
+        Posting(account=account, amount=sign * time * each, unit=unit)
+        for unit, each in state.beside
+        for account, sign in ((begin, -1), (state.account, 1))
     )
 
 
 def entry_id(origin: Origin, kind: EntryKind, device: tuple[str, str], state: State, span: tuple[int, int]) -> str:
     """Return the id: SHA-256 over cluster, device, holder, edges and the fact that made it, in this order.
 
-    Where it is of a part of the device, its ticks a ms come last.
+    Where it is of a part of the device, its ticks a ms come last; where it is of a pod, what that has beside devices.
     """
-    part = () if state.ticks == TICKS_PER_GPU_MS else (state.ticks,)
+    part: tuple[object, ...] = () if state.ticks == TICKS_PER_GPU_MS else (state.ticks, *state.beside)
     parts = (
         origin.cluster,
         *device,
@@ -214,8 +236,8 @@ def entry_id(origin: Origin, kind: EntryKind, device: tuple[str, str], state: St
     return hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
 
 
-def id_of(cluster: str, entry: Entry, ticks: int) -> str:
-    """Return the id that an entry about so many ticks a ms of a device must have."""
+def id_of(cluster: str, entry: Entry, ticks: int, beside: Amounts = ()) -> str:
+    """Return the id that an entry about so many ticks a ms of a device, or about a pod, must have."""
     state = State(
         account=entry.account,
         pool=entry.pool,
@@ -223,6 +245,7 @@ def id_of(cluster: str, entry: Entry, ticks: int) -> str:
         attempt=entry.attempt,
         rank=entry.rank,
         ticks=ticks,
+        beside=beside,
     )
     origin, where = Origin(cluster, entry.fact, entry.at_ms), (entry.node, entry.device)
     return entry_id(origin, entry.kind, where, state, (entry.from_ms, entry.to_ms))

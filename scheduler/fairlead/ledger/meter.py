@@ -23,6 +23,7 @@ from fairlead.ledger.attempts import Attempts
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
 from fairlead.ledger.kept import Kept
 from fairlead.ledger.outcomes import WINDOW_MS
+from fairlead.ledger.pods import METER
 from fairlead.ledger.pricing import Pricing
 from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments
 from fairlead.model.codec import Cut, Record
@@ -109,6 +110,7 @@ class Meter:
         self._holds: dict[HoldKey, MemberHold] = {}
         self._ends: dict[HoldKey, tuple[int, int]] = {}
         self._attempts = Attempts(self._queue_of)
+        self._pods_ms: int | None = None
 
     def apply(self, record: Record, fact: str) -> Outcome:
         """Take one record with its id; return what to post. Never fails on a fact, however odd."""
@@ -131,10 +133,13 @@ class Meter:
         """Yield what is not posted yet, one per part of a device that is in the fleet, sorted by node and device."""
         for node, track in sorted(self._nodes.items()):
             for device, book in sorted(track.books.items()):
-                for state in book.segments[-1][1] if book.segments else ():
-                    yield OpenSegment(
-                        node=node, device=device, state=state, from_ms=max(book.posted_to_ms, book.segments[-1][0])
-                    )
+                yield from _open_of(node, device, book)
+
+    def open_pods(self) -> Iterator[OpenSegment]:
+        """Yield likewise what pods have beside devices."""
+        for node, track in sorted(self._nodes.items()):
+            for _, book in sorted(track.pods.items()):
+                yield from _open_of(node, "", book)
 
     def open_holds(self) -> tuple[HoldKey, ...]:
         """Return the holds that no fact has ended yet, sorted."""
@@ -184,7 +189,7 @@ class Meter:
                 nodes = self._kept.add(record, at_ms, self.sequence)
                 return [(node, at_ms) for node in nodes if node in self._nodes], []
             case Started():
-                return [(node, at_ms) for node in self._kept.begin(at_ms, self.sequence) if node in self._nodes], []
+                return self._begin(record, at_ms), []
             case TierChanged():
                 insort(self._attempts.of(record).tiers, (at_ms, self.sequence, record.tier), key=_when)
                 return self._attempts.touched(record.gang, record.attempt, at_ms), []
@@ -203,6 +208,13 @@ class Meter:
             case _:
                 self._name(record)
                 return [], []
+
+    def _begin(self, record: Started, at_ms: int) -> list[tuple[str, int]]:
+        """Let an engine begin: no rule keeps anything, and pods are booked from the first one on that says so."""
+        touched: list[tuple[str, int]] = [(node, at_ms) for node in self._kept.begin(at_ms, self.sequence)]
+        if record.meter >= METER and (self._pods_ms is None or at_ms < self._pods_ms):
+            self._pods_ms, touched = at_ms, [(node, at_ms) for node in sorted(self._nodes)]
+        return [(node, at_ms) for node, at_ms in touched if node in self._nodes]
 
     def _name(self, record: Record) -> None:
         """Remember who gangs and queues are; these change no device's timeline."""
@@ -262,10 +274,11 @@ class Meter:
                     end_ms=end,
                     estimated_ms=estimated,
                     joined=isinstance(record, GrowIntended),
+                    nics=len(member.nics),
                 )
                 self._holds[key] = hold
                 self._attempts.add(hold)
-                self._track(member.node).holds.append(hold)
+                self._track(member.node).add_hold(hold)
             elif hold.begin_ms <= begin or hold.joined:  # who joined later did not hold since the attempt began
                 continue
             hold.begin_ms = begin
@@ -303,7 +316,7 @@ class Meter:
         entries: list[Entry] = []
         estimated: Widths = {(*hold.key, hold.end_ms): hold.estimated_ms for hold in track.holds if hold.estimated_ms}
         from_ms = track.windows.start(from_ms)
-        for device, book, new in track.timelines(from_ms):
+        for device, book, new in track.timelines(from_ms, self._pods_ms):
             old = book.since(from_ms)
             if old == new:
                 continue
@@ -338,6 +351,8 @@ class Meter:
             for device, book in sorted(track.books.items()):
                 entries += self._post((node, device), book, origin, {})
                 entries += self._post((node, device), track.outcomes[device], origin, {})
+            for hold in sorted(track.pods):
+                entries += self._post((node, ""), track.pods[hold], origin, {})
         assert self.newest_ms is not None
         floor = self.newest_ms - LATE_MS
         self._kept.forget(floor)
@@ -345,6 +360,11 @@ class Meter:
             for key in track.forget(floor - WINDOW_MS):
                 self._attempts.drop(self._holds.pop(key))
         return entries
+
+
+def _open_of(node: str, device: str, book: DeviceBook) -> Iterator[OpenSegment]:
+    for state in book.segments[-1][1] if book.segments else ():
+        yield OpenSegment(node=node, device=device, state=state, from_ms=max(book.posted_to_ms, book.segments[-1][0]))
 
 
 def _when(point: tuple[int, int, object]) -> tuple[int, int]:

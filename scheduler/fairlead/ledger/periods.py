@@ -44,7 +44,7 @@ NEXT = {
 """What a period may become. There is no way back: what is wrong in a closed one is corrected in the next."""
 
 
-BOOKED_AS = {EntryKind.REVERSAL: EntryKind.SEGMENT, EntryKind.UNSPLIT: EntryKind.SPLIT}
+BOOKED_AS = {EntryKind.REVERSAL: EntryKind.SEGMENT, EntryKind.UNSPLIT: EntryKind.SPLIT, EntryKind.UNPOD: EntryKind.POD}
 """As what an entry that takes something back counts."""
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Kind
-from fairlead.ledger.entry import FORTH, TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
+from fairlead.ledger.entry import FORTH, PODS, TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
 from fairlead.ledger.outcomes import TOPOLOGY
 from fairlead.ledger.prices import PriceList, Rate, Terms
 from fairlead.model.codec import Record
@@ -143,7 +143,13 @@ class Pricing:
         """Add to entries what they cost, each cut where its price changes."""
         if not self._books:
             return self.count(tuple(entries))
-        return self.count(tuple(piece for entry in entries for piece in self._priced(entry, cluster)))
+        return self.count(
+            tuple(
+                piece
+                for entry in entries
+                for piece in ((entry,) if entry.kind in PODS else self._priced(entry, cluster))
+            )
+        )
 
     def count(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Note that entries are posted; every one that is has to be told, so that numbers are known."""
@@ -183,7 +189,7 @@ class Pricing:
         for entry in posted:
             begin = entry.from_ms if late.from_ms is None else max(entry.from_ms, late.from_ms)
             end = entry.to_ms if late.to_ms is None else min(entry.to_ms, late.to_ms)
-            if begin >= end:
+            if entry.kind in PODS or begin >= end:
                 continue
             sign = 1 if entry.kind in FORTH else -1
             state = _state(entry)

@@ -36,6 +36,13 @@ class _Hold:
     begin: int
     milli: int
     tiers: list[tuple[int, int, str]]
+    nics: int = 0
+
+    def has(self) -> str:
+        """Say what its pod has beside devices a ms, in words; "" where that is nothing."""
+        mebibytes = (self.asks.memory_bytes + 1_048_575) // 1_048_576
+        amounts = (("core-us", self.asks.cpu_milli), ("mib-ms", mebibytes), ("nic-ms", self.nics))
+        return " ".join(f"{amount} {unit}" for unit, amount in amounts if amount > 0)
 
     def tier_at(self, now: int) -> What:
         """Say what it is at a moment: the tier told last of those that were true by then."""
@@ -65,6 +72,8 @@ class Sweep:
         self._holds: dict[tuple[str, int, int], _Hold] = {}
         self._rules: dict[str, list[tuple[int, int, str, dict[str, tuple[str, ...]]]]] = {}
         self._starts: list[tuple[int, int]] = []
+        self.pods_from = FOREVER
+        self.pods: dict[tuple[str, str, int, int], list[Span]] = {}
         self._tiers: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         self._over: dict[tuple[str, int, int], int] = {}
         self._joined: set[tuple[str, int, int]] = set()
@@ -99,6 +108,7 @@ class Sweep:
             self._rules.setdefault(record.keeper, []).append((at, self._count, record.queue, mine))
         elif isinstance(record, ev.Started):
             self._starts.append((at, self._count))
+            self.pods_from = min(self.pods_from, at if record.meter >= 1 else FOREVER)
         elif isinstance(record, ev.TierChanged):
             told = (at, self._count, record.tier.value)
             self._tiers.setdefault((record.gang, record.attempt), []).append(told)
@@ -151,13 +161,17 @@ class Sweep:
                 tiers = self._tiers.setdefault((record.gang, record.attempt), [])
                 if isinstance(record, ev.GrowIntended):
                     self._joined.add(key)
-                self._holds[key] = _Hold(member.rank, member.node, member.devices, need, what, begin, part, tiers)
+                held = _Hold(member.rank, member.node, member.devices, need, what, begin, part, tiers, len(member.nics))
+                self._holds[key] = held
 
     def _finish(self, key: tuple[str, int, int], at: int) -> None:
         self._over[key] = min(at, self._over.get(key, at))
 
     def spans(self) -> Iterator[tuple[str, str, list[Span], list[Span]]]:
-        """Yield (node, device, spans, what became of what was held) for every device that was ever seen, sorted."""
+        """Yield (node, device, spans, what became of what was held) for every device that was ever seen, sorted.
+
+        What pods had beside devices is in `pods` after that: (node, gang, attempt, rank) -> spans.
+        """
         on_node: dict[str, list[tuple[str, int, int]]] = {}
         for key, hold in self._holds.items():
             on_node.setdefault(hold.node, []).append(key)
@@ -208,7 +222,8 @@ class Sweep:
         here = _Here()
         names = sorted({gpu.device for _, _, f in lane.facts if isinstance(f, Node) for gpu in f.machine.gpus})
         out: dict[str, list[Span]] = {name: [] for name in names}
-        for now in sorted({*begins, *ends, *facts, *delta, *retold, *said}):
+        for now in sorted({*begins, *ends, *facts, *delta, *retold, *said, self.pods_from} - {FOREVER}):
+            had = list(here.holding)
             here.lost += delta.get(now, 0)
             today = sorted(facts.get(now, ()), key=lambda pair: pair[0])
             if any(isinstance(fact, ev.NodeGone) for _, fact in today):
@@ -224,6 +239,11 @@ class Sweep:
                 what = here.look(name, now)
                 if what != (out[name][-1][1] if out[name] else ()):
                     out[name].append((now, what))
+            for key in {*had, *here.holding} if now >= self.pods_from else ():
+                pod = here.pod(key, now)
+                spans = self.pods.setdefault((node, *key), [])
+                if pod != (spans[-1][1] if spans else ()):
+                    spans.append((now, pod))
         return out
 
 
@@ -249,6 +269,17 @@ class _Here:
         elif isinstance(fact, ev.ForeignDevices):
             self.others = fact.devices
 
+    def pod(self, key: tuple[str, int, int], now: int) -> tuple[What, ...]:
+        """Say what a pod has beside devices; nothing where it is over, or its node is lost or away."""
+        hold = self.holding.get(key)
+        if hold is None or self.node is None or self._is_lost(self.node) or not hold.has():
+            return ()
+        what = hold.tier_at(now)
+        return ((what[0], self.node.pool or "-", *what[2:7], 0, "", hold.has()),)
+
+    def _is_lost(self, node: Node) -> bool:
+        return self.lost > 0 or node.not_ready_since_ms is not None
+
     def look(self, device: str, now: int) -> tuple[What, ...]:
         """Say what a device is in; the first rule that applies decides about all that is not held."""
         node = self.node
@@ -257,7 +288,7 @@ class _Here:
             return ()
         pool = node.pool or "-"
         named = word(pool)
-        if self.lost > 0 or node.not_ready_since_ms is not None:
+        if self._is_lost(node):
             return ((f"down:{named}:node-lost", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)
         if not gpu.healthy:
             return ((f"down:{named}:unhealthy", pool, "", 0, -1, "", "", ALL_TICKS, "", ""),)

@@ -16,9 +16,10 @@ from typing import TypeVar
 
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Cause, Kind
-from fairlead.ledger.entry import State
+from fairlead.ledger.entry import Amounts, State
 from fairlead.ledger.kept import Kept
 from fairlead.ledger.outcomes import AttemptBook, Windows, outcome
+from fairlead.ledger.pods import beside_of
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import Gpu, Node, NodeName, Resources
 from fairlead.topology.mig_devices import grid_of_gpu, part_of
@@ -57,7 +58,8 @@ class MemberHold:
     """One member's hold on devices of one node. `end_ms` None while it is open.
 
     `milli` is the part of its one device, in thousandths; 0 where its devices are whole. `book` is its attempt's.
-    It `joined` when the others had held theirs for a while.
+    `beside` is what it has of its node beside devices, once the node's track has taken it up. It `joined` when the
+    others had held theirs for a while.
     """
 
     key: HoldKey
@@ -71,12 +73,18 @@ class MemberHold:
     end_ms: int | None = None
     estimated_ms: int = 0
     joined: bool = False
+    nics: int = 0
+    beside: Amounts = ()
 
     def state_at(self, at_ms: int, pool: str) -> State:
         """Return what its devices in a pool are in at a moment."""
         state, tier = self.state, _value(self.book.tiers, at_ms)
         account = state.account if tier is None else accounts.of_tier(state.account, tier)
         return replace(state, pool=pool or accounts.NO_POOL, account=account)
+
+    def pod_at(self, at_ms: int, pool: str) -> State:
+        """Return what its pod has beside devices in a pool at a moment."""
+        return replace(self.state_at(at_ms, pool), ticks=0, beside=self.beside)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +99,10 @@ class DeviceBook:
         if self.segments and self.segments[-1][0] <= at_ms:  # mostly it is about now
             return len(self.segments) - 1
         return bisect_right(self.segments, at_ms, key=lambda segment: segment[0]) - 1
+
+    def is_over(self, at_ms: int) -> bool:
+        """Whether there is nothing from `at_ms` on."""
+        return not self.segments or (self.segments[-1][0] <= at_ms and not self.segments[-1][1])
 
     def since(self, at_ms: int) -> Segments:
         """Return the timeline from `at_ms` on, its first segment beginning there."""
@@ -126,6 +138,14 @@ class NodeTrack:
     windows: Windows = field(default_factory=Windows)
     books: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
     outcomes: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
+    pods: dict[HoldKey, DeviceBook] = field(default_factory=dict[HoldKey, DeviceBook])
+
+    def add_hold(self, hold: MemberHold) -> None:
+        """Take up a hold; what its pod has beside devices gets a timeline of its own."""
+        self.holds.append(hold)
+        hold.beside = beside_of(hold.requests, hold.nics)
+        if hold.beside:
+            self.pods[hold.key] = DeviceBook(posted_to_ms=hold.begin_ms)
 
     def add_seen(self, at_ms: int, sequence: int, node: Node, lost_from_ms: int | None) -> None:
         """Take a `NodeSeen`; `lost_from_ms` is when it was last known to be Ready."""
@@ -163,8 +183,11 @@ class NodeTrack:
         ends = [at for at in (gone, hold.end_ms) if at is not None]
         return max(min(ends), hold.begin_ms) if ends else None
 
-    def timelines(self, from_ms: int) -> Iterator[tuple[str, DeviceBook, Segments]]:
-        """Work out every device's timeline from `from_ms` on, and what became of what is held of it; by device."""
+    def timelines(self, from_ms: int, pods_ms: int | None) -> Iterator[tuple[str, DeviceBook, Segments]]:
+        """Work out every device's timeline from `from_ms` on, and what became of what is held of it; by device.
+
+        Then what pods have beside devices, from `pods_ms` on, by hold; their device is "".
+        """
         spans = [(hold, self.end_of(hold)) for hold in self.holds]
         edges = {from_ms}
         for track in (self.seen, self.used, self.foreign):
@@ -175,6 +198,7 @@ class NodeTrack:
         edges.update(at for hold, _ in spans for at in hold.book.edges() if at > from_ms)
         edges.update(self.windows.edges(from_ms))
         edges.update(self.kept.edges(NodeName(self.name), from_ms))
+        edges.update(() if pods_ms is None or pods_ms < from_ms else (pods_ms,))
         lines = {device: (Segments(), Segments()) for device in self.books}
         for at in sorted(edges):
             active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
@@ -190,6 +214,27 @@ class NodeTrack:
         for device, (line, outcomes) in sorted(lines.items()):
             yield device, self.books[device], line
             yield device, self.outcomes[device], outcomes
+        if pods_ms is not None:
+            moments = sorted(at for at in edges if at >= pods_ms)
+            for hold, end in spans:
+                book = self.pods.get(hold.key)
+                if book is not None and (end is None or end > from_ms or not book.is_over(from_ms)):
+                    yield "", book, self._pod_line(hold, end, from_ms, moments)
+
+    def _pod_line(self, hold: MemberHold, end: int | None, from_ms: int, edges: Sequence[int]) -> Segments:
+        """Return what the pod of a hold has from `from_ms` on; nothing before the first of `edges`."""
+        line: Segments = [(from_ms, ())]
+        for at in edges:
+            point = _value(self.seen, at) if hold.begin_ms <= at and (end is None or at < end) else None
+            state = () if point is None or self._is_lost(point, at) else (hold.pod_at(at, point.pool),)
+            if at == from_ms:
+                line = [(at, state)]
+            elif line[-1][1] != state:
+                line.append((at, state))
+        return line
+
+    def _is_lost(self, point: NodePoint, at_ms: int) -> bool:
+        return point.lost or any(begin <= at_ms < end for begin, end in self.lost)
 
     def _outcome(self, parts: Parts, device: str, at_ms: int, active: Mapping[HoldKey, MemberHold]) -> Parts:
         """Return what became of all parts of a device that are held at a moment."""
@@ -208,7 +253,7 @@ class NodeTrack:
         if point is None:
             return {}
         foreign = _value(self.foreign, at_ms) or frozenset()
-        lost = point.lost or any(begin <= at_ms < end for begin, end in self.lost)
+        lost = self._is_lost(point, at_ms)
         holders: dict[str, list[tuple[int, State]]] = {}
         taken = _value(self.used, at_ms) or Resources()
         cpu, memory, pods = taken.cpu_milli, taken.memory_bytes, taken.pods
@@ -256,7 +301,9 @@ class NodeTrack:
         self.holds = [hold for hold in self.holds if hold.key not in keys]
         self.gone = [at for at in self.gone if at >= before_ms]
         self.windows.forget(before_ms)
-        for book in (*self.books.values(), *self.outcomes.values()):
+        for key in keys:
+            self.pods.pop(key, None)
+        for book in (*self.books.values(), *self.outcomes.values(), *self.pods.values()):
             book.segments = book.segments[max(0, book.covering(before_ms)) :]
         return [hold.key for hold in over]
 

@@ -266,10 +266,14 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """An engine begins with an empty state; a replay begins anew here. `rules` are what it decides by."""
+    """An engine begins with an empty state; a replay begins anew here. `rules` are what it decides by.
+
+    `meter` says by which rules the books measure from here on: 0 devices, 1 also what pods have beside devices.
+    """
 
     rules: Rules
     at_ms: int
+    meter: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

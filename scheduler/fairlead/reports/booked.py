@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from fairlead.errors import NotFound, UnreadableInput
 from fairlead.ledger import accounts
-from fairlead.ledger.accounts import TICKS, Account, Kind
+from fairlead.ledger.accounts import BESIDE, TICKS, Account, Kind
 from fairlead.ledger.periods import Line, PeriodState, merged
 from fairlead.model.calendars import Span
 from fairlead.reports.statements import statement
@@ -41,10 +41,10 @@ class Booked:
     sha256: str = ""
 
     def of(self, *kinds: Kind) -> Iterator[tuple[Account, Line]]:
-        """Yield the lines of some kinds of account, with the name taken apart."""
+        """Yield the lines of some kinds of account, of devices and money, with the name taken apart."""
         wanted = {kind.value for kind in kinds}
         for line in self.lines:
-            if line.account.partition(":")[0] in wanted:
+            if line.account.partition(":")[0] in wanted and line.unit not in BESIDE:
                 yield accounts.parse(line.account), line
 
     @property

@@ -13,6 +13,7 @@ from itertools import islice
 
 import msgspec
 
+from fairlead.ledger.pods import METER
 from fairlead.model.effects import (
     DeclareLost,
     EndNomination,
@@ -106,7 +107,7 @@ class Engine:
 
     def started(self, now_ms: int) -> Event:
         """Return the mark that a journal needs before the first fact of this engine."""
-        return Started(rules=self.state.rules, at_ms=now_ms)
+        return Started(rules=self.state.rules, at_ms=now_ms, meter=METER)
 
     def take(self, facts: Iterable[Event]) -> None:
         """Apply facts from outside, in order."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from fairlead.ledger.accounts import TICKS, TIMELINE_KINDS
-from fairlead.ledger.entry import TIMELINE
+from fairlead.ledger.entry import PODS, TIMELINE
 from fairlead.ledger.periods import Line
 from fairlead.ledger.rollup import QUARTER_MS
 from fairlead.store import entries, periods, rollups
@@ -41,29 +41,43 @@ def amounts(
             Amount(account=account, pool=pool, namespace="", name="", gang="", ticks=ticks)
             for (account, pool), ticks in rollups.sums(connection, since_ms, until_ms).items()
         ]
-    ticks, inside = _clipped(since_ms, until_ms)
+    return [
+        Amount(account=a, pool=b, namespace=c, name=d, gang=e, ticks=total)
+        for (a, b, c, d, e), total in _by_job(connection, TICKS, since_ms, until_ms).items()
+    ]
+
+
+def beside(
+    connection: sa.Connection, unit: str, since_ms: int | None = None, until_ms: int | None = None
+) -> dict[tuple[str, ...], int]:
+    """Sum what pods had of a unit beside devices: (account, pool, namespace, name, gang) -> amount. Exact likewise."""
+    return _by_job(connection, unit, since_ms, until_ms)
+
+
+def _by_job(
+    connection: sa.Connection, unit: str, since_ms: int | None, until_ms: int | None
+) -> dict[tuple[str, ...], int]:
+    amount, inside = _clipped(since_ms, until_ms, unit)
     key = (posting.c.account, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
     query = (
-        sa.select(*key, *wide_sum(ticks))
+        sa.select(*key, *wide_sum(amount))
         .select_from(posting.join(entry, entry.c.number == posting.c.number))
         .where(*inside)
         .group_by(*key)
     )
     found = {tuple(str(n) for n in names): joined_sum(high, low) for *names, high, low in connection.execute(query)}
-    for line in _carried(connection, since_ms, until_ms):
+    for line in _carried(connection, since_ms, until_ms, unit):
         names = (line.account, line.pool, line.namespace, line.name, line.gang)
         found[names] = found.get(names, 0) + line.amount
-    return [
-        Amount(account=a, pool=b, namespace=c, name=d, gang=e, ticks=total)
-        for (a, b, c, d, e), total in sorted(found.items())
-        if total
-    ]
+    return {names: found[names] for names in sorted(found) if found[names]}
 
 
-def _carried(connection: sa.Connection, since_ms: int | None, until_ms: int | None) -> Iterator[Line]:
-    """Yield what dropped timeline entries add."""
+def _carried(
+    connection: sa.Connection, since_ms: int | None, until_ms: int | None, unit: str = TICKS
+) -> Iterator[Line]:
+    """Yield what dropped entries about devices, or about pods, add."""
     for line in periods.carried(connection, since_ms, until_ms):
-        if line.unit == TICKS and line.account.partition(":")[0] in TIMELINE_KINDS:
+        if line.unit == unit and line.account.partition(":")[0] in TIMELINE_KINDS:
             yield line
 
 
@@ -140,13 +154,18 @@ def _overlap(
     return first, last, inside
 
 
-def _clipped(since_ms: int | None, until_ms: int | None) -> tuple[sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
-    """Return the part of a timeline posting's ticks that lies in [since_ms, until_ms), and which entries have any."""
+def _clipped(
+    since_ms: int | None, until_ms: int | None, unit: str = TICKS
+) -> tuple[sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
+    """Return the part of a posting that lies in [since_ms, until_ms), of devices' timeline or pods' in another unit.
+
+    And which entries have any.
+    """
     first, last, inside = _overlap(since_ms, until_ms)
-    ticks: sa.ColumnElement[int] = posting.c.amount
+    amount: sa.ColumnElement[int] = posting.c.amount
     if since_ms is not None or until_ms is not None:
-        ticks = posting.c.amount // (entry.c.to_ms - entry.c.from_ms) * (last - first)
-    return ticks, [posting.c.unit == TICKS, entry.c.kind.in_(TIMELINE), *inside]
+        amount = posting.c.amount // (entry.c.to_ms - entry.c.from_ms) * (last - first)
+    return amount, [posting.c.unit == unit, entry.c.kind.in_(TIMELINE if unit == TICKS else PODS), *inside]
 
 
 def newest_ms(connection: sa.Connection) -> int | None:
