@@ -66,7 +66,10 @@ def gang(uid: str = "g1", queue: str = "vision", cpu_milli: int = 1_000) -> Gang
 
 
 def placement(*members: tuple[Any, ...], slowed: int = 0) -> Placement:
-    """Ranks in order: (node, GPU indexes), and then the thousandths of its one GPU where it has a part."""
+    """Ranks in order: (node, GPU indexes), and then the thousandths of its one GPU where it has a part.
+
+    Last of all the first unit of its MIG instance.
+    """
     return Placement(
         slowed_permille=slowed,
         members=tuple(
@@ -76,9 +79,10 @@ def placement(*members: tuple[Any, ...], slowed: int = 0) -> Placement:
                 rank=rank,
                 node=name,
                 devices=tuple(f"gpu-{i}" for i in gpus),
-                share_milli=milli[0] if milli and len(gpus) == 1 else 0,
+                share_milli=part[0] if part and len(gpus) == 1 else 0,
+                mig_start=part[1] if len(part) > 1 and len(gpus) == 1 else -1,
             )
-            for rank, (name, gpus, *milli) in enumerate(members)
+            for rank, (name, gpus, *part) in enumerate(members)
         ),
     )
 
@@ -100,7 +104,8 @@ placements = st.builds(
         st.tuples(
             st.sampled_from(NODES),
             st.sets(st.integers(0, 3), max_size=2).map(lambda s: tuple(sorted(s))),
-            st.sampled_from([0, 0, 1, 125, 300, 333, 500, 999, 1000]),
+            st.sampled_from([0, 0, 1, 125, 125, 300, 333, 500, 500, 999, 1000]),
+            st.sampled_from([-1, 0, 4]),
         ),
         min_size=1,
         max_size=2,

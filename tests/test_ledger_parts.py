@@ -11,7 +11,8 @@ from test_ledger import Books, hold, release
 from fairlead.ledger.entry import State
 from fairlead.ledger.timeline import split
 from fairlead.model.codec import Cut
-from fairlead.model.events import ForeignDevices, NodeSeen
+from fairlead.model.events import ForeignDevices, NodeSeen, Started
+from fairlead.model.rules import Rules
 from fairlead.service.bookkeeper import Bookkeeper
 
 
@@ -47,6 +48,26 @@ def test_an_instance_that_others_hold_is_unmanaged_and_the_rest_of_its_gpu_is_ou
     assert balances.pop("unmanaged:main") == 420 * 1_000
     assert balances.pop("free:main") == 840 * 1_000 + 315 * 1_000
     assert balances == {"capacity:main": -840 * 2_000, "held:unknown:unknown:in-quota": 105 * 1_000}
+
+
+def test_a_gpu_that_is_cut_anew_gives_nothing_of_its_old_instances_from_then_on() -> None:
+    facts = (
+        NodeSeen(node=node(gpus=1, cut="3g.40gb@0,1g.10gb@4"), at_ms=0),
+        hold(0, ("n1", (0,), 500, 0), ("n1", (0,), 125, 4)),
+        NodeSeen(node=node(gpus=1, cut="1g.10gb@0,1g.10gb@4"), at_ms=1_000),
+        hold(1_500, ("n1", (0,), 125, 0), uid="g2"),
+        Cut(at_ms=4_000),
+    )
+    books = Books().take(Started(rules=Rules(), at_ms=0, meter=1), *facts)
+    found = books.audit()
+    assert found.verified, found.findings
+    held = [(s.entry.gang, s.entry.rank, s.entry.postings[1].amount // 105) for s in books.sealed if s.entry.gang]
+    sums = {of: sum(eighths for gang, rank, eighths in held if (gang, rank) == of) for of in {one[:2] for one in held}}
+    assert sums == {("g1", 0): 4 * 1_000, ("g1", 1): 4_000, ("g2", 0): 2_500}
+    old = Books().take(*facts)
+    assert old.audit().verified
+    older = sum(s.entry.postings[1].amount for s in old.sealed if (s.entry.gang, s.entry.rank) == ("g1", 0))
+    assert older == 420 * 4_000, "journals from before make the entries that they made"
 
 
 @pytest.mark.parametrize(("milli", "count"), [(500, 2), (333, 3), (250, 4), (142, 7), (125, 8), (83, 12), (1, 1000)])

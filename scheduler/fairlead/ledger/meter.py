@@ -110,7 +110,7 @@ class Meter:
         self._holds: dict[HoldKey, MemberHold] = {}
         self._ends: dict[HoldKey, tuple[int, int]] = {}
         self._attempts = Attempts(self._queue_of)
-        self._pods_ms: int | None = None
+        self._meter_ms: int | None = None
 
     def apply(self, record: Record, fact: str) -> Outcome:
         """Take one record with its id; return what to post. Never fails on a fact, however odd."""
@@ -212,8 +212,8 @@ class Meter:
     def _begin(self, record: Started, at_ms: int) -> list[tuple[str, int]]:
         """Let an engine begin: no rule keeps anything, and pods are booked from the first one on that says so."""
         touched: list[tuple[str, int]] = [(node, at_ms) for node in self._kept.begin(at_ms, self.sequence)]
-        if record.meter >= METER and (self._pods_ms is None or at_ms < self._pods_ms):
-            self._pods_ms, touched = at_ms, [(node, at_ms) for node in sorted(self._nodes)]
+        if record.meter >= METER and (self._meter_ms is None or at_ms < self._meter_ms):
+            self._meter_ms, touched = at_ms, [(node, at_ms) for node in sorted(self._nodes)]
         return [(node, at_ms) for node, at_ms in touched if node in self._nodes]
 
     def _name(self, record: Record) -> None:
@@ -274,7 +274,7 @@ class Meter:
                     end_ms=end,
                     estimated_ms=estimated,
                     joined=isinstance(record, GrowIntended),
-                    nics=len(member.nics),
+                    member=member,
                 )
                 self._holds[key] = hold
                 self._attempts.add(hold)
@@ -316,7 +316,7 @@ class Meter:
         entries: list[Entry] = []
         estimated: Widths = {(*hold.key, hold.end_ms): hold.estimated_ms for hold in track.holds if hold.estimated_ms}
         from_ms = track.windows.start(from_ms)
-        for device, book, new in track.timelines(from_ms, self._pods_ms):
+        for device, book, new in track.timelines(from_ms, self._meter_ms):
             old = book.since(from_ms)
             if old == new:
                 continue

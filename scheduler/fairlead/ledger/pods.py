@@ -11,7 +11,9 @@ from fairlead.ledger.entry import Amounts
 from fairlead.model.hardware import Resources
 
 METER = 1
-"""`Started.meter` of engines whose books have pods. Journals of before made entries without them, and still do."""
+"""`Started.meter` of engines whose books have pods, and by which a new cut of a GPU ends what was held of the old one.
+
+Journals of before made other entries, and still do."""
 MIB = 1 << 20
 
 

@@ -37,6 +37,7 @@ class _Hold:
     milli: int
     tiers: list[tuple[int, int, str]]
     nics: int = 0
+    start: int = -1
 
     def has(self) -> str:
         """Say what its pod has beside devices a ms, in words; "" where that is nothing."""
@@ -72,7 +73,7 @@ class Sweep:
         self._holds: dict[tuple[str, int, int], _Hold] = {}
         self._rules: dict[str, list[tuple[int, int, str, dict[str, tuple[str, ...]]]]] = {}
         self._starts: list[tuple[int, int]] = []
-        self.pods_from = FOREVER
+        self.meter_from = FOREVER
         self.pods: dict[tuple[str, str, int, int], list[Span]] = {}
         self._tiers: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         self._over: dict[tuple[str, int, int], int] = {}
@@ -108,7 +109,7 @@ class Sweep:
             self._rules.setdefault(record.keeper, []).append((at, self._count, record.queue, mine))
         elif isinstance(record, ev.Started):
             self._starts.append((at, self._count))
-            self.pods_from = min(self.pods_from, at if record.meter >= 1 else FOREVER)
+            self.meter_from = min(self.meter_from, at if record.meter >= 1 else FOREVER)
         elif isinstance(record, ev.TierChanged):
             told = (at, self._count, record.tier.value)
             self._tiers.setdefault((record.gang, record.attempt), []).append(told)
@@ -161,8 +162,10 @@ class Sweep:
                 tiers = self._tiers.setdefault((record.gang, record.attempt), [])
                 if isinstance(record, ev.GrowIntended):
                     self._joined.add(key)
-                held = _Hold(member.rank, member.node, member.devices, need, what, begin, part, tiers, len(member.nics))
-                self._holds[key] = held
+                self._holds[key] = _Hold(
+                    member.rank, member.node, member.devices, need, what, begin, part, tiers, len(member.nics),
+                    member.mig_start,
+                )  # fmt: skip
 
     def _finish(self, key: tuple[str, int, int], at: int) -> None:
         self._over[key] = min(at, self._over.get(key, at))
@@ -222,7 +225,7 @@ class Sweep:
         here = _Here()
         names = sorted({gpu.device for _, _, f in lane.facts if isinstance(f, Node) for gpu in f.machine.gpus})
         out: dict[str, list[Span]] = {name: [] for name in names}
-        for now in sorted({*begins, *ends, *facts, *delta, *retold, *said, self.pods_from} - {FOREVER}):
+        for now in sorted({*begins, *ends, *facts, *delta, *retold, *said, self.meter_from} - {FOREVER}):
             had = list(here.holding)
             here.lost += delta.get(now, 0)
             today = sorted(facts.get(now, ()), key=lambda pair: pair[0])
@@ -236,10 +239,10 @@ class Sweep:
                 here.holding[key] = self._holds[key]
             here.kept = self._kept(node, rules, now) if rules else {}
             for name in names:
-                what = here.look(name, now)
+                what = here.look(name, now, now >= self.meter_from)
                 if what != (out[name][-1][1] if out[name] else ()):
                     out[name].append((now, what))
-            for key in {*had, *here.holding} if now >= self.pods_from else ():
+            for key in {*had, *here.holding} if now >= self.meter_from else ():
                 pod = here.pod(key, now)
                 spans = self.pods.setdefault((node, *key), [])
                 if pod != (spans[-1][1] if spans else ()):
@@ -280,8 +283,11 @@ class _Here:
     def _is_lost(self, node: Node) -> bool:
         return self.lost > 0 or node.not_ready_since_ms is not None
 
-    def look(self, device: str, now: int) -> tuple[What, ...]:
-        """Say what a device is in; the first rule that applies decides about all that is not held."""
+    def look(self, device: str, now: int, by_cut: bool) -> tuple[What, ...]:
+        """Say what a device is in; the first rule that applies decides about all that is not held.
+
+        `by_cut`: who has an instance that is not there any more has nothing.
+        """
         node = self.node
         gpu = next((g for g in reversed(node.machine.gpus) if g.device == device), None) if node else None
         if node is None or gpu is None:
@@ -301,7 +307,12 @@ class _Here:
             account, for_whom = f"reserved-idle:{named}", self.kept[device]
         else:
             account = f"stranded:{named}" if self._nothing_left(node) else f"free:{named}"
-        mine = sorted((hold.begin, key) for key, hold in self.holding.items() if device in hold.devices)
+        there = _instances_of(gpu) if by_cut else None
+        mine = sorted(
+            (hold.begin, key)
+            for key, hold in self.holding.items()
+            if device in hold.devices and (there is None or hold.start < 0 or (hold.start, hold.milli) in there)
+        )
         asked = [(self.holding[key].milli, self.holding[key].tier_at(now)) for _, key in mine]
         theirs: What = (f"unmanaged:{named}", pool, "", 0, -1, "", "", 0, "", "")
         asked += [(part, theirs) for name in sorted(self.others) for part in _part_named(gpu, name)]
@@ -335,6 +346,17 @@ def _part_named(gpu: Gpu, name: str) -> list[int]:
         if mine and length and profile.starts:
             return [1000 * profile.size // length]
     return []
+
+
+def _instances_of(gpu: Gpu) -> list[tuple[int, int]] | None:
+    """List (first unit, thousandths) of a GPU's instances; None where it has none or the driver makes them."""
+    if gpu.mig is None or gpu.mig.dynamic:
+        return None
+    sizes = {profile.id: profile.size for profile in gpu.mig.profiles if profile.starts}
+    length = max((first + p.size for p in gpu.mig.profiles for first in p.starts), default=0)
+    if not length:
+        return None
+    return [(one.start, 1000 * sizes[one.profile] // length) for one in gpu.mig.instances if one.profile in sizes]
 
 
 def _dealt(asked: list[tuple[int, What]], pool: str, rest: str, for_whom: tuple[str, str]) -> tuple[What, ...]:

@@ -20,7 +20,7 @@ from fairlead.ledger.entry import Amounts, State
 from fairlead.ledger.kept import Kept
 from fairlead.ledger.outcomes import AttemptBook, Windows, outcome
 from fairlead.ledger.pods import beside_of
-from fairlead.model.gang import GangId
+from fairlead.model.gang import GangId, Member
 from fairlead.model.hardware import Gpu, Node, NodeName, Resources
 from fairlead.topology.mig_devices import grid_of_gpu, part_of
 from fairlead.topology.mig_grid import grid_milli
@@ -42,7 +42,8 @@ Segments = list[tuple[int, Parts]]
 class NodePoint:
     """What one `NodeSeen` says; `devices` maps a device's name to whether it is healthy.
 
-    `cut` are the GPUs of which MIG devices may be allocated.
+    `cut` are the GPUs of which MIG devices may be allocated; `slices` maps those that a program has cut to their
+    instances, (first unit, thousandths).
     """
 
     pool: str
@@ -51,6 +52,12 @@ class NodePoint:
     lost: bool
     cordoned: bool
     cut: tuple[Gpu, ...] = ()
+    slices: dict[str, frozenset[tuple[int, int]]] = field(default_factory=dict[str, frozenset[tuple[int, int]]])
+
+    def gives(self, device: str, hold: MemberHold) -> bool:
+        """Whether a device still has what a hold has of it: all but instances that it is not cut into any more."""
+        start, cut = hold.member.mig_start, self.slices.get(device)
+        return start < 0 or cut is None or (start, hold.milli) in cut
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +73,7 @@ class MemberHold:
     node: str
     devices: tuple[str, ...]
     requests: Resources
+    member: Member
     state: State
     begin_ms: int
     book: AttemptBook
@@ -73,7 +81,6 @@ class MemberHold:
     end_ms: int | None = None
     estimated_ms: int = 0
     joined: bool = False
-    nics: int = 0
     beside: Amounts = ()
 
     def state_at(self, at_ms: int, pool: str) -> State:
@@ -143,7 +150,7 @@ class NodeTrack:
     def add_hold(self, hold: MemberHold) -> None:
         """Take up a hold; what its pod has beside devices gets a timeline of its own."""
         self.holds.append(hold)
-        hold.beside = beside_of(hold.requests, hold.nics)
+        hold.beside = beside_of(hold.requests, len(hold.member.nics))
         if hold.beside:
             self.pods[hold.key] = DeviceBook(posted_to_ms=hold.begin_ms)
 
@@ -156,6 +163,7 @@ class NodeTrack:
             lost=not node.ready,
             cordoned=node.unschedulable,
             cut=tuple(gpu for gpu in node.machine.gpus if gpu.mig is not None),
+            slices=dict(_slices(node.machine.gpus)),
         )
         insort(self.seen, (at_ms, sequence, point), key=_when)
         if lost_from_ms is not None and lost_from_ms < at_ms:
@@ -183,10 +191,10 @@ class NodeTrack:
         ends = [at for at in (gone, hold.end_ms) if at is not None]
         return max(min(ends), hold.begin_ms) if ends else None
 
-    def timelines(self, from_ms: int, pods_ms: int | None) -> Iterator[tuple[str, DeviceBook, Segments]]:
+    def timelines(self, from_ms: int, meter_ms: int | None) -> Iterator[tuple[str, DeviceBook, Segments]]:
         """Work out every device's timeline from `from_ms` on, and what became of what is held of it; by device.
 
-        Then what pods have beside devices, from `pods_ms` on, by hold; their device is "".
+        Then what pods have beside devices, from `meter_ms` on, by hold; their device is "".
         """
         spans = [(hold, self.end_of(hold)) for hold in self.holds]
         edges = {from_ms}
@@ -198,11 +206,11 @@ class NodeTrack:
         edges.update(at for hold, _ in spans for at in hold.book.edges() if at > from_ms)
         edges.update(self.windows.edges(from_ms))
         edges.update(self.kept.edges(NodeName(self.name), from_ms))
-        edges.update(() if pods_ms is None or pods_ms < from_ms else (pods_ms,))
+        edges.update(() if meter_ms is None or meter_ms < from_ms else (meter_ms,))
         lines = {device: (Segments(), Segments()) for device in self.books}
         for at in sorted(edges):
             active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
-            states = self._states(at, active)
+            states = self._states(at, active, meter_ms is not None and meter_ms <= at)
             by_key = {hold.key: hold for hold in active}
             for device, (line, outcomes) in lines.items():
                 state = states.get(device, ())
@@ -214,8 +222,8 @@ class NodeTrack:
         for device, (line, outcomes) in sorted(lines.items()):
             yield device, self.books[device], line
             yield device, self.outcomes[device], outcomes
-        if pods_ms is not None:
-            moments = sorted(at for at in edges if at >= pods_ms)
+        if meter_ms is not None:
+            moments = sorted(at for at in edges if at >= meter_ms)
             for hold, end in spans:
                 book = self.pods.get(hold.key)
                 if book is not None and (end is None or end > from_ms or not book.is_over(from_ms)):
@@ -247,8 +255,11 @@ class NodeTrack:
                 found += outcome(state, waste, hold.book.slowed_at(at_ms), self.windows.at(device, at_ms), span)
         return tuple(found)
 
-    def _states(self, at_ms: int, active: Iterable[MemberHold]) -> dict[str, Parts]:
-        """Return the states of every device that is in the fleet at a moment."""
+    def _states(self, at_ms: int, active: Iterable[MemberHold], by_cut: bool) -> dict[str, Parts]:
+        """Return the states of every device that is in the fleet at a moment.
+
+        `by_cut`: an instance that its GPU is not cut into any more is held by nobody.
+        """
         point = _value(self.seen, at_ms)
         if point is None:
             return {}
@@ -263,7 +274,8 @@ class NodeTrack:
             )  # fmt: skip
             part = (hold.milli or WHOLE, hold.state_at(at_ms, point.pool))
             for device in hold.devices:
-                holders.setdefault(device, []).append(part)
+                if not by_cut or point.gives(device, hold):
+                    holders.setdefault(device, []).append(part)
         offer = point.allocatable
         exhausted = offer.cpu_milli <= cpu or offer.memory_bytes <= memory or offer.pods <= pods
         unmanaged = accounts.of_pool(Kind.UNMANAGED, point.pool)
@@ -343,6 +355,16 @@ def _foreign_parts(cut: Sequence[Gpu], devices: Iterable[str]) -> Iterator[tuple
         grid = None if found is None else grid_of_gpu(found[0])
         if found is not None and grid is not None:
             yield found[0].device, grid_milli(grid, found[1])
+
+
+def _slices(gpus: Iterable[Gpu]) -> Iterator[tuple[str, frozenset[tuple[int, int]]]]:
+    """Yield GPUs that a program has cut, each with its instances; where the driver cuts them, nothing binds it."""
+    for gpu in gpus:
+        grid = grid_of_gpu(gpu)
+        if gpu.mig is not None and grid is not None and not gpu.mig.dynamic:
+            names = {profile.id: profile.name for profile in gpu.mig.profiles}
+            parts = ((one.start, grid_milli(grid, names.get(one.profile, ""))) for one in gpu.mig.instances)
+            yield gpu.device, frozenset(parts)
 
 
 def _when(point: tuple[int, int, object] | tuple[int, int]) -> tuple[int, int]:

@@ -268,7 +268,8 @@ class Remembered:
 class Started:
     """An engine begins with an empty state; a replay begins anew here. `rules` are what it decides by.
 
-    `meter` says by which rules the books measure from here on: 0 devices, 1 also what pods have beside devices.
+    `meter` says by which rules the books measure from here on: 0 devices; 1 also what pods have beside devices, and a
+    MIG instance is held no longer than its GPU is cut that way.
     """
 
     rules: Rules
