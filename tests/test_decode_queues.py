@@ -84,7 +84,7 @@ def test_both_doors_read_the_same_words(door) -> None:
         ({"budget": {"amount": "1e9", "currency": "EUR"}}, r"budget.amount"),
         ({"budget": {"gpuHours": 1, "timeZone": "Mars/Olympus"}}, r"budget.timeZone: there is no time zone"),
         ({"budget": {"gpuHours": 1, "period": "Week"}}, r"budget.period: 'Week' is not known"),
-        ({"budget": {"gpuHours": 1, "onExhausted": "demote"}}, r"budget.onExhausted: 'demote' is not known"),
+        ({"budget": {"gpuHours": 1, "onExhausted": "ask"}}, r"budget.onExhausted: 'ask' is not known"),
         ({"budget": {"gpuHours": 1, "enforcement": "None"}}, r"budget.enforcement"),
         ({"budget": {"gpuHours": 1, "alertPercents": [0]}}, r"budget.alertPercents"),
         ({"budget": {"gpuHours": 1, "monthStartsOn": 32}}, r"budget.monthStartsOn"),

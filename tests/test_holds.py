@@ -188,7 +188,7 @@ def test_those_whose_hour_is_not_covered_are_stopped_and_no_more(found, budget, 
     caps = {"org": Budget(gpu_ms=budget * HOUR, on_exhausted=OnExhausted.STOP), "team": Budget(gpu_ms=1)}
     world = world_of(found, caps, [spent("org", used * HOUR, left=left * MINUTE), spent("team", HOUR)])
     tree = QueueTree(world.queues)
-    accounts = Caps(world, tree.chains).stopping()
+    accounts = Caps(world, tree.chains).renewing()
     assert [one.queue for one in accounts] == ["org"]
     spared = {a.gang for a in found[:spare]}
     standing = Standing(99_000, tree, world.queue_gpu_milli, [])
@@ -236,7 +236,7 @@ def replace_spec(attempt: Any, since: int) -> Any:
 @LOOKS
 def test_the_next_renewal_is_a_minute_before_an_hour_is_over(found) -> None:
     world = world_of(found, {"org": Budget(gpu_ms=HOUR, on_exhausted=OnExhausted.STOP)}, [spent("org", 0)])
-    moments = sorted(budgets.renewals(world, Caps(world, CHAINS).stopping(), CHAINS))
+    moments = sorted(budgets.renewals(world, Caps(world, CHAINS).renewing(), CHAINS))
     due = [
         next(a.since_ms + number * HOUR - MINUTE for number in range(1, 6) if a.since_ms + number * HOUR - MINUTE > NOW)
         for a in found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType
 
@@ -255,6 +255,15 @@ class Gang:
     wants_promise: bool = False
     template: str = ""
     resizable: bool = False
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it is spare work from the beginning."""
+        return self.service_class is ServiceClass.OPPORTUNISTIC
+
+    def as_spare(self) -> Gang:
+        """Return it as spare work, which is the first to go."""
+        return replace(self, service_class=ServiceClass.OPPORTUNISTIC, preemptible=True)
 
     @property
     def is_elastic(self) -> bool:

@@ -54,6 +54,7 @@ class OnExhausted(StrEnum):
 
     FINISH = "finish"
     STOP = "checkpoint-and-stop"
+    DEMOTE = "demote"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

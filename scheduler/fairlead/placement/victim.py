@@ -32,7 +32,7 @@ DEAR = 1 << 42
 class Kind(IntEnum):
     """How victims are asked, the first kind first: those who come later only where those before them do not do."""
 
-    SPARE = 0  # members that an elastic gang can do without
+    SPARE = 0  # members that an elastic gang can do without, and whoever has no right to what it holds
     SAVES = 1
     ANY = 2
     PROTECTED = 3  # for now nobody may: counted only to say so
@@ -118,6 +118,8 @@ def parts_of(
     spec, price = attempt.spec, price_of(attempt)
     assert spec is not None, attempt
     kind = Kind.PROTECTED if protected else Kind.ANY if spec.checkpoint is None else Kind.SAVES
+    if attempt.demoted and not protected:
+        kind = Kind.SPARE
     rest = Victim(
         attempt=attempt,
         gang=attempt.gang,

@@ -11,19 +11,19 @@ With B the budget, u what has been used, h the GPUs held now, n those asked for,
   until the end. So the queue goes on at the rate that its rest allows, E - t falls while nothing is held, and what is
   left can be used to the last hour;
 - at u ≥ B nothing that needs a GPU starts until the next period;
-- whose hold cannot be renewed goes on, or is stopped where the queue says so: `over_budget`.
+- whose hold cannot be renewed goes on, or is stopped (`over_budget`) or demoted (`demotions`) where the queue says so.
 
 u is what the books last told, and what is held since. Holds are not kept anywhere: they follow from when a job began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fairlead.model.effects import Effect, Phase, Stop
+from fairlead.model.effects import Effect, Phase, Retier, Stop
 from fairlead.model.events import QueueSpent
-from fairlead.model.gang import GangId
+from fairlead.model.gang import GangId, Tier
 from fairlead.model.queue_caps import Budget, OnExhausted
 from fairlead.model.reasons import RETRY, Reason, Refusal, refuse
 from fairlead.ordering.standing import Standing
@@ -59,6 +59,11 @@ class Account:
         if not self.budget.hard:
             return None
         return self.spent.worth_gpu_ms if self.budget.nanos else self.budget.gpu_ms
+
+    def leaves(self, need: int, now_ms: int) -> bool:
+        """Whether so much, in thousandths of a GPU times ms, is left beside what holds cover, as far as known."""
+        most = self.all_gpu_ms
+        return most is None or self.is_over(now_ms) or self.covered() + need <= 1000 * (most - self.used_gpu_ms(now_ms))
 
     def is_over(self, now_ms: int) -> bool:
         """Whether the period that was told of has ended; nothing is known of the next."""
@@ -116,7 +121,7 @@ def _retry(at_ms: int) -> dict[str, str | int]:
 
 def hold_until(attempt: Running, now_ms: int) -> int:
     """Return until when an attempt's hold covers it: `now_ms` where it has none any more."""
-    if attempt.phase is Phase.STOPPING or attempt.notice is not None:
+    if attempt.phase is Phase.STOPPING or attempt.notice is not None or attempt.demoted:
         return now_ms
     hours = (now_ms + RENEW_MS - attempt.since_ms) // HOLD_MS + 1
     return min(attempt.since_ms + hours * HOLD_MS, _declared_end(attempt, now_ms))
@@ -171,23 +176,62 @@ def over_budget(
     stops: list[Effect] = []
     chains = standing.tree.chains
     for account in accounts:
-        most, now_ms = account.all_gpu_ms, world.now_ms
-        if most is None or account.is_over(now_ms) or account.budget.on_exhausted is not OnExhausted.STOP:
+        most = account.all_gpu_ms
+        if most is None or account.budget.on_exhausted is not OnExhausted.STOP:
             continue
-        over = account.covered() - 1000 * (most - account.used_gpu_ms(now_ms))
-        for attempt, boundary_ms in _due(world, account.queue, chains) if over > 0 else ():
-            if over <= 0 or len(stops) >= at_most:
+        for attempt in _uncovered(world, account, chains, spared):
+            if len(stops) >= at_most:
                 break
-            if attempt.gang in spared:
-                continue
-            over -= attempt.gpu_milli * max(
-                0, min(hold_until(attempt, now_ms), account.spent.period_end_ms) - boundary_ms
-            )
             spared.add(attempt.gang)
             standing.leave(attempt.queue, attempt.gpu_milli, attempt.also)
             cause = refuse(Reason.BUDGET_NOT_RENEWED, queue=account.queue, budget=gpu_hours_text(most))
             stops.append(Stop(gang=attempt.gang, attempt=attempt.attempt, cause=cause, requeue=True))
     return stops
+
+
+def demotions(world: World, accounts: Iterable[Account], chains: Mapping[str, tuple[str, ...]]) -> list[Retier]:
+    """Return who loses its right to what it holds because its hold is due and not renewed, and who has it back.
+
+    Only budgets that say demote are asked. A demoted attempt goes on without a hold, of tier opportunistic. It has its
+    right back as soon as all of them would cover an hour of it, in a new period for instance.
+    """
+    asking = {one.queue: one for one in accounts if one.budget.on_exhausted is OnExhausted.DEMOTE}
+    found: dict[GangId, tuple[Running, Tier]] = {}
+    for account in asking.values():
+        for attempt in _uncovered(world, account, chains, found.keys()):
+            found[attempt.gang] = attempt, Tier.OPPORTUNISTIC
+    more: dict[str, int] = {}
+    for attempt in world.running.demoted:
+        above = [asking[name] for name in chains.get(attempt.queue, ()) if name in asking]
+        needs = {one.queue: _an_hour(attempt, one, world.now_ms) for one in above}
+        if all(one.leaves(needs[one.queue] + more.get(one.queue, 0), world.now_ms) for one in above):
+            found[attempt.gang] = attempt, Tier.BORROWED
+            for queue, need in needs.items():
+                more[queue] = more.get(queue, 0) + need
+    return [Retier(gang=gang, attempt=found[gang][0].attempt, tier=found[gang][1]) for gang in sorted(found)]
+
+
+def _an_hour(attempt: Running, account: Account, now_ms: int) -> int:
+    return attempt.gpu_milli * max(0, min(HOLD_MS, account.spent.period_end_ms - now_ms))
+
+
+def _uncovered(
+    world: World, account: Account, chains: Mapping[str, tuple[str, ...]], spared: Collection[GangId]
+) -> Iterator[Running]:
+    """Yield whose hold is due and cannot be renewed, as many as need be; nobody who is spared, or cannot be demoted."""
+    most, now_ms = account.all_gpu_ms, world.now_ms
+    if most is None or account.is_over(now_ms):
+        return
+    over = account.covered() - 1000 * (most - account.used_gpu_ms(now_ms))
+    for attempt, boundary_ms in _due(world, account.queue, chains) if over > 0 else ():
+        if over <= 0:
+            return
+        demotes = account.budget.on_exhausted is OnExhausted.DEMOTE
+        if attempt.gang not in spared and not (demotes and attempt.spec is not None and attempt.spec.is_spare):
+            over -= attempt.gpu_milli * max(
+                0, min(hold_until(attempt, now_ms), account.spent.period_end_ms) - boundary_ms
+            )
+            yield attempt
 
 
 def _due(world: World, queue: str, chains: Mapping[str, tuple[str, ...]]) -> list[tuple[Running, int]]:

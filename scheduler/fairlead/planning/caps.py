@@ -138,14 +138,14 @@ class Caps:
             self._covered = budgets.covered(self._world, self._chains)
         return self._covered.get(queue, 0) + self._started.get(queue, 0)
 
-    def stopping(self) -> tuple[Account, ...]:
-        """Return the accounts of queues that stop whose hold is not renewed, by name."""
+    def renewing(self) -> tuple[Account, ...]:
+        """Return the accounts of queues in which something becomes of whose hold is not renewed, by name."""
         found = [
             self._account(self._queues[name])
             for name in sorted(self._spent if self._on else ())
             if name in self._queues
         ]
-        return tuple(one for one in found if one is not None and one.budget.on_exhausted is OnExhausted.STOP)
+        return tuple(one for one in found if one is not None and one.budget.on_exhausted is not OnExhausted.FINISH)
 
     def _at_max_jobs(self, queue: Queue) -> bool:
         most = queue.caps.max_jobs

@@ -25,7 +25,7 @@ from fairlead.placement.sharing import sharing_refusal
 from fairlead.placement.shields import Shields
 from fairlead.planning.admission import admission, at_the_door
 from fairlead.planning.alike import Alike
-from fairlead.planning.budgets import renewals, stops_over
+from fairlead.planning.budgets import demotions, renewals, stops_over
 from fairlead.planning.caps import Caps
 from fairlead.planning.care import care
 from fairlead.planning.deadlines import behind_demand, moments_of
@@ -64,7 +64,7 @@ def decide(world: World, memo: Memo | None = None) -> Plan:
     later = [due, world.waiting.retry_at_ms, world.running.next_ripe_ms, world.force.until_ms, world.next_turn_ms]
     later += [*cycle.promises.wakes(), *moments_of(cycle.effects, world)]
     later += [world.takings.next_ms if cycle.shields.any else None, cycle.growing.wake_ms]
-    later += renewals(world, cycle.caps.stopping(), cycle.standing.tree.chains)
+    later += renewals(world, cycle.caps.renewing(), cycle.standing.tree.chains)
     later += [w.nomination.until_ms for w in world.waiting.nominated if w.nomination is not None]
     told = in_steps(cycle.effects, world)
     later += [effect.until_ms for effect in told if isinstance(effect, Notice)]
@@ -98,7 +98,7 @@ class _Cycle:
         self.standing = standing_of(world, tree, self.caps, ended, idle_milli)
         self.stops_left = world.rules.stops_per_cycle
         self.shields = Shields(world)
-        self.tiers = Tiers(world, tree, memo.tiers)
+        self.tiers = Tiers(world, tree, memo.tiers, demotions(world, self.caps.renewing(), tree.chains))
         effects += self.tiers.retiers
         self.pods_left = world.rules.placing_pods - world.running.pods_placing
         self.promises = Promises(world, self.placer, self.standing, memo.promises, effects, tree.chains)
@@ -114,7 +114,7 @@ class _Cycle:
     def run(self) -> tuple[bool, bool, int]:
         """Walk; return whether gangs are left for the next slice, whether any at all are, and how many were tried."""
         if self.world.rules.preemption_on:
-            stops = stops_over(self.world, self.caps.stopping(), self.standing, self.spared, self.stops_left)
+            stops = stops_over(self.world, self.caps.renewing(), self.standing, self.spared, self.stops_left)
             self.effects += stops
             self.stops_left -= len(stops)
         self._nominated()
@@ -199,7 +199,7 @@ class _Cycle:
 
     def _place_inside(self, waiting: Waiting) -> Placement | None:
         self._fence(waiting)
-        return self._place(waiting.gang).placement
+        return None if self._rules(waiting.gang) is not None else self._place(waiting.gang).placement
 
     def _may(self, gang: Gang, gpu_milli: int, also: Amounts = ()) -> bool:
         allowed = self._rules(gang) is None and self.standing.limit_hit(gang.queue, gpu_milli, also) is None

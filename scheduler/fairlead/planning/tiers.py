@@ -1,6 +1,7 @@
 """What each attempt's devices are to its queue now: in quota, borrowed, reserved or opportunistic.
 
-The rule, at every moment. An attempt of class `opportunistic` is opportunistic. One whose nodes all lie in a
+The rule, at every moment. An attempt of class `opportunistic` is opportunistic, and so is one that a budget has demoted
+(`budgets.py`). One whose nodes all lie in a
 reservation of its own is reserved. Of the others of a queue, those in quota hold together no more than the queue's
 guarantee, and no borrowed one would fit beside them whole. Who is in quota stays so as long as that holds: when a
 guarantee shrinks, the one that began last is borrowed first; when there is room, the smallest is in quota first, and of
@@ -13,10 +14,11 @@ CPU, memory and whatever is no GPU count only where the queue is guaranteed some
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fairlead.model.effects import Retier
-from fairlead.model.gang import Gang, GangId, Placement, ServiceClass, Tier
+from fairlead.model.gang import Gang, GangId, Placement, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.quota import FIXED, GPU, Amounts
 from fairlead.ordering.queue_tree import QueueTree
@@ -111,7 +113,7 @@ class TierMemo:
 
     def fixed(self, gang: Gang | None, queue: str, placement: Placement) -> Tier | None:
         """Return the tier that does not depend on what else the queue holds, None where there is none."""
-        if gang is not None and gang.service_class is ServiceClass.OPPORTUNISTIC:
+        if gang is not None and gang.is_spare:
             return Tier.OPPORTUNISTIC
         if not self._reserved or self._tree is None:
             return None
@@ -180,11 +182,13 @@ class TierMemo:
 class Tiers:
     """The tiers of one cycle: what is to be told of those who run, and what those are who are placed."""
 
-    def __init__(self, world: World, tree: QueueTree, memo: TierMemo) -> None:
-        """Look at who runs."""
+    def __init__(self, world: World, tree: QueueTree, memo: TierMemo, budgeted: Sequence[Retier] = ()) -> None:
+        """Look at who runs. Those of `budgeted` are of another tier for want of budget, or no longer for that."""
         memo.follow(world, tree)
         self._memo = memo
         self.retiers, self.more = memo.review()
+        self.retiers += budgeted
+        self.more = self.more or any(one.tier is not Tier.OPPORTUNISTIC for one in budgeted)  # which one, is seen next
         self._placed: dict[str, dict[str, int]] = {}
 
     def place(self, gang: Gang, placement: Placement, also: Amounts) -> Tier:

@@ -26,7 +26,7 @@ from fairlead.model.gang import Gang, GangId, Placement
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason
 from fairlead.planning.plan import Plan
-from fairlead.planning.verify_budgets import check_not_renewed
+from fairlead.planning.verify_budgets import check_not_renewed, check_retier
 from fairlead.planning.verify_caps import check_caps
 from fairlead.planning.verify_growth import check_grow, check_turned_back
 from fairlead.planning.verify_notices import check_patience, check_withdrawn
@@ -106,8 +106,7 @@ def _check(effect: Effect, world: World, tally: _Tally) -> Iterator[str]:
                 tally.yielding[effect.gang] = frozenset((*whole, *effect.shrunk))
         case Retier():
             attempt = world.running.get(effect.gang, effect.attempt)
-            if attempt is None or attempt.tier is effect.tier:
-                yield f"{effect.gang}: of tier {effect.tier} without another one before"
+            yield from check_retier(effect, attempt, world, tally.quotas.above)
         case EndNomination():
             tally.quotas.hoped.pop(effect.gang, None)
         case _:

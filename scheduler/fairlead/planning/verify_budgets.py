@@ -1,4 +1,4 @@
-"""The second opinion on holds: what starts is covered by the budget beside all that runs, and who is stopped is not.
+"""The second opinion on holds: what starts is covered by the budget beside all that runs; who loses its hold is not.
 
 Written without a look at `budgets.py`.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fairlead.model.effects import Notice, Phase, Stop
-from fairlead.model.gang import Gang
+from fairlead.model.effects import Notice, Phase, Retier, Stop
+from fairlead.model.gang import Gang, ServiceClass, Tier
 from fairlead.model.reasons import Reason
 from fairlead.world.snapshot import Running, World
 
@@ -40,7 +40,7 @@ def _committed(name: str, world: World, above: Above) -> int:
 
 
 def _end(attempt: Running, now: int, *, renewed: bool) -> int:
-    if attempt.phase is Phase.STOPPING or attempt.notice is not None:
+    if attempt.phase is Phase.STOPPING or attempt.notice is not None or attempt.demoted:
         return now
     end = attempt.since_ms + AN_HOUR
     while end <= now + (A_MINUTE if renewed else 0):
@@ -65,16 +65,38 @@ def check_covered(gang: Gang, gpu_milli: int, world: World, above: Above, placed
 
 def check_not_renewed(effect: Stop | Notice, attempt: Running, world: World, above: Above) -> Iterator[str]:
     """Yield why an attempt may not be stopped for want of budget: it is not its time, or there is enough."""
-    if effect.cause.reason is not Reason.BUDGET_NOT_RENEWED or attempt.notice is not None:
+    if effect.cause.reason is Reason.BUDGET_NOT_RENEWED and attempt.notice is None:
+        yield from _check_want(attempt, world, above, "checkpoint-and-stop", "stopped")
+
+
+def check_retier(effect: Retier, attempt: Running | None, world: World, above: Above) -> Iterator[str]:
+    """Yield why an attempt is not of this tier: it is already, is demoted without need, or is let off too soon."""
+    if attempt is None or attempt.tier is effect.tier:
+        yield f"{effect.gang}: of tier {effect.tier} without another one before"
         return
+    spec = attempt.spec
+    if effect.tier is Tier.OPPORTUNISTIC and spec is not None and spec.service_class is not ServiceClass.OPPORTUNISTIC:
+        yield from _check_want(attempt, world, above, "demote", "demoted")
+    if not attempt.demoted:
+        return
+    for name in _asking(attempt.queue, world, above, "demote"):
+        most, spent = _most(name, world), world.spent.get(name)
+        if most is not None and spent is not None:
+            need = attempt.gpu_milli * min(AN_HOUR, spent.period_end_ms - world.now_ms)
+            if _committed(name, world, above) + need > most + 1000:
+                yield f"{effect.gang}: has its right back although the budget of queue {name} does not cover an hour"
+
+
+def _check_want(attempt: Running, world: World, above: Above, policy: str, done: str) -> Iterator[str]:
+    """Its hour is over in a minute, and a budget of this policy does not cover all that is held for another."""
     if _end(attempt, world.now_ms, renewed=True) <= _end(attempt, world.now_ms, renewed=False):
-        yield f"{effect.gang}: stopped for want of budget before its hour is over"
-    asked = [name for name in above(attempt.queue) if _asks(name, world)]
-    mosts = {name: _most(name, world) for name in asked}
+        yield f"{attempt.gang}: {done} for want of budget before its hour is over"
+    mosts = {name: _most(name, world) for name in _asking(attempt.queue, world, above, policy)}
     if not any(most is not None and _committed(name, world, above) > most for name, most in mosts.items()):
-        yield f"{effect.gang}: stopped for want of budget although there is enough"
+        yield f"{attempt.gang}: {done} for want of budget although there is enough"
 
 
-def _asks(name: str, world: World) -> bool:
-    budget = world.queues[name].caps.budget
-    return budget is not None and budget.on_exhausted == "checkpoint-and-stop"
+def _asking(queue: str, world: World, above: Above, policy: str) -> list[str]:
+    """Return the queues from here up whose budget has this policy."""
+    budgets = {name: world.queues[name].caps.budget for name in above(queue)}
+    return [name for name, budget in budgets.items() if budget is not None and budget.on_exhausted == policy]

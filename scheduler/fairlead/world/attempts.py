@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from fairlead.model.effects import Phase
-from fairlead.model.gang import GangId
+from fairlead.model.gang import GangId, Tier
 from fairlead.model.hardware import Node, NodeName
 from fairlead.model.rules import Rules
 from fairlead.world.charges import NodeOf, charged
@@ -63,6 +63,7 @@ class Attempts:
     noticed     those of them that were asked to save first and still run
     shrinking   live ones from which members are leaving, by uid
     short       running ones that may grow some day, by uid
+    demoted     those that a budget does not cover, by uid
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
@@ -77,6 +78,7 @@ class Attempts:
     noticed: tuple[Running, ...]
     shrinking: tuple[Running, ...]
     short: tuple[Running, ...]
+    demoted: tuple[Running, ...]
     next_due_ms: int | None
     ripened_ms: int
     next_ripe_ms: int | None
@@ -115,6 +117,7 @@ class AttemptIndex:
         self._noticed: dict[GangId, Running] = {}
         self._shrinking: dict[GangId, Running] = {}
         self._short: dict[GangId, Running] = {}
+        self._demoted: dict[GangId, Running] = {}
         self._due_of: dict[GangId, int] = {}
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
@@ -153,6 +156,8 @@ class AttemptIndex:
             if picture.notice is not None:
                 self._noticed[picture.gang] = picture
             return
+        if picture.demoted:
+            self._demoted[picture.gang] = picture
         if picture.leaving:
             self._shrinking[picture.gang] = picture
         if picture.grow_ms is not None:
@@ -180,6 +185,7 @@ class AttemptIndex:
         self._noticed.pop(gang, None)
         self._shrinking.pop(gang, None)
         self._short.pop(gang, None)
+        self._demoted.pop(gang, None)
         if before.phase is Phase.PLACING:
             self._pods_placing -= len(before.placement.members)
         if before.ripe_ms:
@@ -205,6 +211,7 @@ class AttemptIndex:
             noticed=tuple(self._noticed[gang] for gang in sorted(self._noticed)),
             shrinking=tuple(self._shrinking[gang] for gang in sorted(self._shrinking)),
             short=tuple(self._short[gang] for gang in sorted(self._short)),
+            demoted=tuple(self._demoted[gang] for gang in sorted(self._demoted)),
             next_due_ms=self._due[due][0] if due < len(self._due) else None,
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
@@ -250,9 +257,12 @@ def _picture(record: GangRecord, rules: Rules, caps: Caps) -> Running:
         if attempt.released
         else ()
     )
+    spec = record.gang
+    demoted = attempt.tier is Tier.OPPORTUNISTIC and spec is not None and not spec.is_spare
     return Running(
         gang=record.id,
-        spec=record.gang,
+        spec=spec.as_spare() if demoted and spec is not None else spec,
+        demoted=demoted,
         queue=record.queue,
         attempt=attempt.number,
         placement=attempt.placement,
