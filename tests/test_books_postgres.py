@@ -11,6 +11,7 @@ from price_words import price, priced
 from test_ledger import EXAMPLE, Books
 from test_migrations import FILLED, HEAD_OF_THE_FIRST_VERSION, change_schema, write_as_version_1
 
+from fairlead.cli.books_file import to_read
 from fairlead.errors import BooksDoNotVerify, Unreachable
 from fairlead.ledger.audit import audit
 from fairlead.reports.spending import spent
@@ -38,6 +39,9 @@ def test_the_same_facts_make_the_same_chain(postgres: PostgresServer, tmp_path: 
     assert reports[0] == reports[1]
     engine = database.connect(server)
     assert database.findings(engine) == ()
+    with database.reading(engine) as strict, to_read(server) as patient, database.reading(patient) as asked:
+        limits = [c.exec_driver_sql("SHOW statement_timeout").scalar() for c in (strict, asked)]
+    assert limits == ["1min", "1h"]
     with database.reading(engine) as connection:
         found = audit(journal.get_meta(connection, "cluster"), journal.read(connection), entries.read(connection))
     assert found.verified

@@ -62,11 +62,21 @@ def content(engine: sa.Engine) -> dict[str, list[tuple[Any, ...]]]:
         }
         look = sa.inspect(connection)
         names = sorted(look.get_table_names())
-        found["tables"] = [(name, repr(look.get_columns(name)), repr(look.get_indexes(name))) for name in names]
+        found["tables"] = [(name, repr(look.get_columns(name)), _indexes(look, name)) for name in names]
         found["keys"] = [(name, repr(look.get_pk_constraint(name)), repr(look.get_foreign_keys(name)),
                           repr(look.get_unique_constraints(name))) for name in names]  # fmt: skip
         found["protection"] = [(table.name, protection.of(connection, table.name)) for table in tables.BIG]
     return found
+
+
+def _indexes(look: Any, name: str) -> str:
+    """All that is said of a table's indexes; a condition is an object without a text of its own."""
+    told = [
+        (index["name"], index["column_names"], index["unique"],
+         {option: str(value) for option, value in index.get("dialect_options", {}).items()})
+        for index in look.get_indexes(name)
+    ]  # fmt: skip
+    return repr(told)
 
 
 def run(engine: sa.Engine, failpoint: Callable[[sa.Connection, str], object] = lambda _c, _n: None) -> dict[str, int]:

@@ -34,4 +34,7 @@ def ledger(
         f"{found.database}: {found.ingested} entries from {found.facts} facts in {found.ingest_s} s, "
         f"{found.entries_per_second:.0f} a second ({found.ingest_cpu_s} s of it our own CPU)"
     )
-    typer.echo(f"a month's usage of {found.rows} queues from {found.entries} entries: {found.report_s} s")
+    typer.echo(
+        f"a month's reports on {found.rows} queues from {found.entries} entries: "
+        f"usage {found.usage_s} s, showback {found.showback_s} s"
+    )

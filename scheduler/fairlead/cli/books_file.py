@@ -79,7 +79,7 @@ def existing(url: str) -> Engine:
     """Return an engine, after a look whether a SQLite file is there at all. Raises NotFound."""
     from fairlead.store import engine as database
 
-    engine = database.connect(url)
+    engine = database.connect(url, statement_ms=database.PATIENT_MS)
     file = database.file_of(engine)
     if file is not None and not file.is_file():
         raise NotFound(f"there is no file {file}; name the books with --database or --file")

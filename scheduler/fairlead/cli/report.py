@@ -80,7 +80,7 @@ def showback(
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = by_of(by)
-    of_entries(asked, lambda found: charges.showback(found, kept, currency))
+    of_entries(asked, lambda found: charges.showback(found, kept, currency), jobs=kept == "job")
 
 
 @app.command()
@@ -100,7 +100,7 @@ def chargeback(
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = by_of(by)
-    of_entries(asked, lambda found: charges.chargeback(found, kept))
+    of_entries(asked, lambda found: charges.chargeback(found, kept), jobs=kept == "job")
 
 
 @app.command()
@@ -120,7 +120,7 @@ def efficiency(
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = by_of(by)
-    of_entries(asked, lambda found: report.efficiency(found, kept))
+    of_entries(asked, lambda found: report.efficiency(found, kept), jobs=kept == "job")
 
 
 @app.command()
@@ -140,7 +140,7 @@ def waste(
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     kept = by_of(by)
-    of_entries(asked, lambda found: report.waste(found, kept))
+    of_entries(asked, lambda found: report.waste(found, kept), jobs=kept == "job")
 
 
 @app.command()
@@ -158,7 +158,7 @@ def idle(
     from fairlead.reports import efficiency as report
 
     asked = Asked(url_of(database, file), since, until, period, None, output, ctx.obj)
-    of_entries(asked, lambda found: report.idle(found, currency))
+    of_entries(asked, lambda found: report.idle(found, currency), jobs=True)
 
 
 @app.command()
@@ -176,7 +176,7 @@ def reservations(
     from fairlead.reports import efficiency as report
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    of_entries(asked, report.reservations)
+    of_entries(asked, report.reservations, jobs=False)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import typer
@@ -54,11 +55,11 @@ class _Window(Protocol):
 _Found = TypeVar("_Found", bound=_Window)
 
 
-def of_entries(asked: Asked, report: Callable[[Booked], Document]) -> None:
-    """Answer from what was booked."""
+def of_entries(asked: Asked, report: Callable[[Booked], Document], *, jobs: bool) -> None:
+    """Answer from what was booked; without jobs from sums over them."""
     from fairlead.reports.booked import booked
 
-    answer(asked, report, booked)
+    answer(asked, report, partial(booked, jobs=jobs))
 
 
 def answer(asked: Asked, report: Callable[[_Found], Document], look: Callable[[Engine, Span | None], _Found]) -> None:

@@ -27,12 +27,11 @@ from fairlead.ledger.periods import (
 from fairlead.model.calendars import Grain
 from fairlead.reports.queue_usage import month_start_ms
 from fairlead.reports.statements import calendar_of, lines_of
-from fairlead.store import archive_file, entries, journal, periods, usage
+from fairlead.store import archive_file, entries, journal, periods, rollups, usage
 from fairlead.store import engine as database
 
 KEEP_MONTHS = 13
 """How many whole months before the present one stay in the database at least."""
-ALL_TIME = (-(2**62), 2**62)
 
 
 def archive(engine: database.Engine, name: str, path: Path, *, actor: str) -> Step:
@@ -62,7 +61,7 @@ def archive(engine: database.Engine, name: str, path: Path, *, actor: str) -> St
         now_ms = usage.newest_ms(connection) or 0
         rows = entries.read(connection, after=after.number, up_to=at.entries_to)
         lines, sha256 = archive_file.write(path, heading, rows)
-        carried = periods.sums(connection, ALL_TIME, (after.number, at.entries_to), name)
+        carried = periods.sums(connection, usage.EVER, (after.number, at.entries_to), name)
         latest_ms = periods.latest_ms(connection, at.entries_to)
     if lines != at.entries_to - after.number:
         raise BooksDoNotVerify(f"period {name}: {lines} entries are there, {at.entries_to - after.number} were closed")
@@ -130,6 +129,7 @@ def drop(engine: database.Engine, name: str, path: Path, *, keep_months: int = K
     if archive_file.digest(path) != at.sha256:
         raise BooksDoNotVerify(f"{path} is not the archive of {name}: its SHA-256 is not {at.sha256}")
     with database.writing(engine) as connection:
+        rollups.take_out(connection, at.entries_to)
         return periods.drop(connection, at.entries_to)
 
 

@@ -13,7 +13,7 @@ from fairlead.reports.booked import By, columns_of
 from fairlead.reports.document import Document, Value
 from fairlead.reports.usage import replay
 from fairlead.store import engine as database
-from fairlead.store import journal, periods, usage
+from fairlead.store import journal, periods, rollups, usage
 
 WORDS = {"cpu": CORES, "memory": MEMORY, "nic": NICS}
 """How units are asked for."""
@@ -76,7 +76,7 @@ def _open_amounts(
 def from_database(
     engine: database.Engine, word: str, *, since_ms: int | None = None, until_ms: int | None = None, by: By = By.JOB
 ) -> Document:
-    """Report from the database alone, as of its newest record; `word` is one of `WORDS`. Reads every entry of a pod.
+    """Report from the database alone, as of its newest record; `word` is one of `WORDS`.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def from_database(
         if until_ms is None or cut_ms is None or cut_ms < until_ms:
             meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
             open_pods = tuple(meter.open_pods())
-        amounts = usage.beside(connection, unit, since_ms, until_ms)
-        begin_ms = periods.begin_ms(connection) or 0
+        amounts = usage.beside(connection, unit, since_ms, until_ms, jobs=by is By.JOB)
+        begin_ms = rollups.begin_ms(connection) or 0
     since_ms = begin_ms if since_ms is None else since_ms
     return report(amounts, open_pods, unit, (since_ms, as_of_ms if until_ms is None else until_ms), as_of_ms, by)

@@ -28,7 +28,7 @@ def focus_rows(
     span = calendar.named(name, field="--period")
     if calendar.at(Grain.MONTH, span.from_ms) != span:
         raise UnreadableInput(f"--period: {name!r} is no month; a bill is of one, write for example 2026-10")
-    money = currency_in(booked(engine, span), currency)
+    money = currency_in(booked(engine, span, jobs=False), currency)
     if not money:
         raise NotFound(f"nothing was charged in {name}")
     with database.reading(engine) as connection:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from fairlead.errors import NotFound, UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import BESIDE, TICKS, Account, Kind
-from fairlead.ledger.periods import Line, PeriodState, merged
+from fairlead.ledger.periods import Line, PeriodState
+from fairlead.ledger.rollup import over_jobs
 from fairlead.model.calendars import Span
 from fairlead.reports.statements import statement
 from fairlead.store import engine as database
-from fairlead.store import entries, periods
+from fairlead.store import periods, rollups, usage
 from fairlead.units import TICKS_PER_GPU_MS, utc_text
 
 
@@ -53,10 +54,11 @@ class Booked:
         return -sum(line.amount for _, line in self.of(Kind.CAPACITY)) // TICKS_PER_GPU_MS
 
 
-def booked(engine: database.Engine, span: Span | None = None) -> Booked:
+def booked(engine: database.Engine, span: Span | None = None, *, jobs: bool = True) -> Booked:
     """Return what was booked in a span, of everything where there is none.
 
     A closed month is its statement, corrections of earlier ones included; any other span is cut to what is booked.
+    Who does not need `jobs` gets lines over them, fast.
 
     Raises
     ------
@@ -69,20 +71,20 @@ def booked(engine: database.Engine, span: Span | None = None) -> Booked:
         steps = periods.steps(connection)
         frozen = [step for step in steps if step.state is PeriodState.CLOSED and span is not None and step.span == span]
         if not frozen:
-            return _live(connection, span)
+            return _live(connection, span, jobs)
     found = statement(engine, frozen[0].period)
     return Booked(
         since_ms=found.span.from_ms,
         until_ms=found.span.to_ms,
         as_of_ms=found.as_of_ms,
-        lines=found.lines,
+        lines=found.lines if jobs else tuple(over_jobs(found.lines)),
         period=found.span.name,
         sha256=found.sha256,
     )
 
 
-def _live(connection: database.Connection, span: Span | None) -> Booked:
-    cut_ms, begin_ms = periods.last_cut_ms(connection), periods.begin_ms(connection)
+def _live(connection: database.Connection, span: Span | None, jobs: bool) -> Booked:
+    cut_ms, begin_ms = periods.last_cut_ms(connection), rollups.begin_ms(connection)
     if cut_ms is None or begin_ms is None:
         raise NotFound("the books have nothing booked yet")
     gone = periods.dropped(connection)
@@ -91,14 +93,11 @@ def _live(connection: database.Connection, span: Span | None) -> Booked:
     until_ms = cut_ms if span is None else min(cut_ms, span.to_ms)
     if since_ms >= until_ms:
         raise NotFound(f"the books have nothing of that time: they go from {utc_text(begin_ms)} to {utc_text(cut_ms)}")
-    head = entries.head(connection).number
-    lines = periods.sums(connection, (since_ms, until_ms), (0, head), "")
-    carried = [replace(line, of="") for line in periods.carried(connection, since_ms, until_ms)]
     return Booked(
         since_ms=since_ms,
         until_ms=until_ms,
         as_of_ms=cut_ms,
-        lines=tuple(merged([*lines, *carried], {}) if carried else lines),
+        lines=tuple(usage.lines(connection, since_ms, until_ms, jobs=jobs)),
     )
 
 

@@ -174,12 +174,10 @@ def _standing(
 def _sums(connection: database.Connection, since_ms: int, after: int, up_to: int) -> Sums:
     """Sum what lies after a moment, of entries numbered ]after, up_to]."""
     found: Sums = {}
-    ticks = usage.by_account(connection, f"{Kind.HELD}:", since_ms=since_ms, after=after, up_to=up_to)
-    money = usage.money(connection, f"{Kind.SPEND}:", since_ms, after=after, up_to=up_to)
-    for unit, sums in {TICKS: ticks, **money}.items():
-        for account, amount in sums.items():
-            key = (unit, accounts.parse(account).queue)
-            found[key] = found.get(key, 0) + amount
+    prefixes = (f"{Kind.HELD}:", f"{Kind.SPEND}:")
+    sums = usage.by_account(connection, prefixes, since_ms, after=after, up_to=up_to)
+    for (unit, account), amount in sums.items():
+        _add(found, {(unit, accounts.parse(account).queue): amount})
     return found
 
 

@@ -17,7 +17,7 @@ from fairlead.model.standings import Standings
 from fairlead.reports.document import Document, Value
 from fairlead.reports.usage import read_record
 from fairlead.store import engine as database
-from fairlead.store import journal, periods, usage
+from fairlead.store import journal, rollups, usage
 
 MILLIONTHS = 1_000_000
 
@@ -57,7 +57,7 @@ def stood(engine: database.Engine, span: Span | None = None) -> Stood:
     with database.reading(engine) as connection:
         told = list(_told(connection))
         as_of_ms = usage.newest_ms(connection) or 0
-        begin_ms = periods.begin_ms(connection)
+        begin_ms = rollups.begin_ms(connection)
     begin_ms = min([at for at in (begin_ms, told[0][0] if told else None) if at is not None], default=0)
     since_ms = begin_ms if span is None else max(begin_ms, span.from_ms)
     until_ms = as_of_ms if span is None else min(as_of_ms, span.to_ms)

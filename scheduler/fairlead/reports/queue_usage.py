@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fairlead.ledger import accounts
-from fairlead.ledger.accounts import Kind
+from fairlead.ledger.accounts import TICKS, Kind
 from fairlead.ledger.meter import OpenSegment
 from fairlead.store import engine as database
 from fairlead.store import usage
@@ -54,11 +54,11 @@ class QueueTally:
         if number < self._number:  # other books than before
             self._total, self._period, self._number, self._period_start_ms = {}, {}, 0, None
         if start_ms == self._period_start_ms:
-            month = usage.by_account(connection, _HELD, since_ms=start_ms, after=self._number, up_to=number)
+            month = _held(connection, start_ms, self._number, number)
             period = self._period
         else:
-            month, period = usage.by_account(connection, _HELD, since_ms=start_ms, up_to=number), {}
-        ever = usage.by_account(connection, _HELD, after=self._number, up_to=number)
+            month, period = _held(connection, start_ms, 0, number), {}
+        ever = _held(connection, None, self._number, number)
         self._total, self._period = _grown(self._total, ever), _grown(period, month)
         self._number, self._period_start_ms = number, start_ms
         total, period = dict(self._total), dict(self._period)
@@ -70,6 +70,11 @@ class QueueTally:
         return QueueUsage(
             as_of_ms=now_ms, period_start_ms=start_ms, total=_by_queue(total), period=_by_queue(period)
         )  # fmt: skip
+
+
+def _held(connection: database.Connection, since_ms: int | None, after: int, up_to: int) -> dict[str, int]:
+    found = usage.by_account(connection, (_HELD,), since_ms, after=after, up_to=up_to)
+    return {account: ticks for (unit, account), ticks in found.items() if unit == TICKS}
 
 
 def _grown(sums: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -45,4 +45,7 @@ def spent(
 
     Of what lies across an edge the part inside is taken in proportion.
     """
-    return usage.money(connection, f"{Kind.SPEND}:", since_ms, until_ms)
+    found: dict[str, dict[str, int]] = {}
+    for (unit, account), nanos in usage.by_account(connection, (f"{Kind.SPEND}:",), since_ms, until_ms).items():
+        found.setdefault(unit, {})[account] = nanos
+    return found

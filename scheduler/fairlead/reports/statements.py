@@ -21,7 +21,7 @@ from fairlead.ledger.periods import (
 )
 from fairlead.model.calendars import Calendar, Grain, Span
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, periods, usage
+from fairlead.store import entries, journal, periods, rollups, usage
 from fairlead.timezones import zone_of
 from fairlead.units import utc_text
 
@@ -139,7 +139,7 @@ def _closable(connection: database.Connection, calendar: Calendar, span: Span, s
     state = state_of(steps, span.name)
     if state in (PeriodState.CLOSED, PeriodState.ARCHIVED):
         raise UnreadableInput(f"period {span.name} is {state}; what is wrong in it is corrected in the next")
-    now_ms, begin = usage.newest_ms(connection), periods.begin_ms(connection)
+    now_ms, begin = usage.newest_ms(connection), rollups.begin_ms(connection)
     if now_ms is None or begin is None:
         raise UnreadableInput("period: the books have no entries yet; there is nothing to close")
     done = closed(steps)
@@ -195,7 +195,7 @@ def statement(engine: database.Engine, name: str) -> Statement:
                 span=at.span, state=state, as_of_ms=at.at_ms, entries_to=at.entries_to, sha256=at.sha256, lines=lines
             )
         span, done = calendar.named(name), closed(steps)
-        begin = done[-1].to_ms if done else periods.begin_ms(connection)
+        begin = done[-1].to_ms if done else rollups.begin_ms(connection)
         if begin is None or span.to_ms <= begin:
             raise NotFound(f"the books have nothing of {name}")
         head = entries.head(connection)

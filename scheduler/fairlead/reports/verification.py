@@ -14,10 +14,10 @@ from fairlead.ledger.audit import Audit, audit, explain
 from fairlead.ledger.chain import Link, Sealed, follow
 from fairlead.ledger.entry import entry_bytes
 from fairlead.ledger.records import Finding, follow_rows
-from fairlead.ledger.rollup import Cell, cells
+from fairlead.ledger.rollup import Key, cells, hours
 from fairlead.reports.archives import earlier, findings
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, rollups
+from fairlead.store import entries, journal, periods, rollups
 from fairlead.units import TICKS_PER_GPU_MS
 
 SHOWN = 10
@@ -38,14 +38,16 @@ def verify(connection: database.Connection, archives: Sequence[Path] = ()) -> Au
     broken = _chains(connection, cluster, archives)
     if broken.findings:
         return broken
-    sums: dict[Cell, int] = {}
-    found = audit(cluster, journal.read(connection), _summed(_whole(connection, archives), sums))
+    sums: dict[tuple[int, Key], int] = {}
+    gone = periods.dropped(connection)
+    summed = _summed(_whole(connection, archives), sums, gone[-1].entries_to if gone else 0)
+    found = audit(cluster, journal.read(connection), summed)
     unit = journal.get_meta(connection, "ticks_per_gpu_ms")
     if found.records and unit != str(TICKS_PER_GPU_MS):
         found.add(Finding(field="ticks_per_gpu_ms", message=f"is {unit!r} in these books, not {TICKS_PER_GPU_MS}"))
     if found.verified and rollups.number(connection) == found.head.number:
-        for cell in rollups.differences(dict(rollups.read(connection)), sums)[:SHOWN]:
-            said = f"the rollup of {cell[2]} in {cell[3]}, {cell[0]} ms from {cell[1]} on"
+        for length, start, key in rollups.differences(dict(rollups.read(connection)), cells(sums))[:SHOWN]:
+            said = f"the rollup of {' '.join(filter(None, key))}, {length} ms from {start} on"
             found.add(Finding(field=said, message="is not what the entries say; run `fairlead ledger rebuild-rollups`"))
     for sentence in findings(connection, archives):
         found.add(Finding(field="periods", message=sentence))
@@ -82,9 +84,9 @@ def _link(sealed: Sealed) -> Link:
     return sealed.number, sealed.hash, entry_bytes(sealed.entry)
 
 
-def _summed(sealed: Iterable[Sealed], sums: dict[Cell, int]) -> Iterator[Sealed]:
-    """Pass entries on and add what they say to the sums of cells; what is no whole interval is the auditor's."""
+def _summed(sealed: Iterable[Sealed], sums: dict[tuple[int, Key], int], after: int) -> Iterator[Sealed]:
+    """Pass entries on and add what those numbered after one say to the sums of hours."""
     for item in sealed:
         yield item
-        if item.entry.to_ms > item.entry.from_ms:
-            cells((item.entry,), sums)
+        if item.number > after:
+            hours((item.entry,), sums)

@@ -27,11 +27,15 @@ Connection = sa.Connection
 BUSY_MS = 5_000  # how long SQLite waits for another writer
 CONNECT_S = 5
 STATEMENT_MS = 60_000
+PATIENT_MS = 3_600_000
+"""How long a statement may take that somebody asked for by hand and can end: a report over a year by job."""
 _READING = "fairlead_reading"
 
 
-def connect(url: str) -> sa.Engine:
+def connect(url: str, *, statement_ms: int = STATEMENT_MS) -> sa.Engine:
     """Return an engine for a SQLAlchemy URL; ``postgresql://`` takes psycopg, a plain path is a SQLite file.
+
+    PostgreSQL ends a statement that takes longer than `statement_ms`.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def connect(url: str) -> sa.Engine:
         return _sqlite(parsed)
     if backend != "postgresql":
         raise UnreadableInput(f"--database: {backend} is not supported; use sqlite:///FILE or postgresql://…")
-    options = (f"-c statement_timeout={STATEMENT_MS}", *parsed.normalized_query.get("options", ()))
+    options = (f"-c statement_timeout={statement_ms}", *parsed.normalized_query.get("options", ()))
     return sa.create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         connect_args={"connect_timeout": CONNECT_S, "options": " ".join(options)},
@@ -155,6 +159,8 @@ def upgrade(engine: sa.Engine) -> None:
     from alembic import command
 
     with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":  # an index over large books may take its time
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         command.upgrade(_config(connection), "head")
 
 

@@ -66,26 +66,27 @@ def last_cut_ms(connection: sa.Connection) -> int | None:
     return None if found is None else int(found)
 
 
-def begin_ms(connection: sa.Connection) -> int | None:
-    """Return the earliest moment that an entry speaks of, None where there is none."""
-    found = connection.scalar(sa.select(sa.func.min(entry.c.from_ms)))
-    return None if found is None else int(found)
-
-
 def latest_ms(connection: sa.Connection, up_to: int) -> int:
     """Return the latest moment that an entry up to a number speaks of, 0 where there is none."""
     return int(connection.scalar(sa.select(sa.func.max(entry.c.to_ms)).where(entry.c.number <= up_to)) or 0)
 
 
-def sums(connection: sa.Connection, window: tuple[int, int], numbers: tuple[int, int], of: str) -> list[Line]:
+def sums(
+    connection: sa.Connection,
+    window: tuple[int, int],
+    numbers: tuple[int, int] | None,
+    of: str,
+    *,
+    only: Sequence[sa.ColumnElement[bool]] = (),
+) -> list[Line]:
     """Sum what lies in a window [from_ms, to_ms), over entries numbered ]after, up to], by account and job; sorted.
 
     What lies wholly inside is summed by the database; the few entries that stick out are cut here, so that the parts
-    of neighbouring windows sum to the whole whatever an amount is divisible by.
+    of neighbouring windows sum to the whole whatever an amount is divisible by. `only` chooses among entries.
     """
     since, until = window
     begin, end = entry.c.from_ms, entry.c.to_ms
-    numbered = (entry.c.number > numbers[0], entry.c.number <= numbers[1])
+    numbered = [*only, *([] if numbers is None else [entry.c.number > numbers[0], entry.c.number <= numbers[1]])]
     found: dict[tuple[str, ...], int] = {}
     whole = (
         sa.select(*_KEY, *wide_sum(posting.c.amount))
@@ -97,21 +98,23 @@ def sums(connection: sa.Connection, window: tuple[int, int], numbers: tuple[int,
         *names, high, low = tuple(row)
         found[tuple(str(name) for name in names)] = joined_sum(high, low)
     sticking_out = (
-        sa.select(entry.c.number, *_KEY, posting.c.amount, begin, end)
+        sa.select(entry.c.number, posting.c.line, *_KEY, posting.c.amount, begin, end)
         .select_from(_JOINED)
         .where(*numbered, begin < until, end > since, sa.or_(begin < since, end > until))
-        .order_by(entry.c.number, posting.c.line)
-    )
-    for _, rows in groupby(connection.execute(sticking_out).all(), key=lambda row: row[0]):
+    )  # asked to order them, SQLite would read all entries in their order instead of finding these
+    few = sorted(connection.execute(sticking_out).all(), key=lambda row: (row.number, row.line))
+    for _, rows in groupby(few, key=lambda row: row[0]):
         lines = list(rows)
         time = (int(lines[0].from_ms), int(lines[0].to_ms))
         parts = clipped([(str(row.unit), int(row.amount)) for row in lines], time, window)
         for row, part in zip(lines, parts, strict=True):
-            key = tuple(str(name) for name in row[1:-3])
+            key = tuple(str(name) for name in row[2:-3])
             found[key] = found.get(key, 0) + part
-    return sorted(
-        Line(**dict(zip(_NAMES, key, strict=True)), of=of, amount=amount) for key, amount in found.items() if amount
-    )
+    return [
+        Line(**dict(zip(_NAMES, key, strict=True)), of=of, amount=amount)
+        for key, amount in sorted(found.items())  # sorted as lines are
+        if amount
+    ]
 
 
 def dropped(connection: sa.Connection) -> list[Step]:

@@ -1,31 +1,33 @@
 """Keep the sums of `ledger/rollup.py` in the same transaction as the entries, and sum windows of time from them.
 
-`meta` says under ``rollups`` up to which entry they go, so books from before there were any are caught up with, and
-nobody reads sums that lack something. They are derived: who doubts them makes them anew and compares.
+They are of the entries that are in the database, up to the one that `meta` names under ``rollups``; what is not in yet
+(books from before there were any) is summed from the entries. They are derived: who doubts them makes them anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import sqlalchemy as sa
 
-from fairlead.errors import BooksDoNotVerify
 from fairlead.ledger.chain import Sealed
-from fairlead.ledger.rollup import DAY_MS, QUARTER_MS, Cell, cells
-from fairlead.store import entries
-from fairlead.store.tables import joined_sum, meta, rollup, wide_sum
+from fairlead.ledger.periods import Line
+from fairlead.ledger.rollup import DAY_MS, HOUR_MS, Cell, Key, cells, hours, key_of, spans
+from fairlead.store import entries, periods
+from fairlead.store.tables import LONG, entry, joined_sum, meta, posting, rollup, wide_sum
 
 _META = "rollups"
 _BATCH = 20_000
+_FEW = 2_000
+_KEY = (rollup.c.kind, rollup.c.account, rollup.c.unit, rollup.c.pool, rollup.c.actor, rollup.c.reason)
 
 
 def add(connection: sa.Connection, sealed: Sequence[Sealed]) -> None:
     """Add what entries say, which follow directly on those that are in already."""
     if not sealed:
         return
-    _grow(connection, cells(item.entry for item in sealed))
+    _grow(connection, cells(hours(item.entry for item in sealed)))
     _set_number(connection, sealed[-1].number)
 
 
@@ -45,16 +47,7 @@ def catch_up(connection: sa.Connection) -> int:
 
 
 def rebuild(connection: sa.Connection) -> int:
-    """Make the sums anew from all entries; return how many cells differed from what they must be.
-
-    Raises
-    ------
-    BooksDoNotVerify
-        The first entries are archived, and they are in the sums.
-    """
-    first = next(entries.read(connection), None)
-    if first is not None and first.number != 1:
-        raise BooksDoNotVerify(f"entries before {first.number} are archived: their sums cannot be made anew")
+    """Make the sums anew from all entries; return how many cells differed from what they must be."""
     before = dict(read(connection))
     connection.execute(rollup.delete())
     _set_number(connection, 0)
@@ -62,71 +55,113 @@ def rebuild(connection: sa.Connection) -> int:
     return len(differences(before, dict(read(connection))))
 
 
+def take_out(connection: sa.Connection, up_to: int) -> None:
+    """Take out the entries up to a number, which are about to be deleted, and are in."""
+    for batch in _batches(connection, 0, up_to):
+        less = cells(hours(item.entry for item in batch))
+        _grow(connection, {cell: -amount for cell, amount in less.items()})
+    connection.execute(rollup.delete().where(rollup.c.amount == 0))
+
+
 def read(connection: sa.Connection) -> Iterator[tuple[Cell, int]]:
-    """Yield every cell with its ticks, sorted."""
-    columns = (rollup.c.length_ms, rollup.c.start_ms, rollup.c.account, rollup.c.pool)
-    for length, start, account, pool, ticks in connection.execute(
-        sa.select(*columns, rollup.c.ticks).order_by(*columns)
-    ):
-        yield (int(length), int(start), str(account), str(pool)), int(ticks)
+    """Yield every cell with its amount, sorted."""
+    columns = (rollup.c.length_ms, rollup.c.start_ms, *_KEY)
+    for length, start, *key, amount in connection.execute(sa.select(*columns, rollup.c.amount).order_by(*columns)):
+        kind, account, unit, pool, actor, reason = map(str, key)
+        yield (int(length), int(start), (kind, account, unit, pool, actor, reason)), int(amount)
 
 
 def differences(there: Mapping[Cell, int], due: Mapping[Cell, int]) -> list[Cell]:
-    """Return the cells in which two sums differ, sorted; a missing cell is another than one of 0."""
-    return sorted(cell for cell in {*there, *due} if there.get(cell) != due.get(cell))
+    """Return the cells in which two sums differ, sorted; a missing cell is one of 0."""
+    return sorted(cell for cell in {*there, *due} if there.get(cell, 0) != due.get(cell, 0))
 
 
-def sums(connection: sa.Connection, since_ms: int | None, until_ms: int | None) -> dict[tuple[str, str], int]:
-    """Return (account, pool) -> ticks inside [since_ms, until_ms), whose bounds lie on quarters; None is no bound."""
-    first = None if since_ms is None else -(-since_ms // DAY_MS) * DAY_MS
-    last = None if until_ms is None else until_ms // DAY_MS * DAY_MS
-    edges = [(since_ms, first), (last, until_ms)]
-    parts: list[Mapping[tuple[str, str], int]] = []
-    if first is None or last is None or first <= last:
-        parts.append(_sum(connection, DAY_MS, first, last))
-    else:  # inside one day
-        edges = [(since_ms, until_ms)]
-    for begin, end in edges:
-        if begin is not None and end is not None and begin < end:
-            parts.append(_sum(connection, QUARTER_MS, begin, end))
-            parts.append(_even(connection, begin // DAY_MS * DAY_MS, end - begin))
-    found: dict[tuple[str, str], int] = {}
-    for part in parts:
-        for key, ticks in part.items():
-            found[key] = found.get(key, 0) + ticks
-    return {key: found[key] for key in sorted(found) if found[key]}
+def sums(connection: sa.Connection, window: tuple[int, int], up_to: int | None = None) -> dict[Key, int]:
+    """Return key -> amount inside of a window [from_ms, to_ms), over entries up to a number (None: all); none is 0.
+
+    Cells have its full hours; of the parts of hours at its ends, and of what is in no cell, the entries are read.
+    """
+    head, last = entries.head(connection).number, number(connection)
+    since, until = window
+    first, end = -(-since // HOUR_MS) * HOUR_MS, until // HOUR_MS * HOUR_MS
+    edges = [window] if first >= end else [edge for edge in ((since, first), (end, until)) if edge[0] < edge[1]]
+    found: dict[Key, int] = {}
+    if first < end:
+        for length, begin, to in spans(first, end):
+            _add(found, _cells(connection, length, begin, to))
+        if last < head:
+            _add(found, _keyed(periods.sums(connection, (first, end), (last, head), "", only=[~LONG])))
+    for edge in edges:
+        _add(found, _few(connection, edge, ~LONG, entry.c.to_ms < edge[1] + DAY_MS))
+    _add(found, _few(connection, window, LONG))
+    if up_to is not None and up_to < head:  # somebody wrote since
+        newer = _keyed(periods.sums(connection, window, (up_to, head), ""))
+        _add(found, ((key, -amount) for key, amount in newer))
+    return {key: amount for key, amount in found.items() if amount}
 
 
-def _even(connection: sa.Connection, day: int, ms: int) -> dict[tuple[str, str], int]:
-    """Return what entries that cover the whole of a day have in `ms` of it: they are in none of its quarters."""
-    whole, quarters = (_sum(connection, length, day, day + DAY_MS) for length in (DAY_MS, QUARTER_MS))
-    return {key: (ticks - quarters.get(key, 0)) // DAY_MS * ms for key, ticks in whole.items()}
+def begin_ms(connection: sa.Connection) -> int | None:
+    """Return the earliest moment that an entry in the database speaks of, None where there is none."""
+    earliest = sa.select(sa.func.min(entry.c.from_ms))
+    first = connection.scalar(sa.select(sa.func.min(rollup.c.start_ms)).where(rollup.c.length_ms == HOUR_MS))
+    if number(connection) < entries.head(connection).number or first is None:
+        parts = [earliest]
+    else:
+        near = (entry.c.to_ms >= first, entry.c.to_ms < first + HOUR_MS + DAY_MS)
+        parts = [earliest.where(LONG), earliest.where(~LONG, *near)]
+    found = [connection.scalar(part) for part in parts]
+    return min((int(at) for at in found if at is not None), default=None)
 
 
-def _sum(
-    connection: sa.Connection, length_ms: int, since_ms: int | None, until_ms: int | None
-) -> dict[tuple[str, str], int]:
-    query = sa.select(rollup.c.account, rollup.c.pool, *wide_sum(rollup.c.ticks)).where(rollup.c.length_ms == length_ms)
-    if since_ms is not None:
-        query = query.where(rollup.c.start_ms >= since_ms)
-    if until_ms is not None:
-        query = query.where(rollup.c.start_ms < until_ms)
-    rows = connection.execute(query.group_by(rollup.c.account, rollup.c.pool))
-    return {(str(account), str(pool)): joined_sum(high, low) for account, pool, high, low in rows}
+def _few(
+    connection: sa.Connection, window: tuple[int, int], *which: sa.ColumnElement[bool]
+) -> Iterator[tuple[Key, int]]:
+    """Sum what some entries have in a window. There are few, but only we know it: PostgreSQL would read all postings.
+
+    So they are found first, by an index over times, and asked for by their numbers.
+    """
+    near = sa.select(entry.c.number).where(entry.c.from_ms < window[1], entry.c.to_ms >= window[0], *which)
+    numbers = sorted(connection.scalars(near))
+    for at in range(0, len(numbers), _FEW):
+        some = numbers[at : at + _FEW]
+        only = [entry.c.number.in_(some), posting.c.number.in_(some)]
+        yield from _keyed(periods.sums(connection, window, None, "", only=only))
+
+
+def _keyed(lines: Iterable[Line]) -> Iterator[tuple[Key, int]]:
+    for line in lines:
+        yield key_of(line.kind, line.account, line.unit, line.pool, line.actor, line.reason), line.amount
+
+
+def _cells(connection: sa.Connection, length_ms: int, from_ms: int, to_ms: int) -> Iterator[tuple[Key, int]]:
+    query = sa.select(*_KEY, *wide_sum(rollup.c.amount)).where(
+        rollup.c.length_ms == length_ms, rollup.c.start_ms >= from_ms, rollup.c.start_ms < to_ms
+    )
+    for *key, high, low in connection.execute(query.group_by(*_KEY)):
+        kind, account, unit, pool, actor, reason = map(str, key)
+        yield (kind, account, unit, pool, actor, reason), joined_sum(high, low)
+
+
+def _add(found: dict[Key, int], more: Iterable[tuple[Key, int]]) -> None:
+    for key, amount in more:
+        found[key] = found.get(key, 0) + amount
 
 
 def _grow(connection: sa.Connection, more: Mapping[Cell, int]) -> None:
-    """Add ticks to cells, those that are not there yet included."""
-    rows = [(*cell, ticks) for cell, ticks in sorted(more.items())]
+    """Add amounts to cells, those that are not there yet included."""
+    rows = [(length, start, *key, amount) for (length, start, key), amount in sorted(more.items())]
     if not rows:
         return
-    add = "ON CONFLICT (length_ms, start_ms, account, pool) DO UPDATE SET ticks = rollup.ticks + excluded.ticks"
+    columns = [column.name for column in rollup.primary_key]
+    add = f"ON CONFLICT ({', '.join(columns)}) DO UPDATE SET amount = rollup.amount + excluded.amount"
     if connection.dialect.name == "postgresql":
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        arrays = "%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::bigint[]"
-        connection.exec_driver_sql(f"INSERT INTO rollup SELECT * FROM unnest({arrays}) {add}", tuple(columns))
+        kinds = ("bigint", "bigint", "text", "text", "text", "text", "text", "text", "bigint")
+        arrays = ", ".join(f"%s::{kind}[]" for kind in kinds)
+        values = tuple(list(column) for column in zip(*rows, strict=True))
+        connection.exec_driver_sql(f"INSERT INTO rollup SELECT * FROM unnest({arrays}) {add}", values)
     else:
-        connection.exec_driver_sql(f"INSERT INTO rollup VALUES (?, ?, ?, ?, ?) {add}", rows)
+        marks = ", ".join("?" for _ in rollup.c)
+        connection.exec_driver_sql(f"INSERT INTO rollup VALUES ({marks}) {add}", rows)
 
 
 def _set_number(connection: sa.Connection, last: int) -> None:
@@ -135,8 +170,8 @@ def _set_number(connection: sa.Connection, last: int) -> None:
         connection.execute(meta.insert().values(name=_META, value=str(last)))
 
 
-def _batches(connection: sa.Connection, after: int) -> Iterator[list[Sealed]]:
-    """Yield the entries after a number; each batch is read before the caller writes."""
-    while batch := list(islice(entries.read(connection, after=after), _BATCH)):
+def _batches(connection: sa.Connection, after: int, up_to: int | None = None) -> Iterator[list[Sealed]]:
+    """Yield the entries numbered ]after, up_to]; each batch is read before the caller writes."""
+    while batch := list(islice(entries.read(connection, after=after, up_to=up_to), _BATCH)):
         yield batch
         after = batch[-1].number

@@ -28,6 +28,7 @@ journal = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),  # canonical JSON
     sa.Column("hash", sa.Text, nullable=False),  # the journal's own chain
     sa.Index("journal_subject", "subject", "kind"),
+    sa.Index("journal_time", "at_ms"),
 )
 
 entry = sa.Table(
@@ -56,6 +57,10 @@ entry = sa.Table(
     sa.Index("entry_gang", "gang", "attempt", "rank"),
     sa.Index("entry_time", "to_ms", "from_ms", postgresql_using="brin"),
 )
+
+LONG = entry.c.to_ms - entry.c.from_ms >= sa.literal_column("86400000")
+"""Which entries are of a day or more, in the words of the index that finds them."""
+sa.Index("entry_long", entry.c.from_ms, entry.c.to_ms, sqlite_where=LONG, postgresql_where=LONG)
 
 posting = sa.Table(
     "posting",
@@ -98,13 +103,11 @@ statement = sa.Table(
 )
 
 rollup = sa.Table(
-    "rollup",  # sums of timeline entries by quarter of an hour and by day (ledger/rollup.py); can be made anew
+    "rollup",  # sums of entries by hour and by day (ledger/rollup.py); can be made anew
     metadata,
-    sa.Column("length_ms", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("start_ms", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("account", sa.Text, primary_key=True),
-    sa.Column("pool", sa.Text, primary_key=True),
-    sa.Column("ticks", sa.BigInteger, nullable=False),
+    *(sa.Column(name, sa.BigInteger, primary_key=True, autoincrement=False) for name in ("length_ms", "start_ms")),
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("kind", "account", "unit", "pool", "actor", "reason")),
+    sa.Column("amount", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from fairlead.ledger.accounts import TICKS, TIMELINE_KINDS
-from fairlead.ledger.entry import PODS, TIMELINE
-from fairlead.ledger.periods import Line
-from fairlead.ledger.rollup import QUARTER_MS
+from fairlead.ledger.accounts import TICKS
+from fairlead.ledger.entry import PODS, TIMELINE, EntryKind
+from fairlead.ledger.periods import Line, merged
+from fairlead.ledger.rollup import DAY_MS, line_of, over_jobs
 from fairlead.store import entries, periods, rollups
-from fairlead.store.tables import entry, joined_sum, journal, posting, wide_sum
+from fairlead.store.tables import entry, journal
+
+EVER = (-(2**62) // DAY_MS * DAY_MS, 2**62 // DAY_MS * DAY_MS)
+"""A window with everything in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """Ticks on one account in one pool by one job (its fields "" where nobody holds)."""
+    """Ticks on one account in one pool by one job (its fields "" where nobody holds, or jobs are summed over)."""
 
     account: str
     pool: str
@@ -27,145 +30,86 @@ class Amount:
     ticks: int
 
 
+def lines(
+    connection: sa.Connection,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    *,
+    jobs: bool,
+    up_to: int | None = None,
+    only: tuple[sa.ColumnElement[bool], ...] = (),
+) -> list[Line]:
+    """Sum what lies in [since_ms, until_ms) by account, over entries up to a number; None is no bound. Sorted.
+
+    Amounts are cut as `periods.clipped` cuts them. Without `jobs` they are summed over, and it is fast. What dropped
+    entries add is in it; `only` chooses among the others where there are `jobs`.
+
+    Raises
+    ------
+    UnreadableInput
+        The window cuts the time of entries that are in archives only.
+    """
+    window = (EVER[0] if since_ms is None else since_ms, EVER[1] if until_ms is None else until_ms)
+    carried = [replace(line, of="") for line in periods.carried(connection, since_ms, until_ms)]
+    if jobs:
+        numbers = None if up_to is None else (0, up_to)
+        there = periods.sums(connection, window, numbers, "", only=only)
+        return merged((*carried, *there), {}) if carried else there
+    found = [line_of("", key, amount) for key, amount in rollups.sums(connection, window, up_to).items()]
+    return over_jobs((*carried, *found))
+
+
 def amounts(
     connection: sa.Connection, since_ms: int | None = None, until_ms: int | None = None, *, jobs: bool = True
 ) -> list[Amount]:
-    """Sum postings by account and job, each clipped to [since_ms, until_ms); None is no bound.
-
-    Exact: an entry's amount is a whole number of ticks per millisecond, so a clipped one is too. Who does not need
-    `jobs` gets sums over them, fast, where both bounds lie on quarters of an hour.
-    """
-    on_quarters = all(edge is None or edge % QUARTER_MS == 0 for edge in (since_ms, until_ms))
-    if not jobs and on_quarters and rollups.number(connection) == entries.head(connection).number:
-        return [
-            Amount(account=account, pool=pool, namespace="", name="", gang="", ticks=ticks)
-            for (account, pool), ticks in rollups.sums(connection, since_ms, until_ms).items()
-        ]
-    return [
-        Amount(account=a, pool=b, namespace=c, name=d, gang=e, ticks=total)
-        for (a, b, c, d, e), total in _by_job(connection, TICKS, since_ms, until_ms).items()
-    ]
+    """Sum the timeline's ticks by account, pool and job inside of [since_ms, until_ms). Arguments as of `lines`."""
+    found = _by_names(lines(connection, since_ms, until_ms, jobs=jobs, only=(entry.c.kind.in_(TIMELINE),)), TICKS)
+    return [Amount(account=a, pool=b, namespace=c, name=d, gang=e, ticks=n) for (a, b, c, d, e), n in found.items()]
 
 
 def beside(
-    connection: sa.Connection, unit: str, since_ms: int | None = None, until_ms: int | None = None
+    connection: sa.Connection, unit: str, since_ms: int | None = None, until_ms: int | None = None, *, jobs: bool = True
 ) -> dict[tuple[str, ...], int]:
     """Sum what pods had of a unit beside devices: (account, pool, namespace, name, gang) -> amount. Exact likewise."""
-    return _by_job(connection, unit, since_ms, until_ms)
+    return _by_names(lines(connection, since_ms, until_ms, jobs=jobs, only=(entry.c.kind.in_(PODS),)), unit)
 
 
-def _by_job(
-    connection: sa.Connection, unit: str, since_ms: int | None, until_ms: int | None
-) -> dict[tuple[str, ...], int]:
-    amount, inside = _clipped(since_ms, until_ms, unit)
-    key = (posting.c.account, entry.c.pool, entry.c.namespace, entry.c.name, entry.c.gang)
-    query = (
-        sa.select(*key, *wide_sum(amount))
-        .select_from(posting.join(entry, entry.c.number == posting.c.number))
-        .where(*inside)
-        .group_by(*key)
-    )
-    found = {tuple(str(n) for n in names): joined_sum(high, low) for *names, high, low in connection.execute(query)}
-    for line in _carried(connection, since_ms, until_ms, unit):
-        names = (line.account, line.pool, line.namespace, line.name, line.gang)
-        found[names] = found.get(names, 0) + line.amount
-    return {names: found[names] for names in sorted(found) if found[names]}
-
-
-def _carried(
-    connection: sa.Connection, since_ms: int | None, until_ms: int | None, unit: str = TICKS
-) -> Iterator[Line]:
-    """Yield what dropped entries about devices, or about pods, add."""
-    for line in periods.carried(connection, since_ms, until_ms):
-        if line.unit == unit and line.account.partition(":")[0] in TIMELINE_KINDS:
-            yield line
+def _by_names(found: Iterable[Line], unit: str) -> dict[tuple[str, ...], int]:
+    """Sum lines that say what devices were in, or in another unit what pods had, whoever decided and why; sorted."""
+    kind = EntryKind.SEGMENT if unit == TICKS else EntryKind.POD
+    sums: dict[tuple[str, ...], int] = {}
+    for line in found:
+        if line.unit == unit and line.kind == kind:
+            names = (line.account, line.pool, line.namespace, line.name, line.gang)
+            sums[names] = sums.get(names, 0) + line.amount
+    return {names: sums[names] for names in sorted(sums) if sums[names]}
 
 
 def by_account(
-    connection: sa.Connection, prefix: str, *, since_ms: int | None = None, after: int = 0, up_to: int
-) -> dict[str, int]:
-    """Sum ticks by account for names that begin with `prefix`, over entries numbered ]after, up_to].
-
-    Each is clipped to what lies after `since_ms`. Entries are dense and never change, so sums can be carried on from
-    where the last call ended.
-    """
-    ticks, inside = _clipped(since_ms, None)
-    query = (
-        sa.select(posting.c.account, *wide_sum(ticks))
-        .select_from(posting.join(entry, entry.c.number == posting.c.number))
-        .where(entry.c.number > after, entry.c.number <= up_to, posting.c.account.startswith(prefix), *inside)
-        .group_by(posting.c.account)
-    )
-    found = {str(account): joined_sum(high, low) for account, high, low in connection.execute(query)}
-    for line in () if after else _carried(connection, since_ms, None):
-        if line.account.startswith(prefix):
-            found[line.account] = found.get(line.account, 0) + line.amount
-    return found
-
-
-def money(
     connection: sa.Connection,
-    prefix: str,
+    prefixes: tuple[str, ...],
     since_ms: int | None = None,
     until_ms: int | None = None,
     *,
     after: int = 0,
     up_to: int | None = None,
-) -> dict[str, dict[str, int]]:
-    """Sum money by unit and account for names that begin with `prefix`, each part inside [since_ms, until_ms).
+) -> dict[tuple[str, str], int]:
+    """Sum by (unit, account) for names that begin with one of `prefixes`, over entries numbered ]after, up_to].
 
-    An amount that lies across an edge is taken in proportion, rounded down by less than a nano-unit a ms. What is of no
-    time at all counts where it stands.
+    Each is cut to [since_ms, until_ms). Entries are dense and never change, so sums can be carried on from where the
+    last call ended.
     """
-    begin, end = entry.c.from_ms, entry.c.to_ms
-    first, last, inside = _overlap(since_ms, until_ms)
-    amount = sa.case(
-        (sa.or_(begin == end, sa.and_(first == begin, last == end)), posting.c.amount),
-        else_=posting.c.amount // (end - begin) * (last - first),
-    )
-    key = (posting.c.unit, posting.c.account)
-    query = (
-        sa.select(*key, *wide_sum(amount))
-        .select_from(posting.join(entry, entry.c.number == posting.c.number))
-        .where(entry.c.number > after, posting.c.unit != TICKS, posting.c.account.startswith(prefix), *inside)
-        .group_by(*key)
-    )
-    found: dict[str, dict[str, int]] = {}
-    for unit, account, high, low in connection.execute(
-        query if up_to is None else query.where(entry.c.number <= up_to)
-    ):
-        found.setdefault(str(unit), {})[str(account)] = joined_sum(high, low)
+    if after:
+        window = (EVER[0] if since_ms is None else since_ms, EVER[1] if until_ms is None else until_ms)
+        numbers = (after, entries.head(connection).number if up_to is None else up_to)
+        there = periods.sums(connection, window, numbers, "")
+    else:
+        there = lines(connection, since_ms, until_ms, jobs=False, up_to=up_to)
+    found: dict[tuple[str, str], int] = {}
+    for line in there:
+        if line.account.startswith(prefixes):
+            found[line.unit, line.account] = found.get((line.unit, line.account), 0) + line.amount
     return found
-
-
-def _overlap(
-    since_ms: int | None, until_ms: int | None
-) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
-    """Return where an entry's part in [since_ms, until_ms) begins and ends, and which entries have any."""
-    begin, end = entry.c.from_ms, entry.c.to_ms
-    inside: list[sa.ColumnElement[bool]] = []
-    since, until = sa.literal(since_ms, sa.BigInteger), sa.literal(until_ms, sa.BigInteger)
-    first: sa.ColumnElement[int] = begin if since_ms is None else sa.case((begin < since, since), else_=begin)
-    last: sa.ColumnElement[int] = end if until_ms is None else sa.case((end > until, until), else_=end)
-    if since_ms is not None:
-        inside.append(sa.or_(end > since, sa.and_(begin == end, begin >= since)))
-    if until_ms is not None:
-        inside.append(begin < until)
-    return first, last, inside
-
-
-def _clipped(
-    since_ms: int | None, until_ms: int | None, unit: str = TICKS
-) -> tuple[sa.ColumnElement[int], list[sa.ColumnElement[bool]]]:
-    """Return the part of a posting that lies in [since_ms, until_ms), of devices' timeline or pods' in another unit.
-
-    And which entries have any.
-    """
-    first, last, inside = _overlap(since_ms, until_ms)
-    amount: sa.ColumnElement[int] = posting.c.amount
-    if since_ms is not None or until_ms is not None:
-        amount = posting.c.amount // (entry.c.to_ms - entry.c.from_ms) * (last - first)
-    return amount, [posting.c.unit == unit, entry.c.kind.in_(TIMELINE if unit == TICKS else PODS), *inside]
 
 
 def newest_ms(connection: sa.Connection) -> int | None:
