@@ -16,6 +16,7 @@ from fairlead.model.events import (
     DevicesCounted,
     ForeignDevices,
     GangSeen,
+    GrowIntended,
     Intended,
     KeptFree,
     MemberEnded,
@@ -119,7 +120,7 @@ def any_fact(draw: Any) -> Any:
     """One fact that changes the timeline, at any time, consistent with nothing."""
     at, name, uid = draw(times), draw(st.sampled_from(NODES)), draw(st.sampled_from(GANGS))
     attempt, rank = draw(st.sampled_from(ATTEMPTS)), draw(st.integers(0, 1))
-    kind = draw(st.integers(0, 19))
+    kind = draw(st.integers(0, 20))
     if kind <= 1:
         seen = node(
             name,
@@ -138,6 +139,11 @@ def any_fact(draw: Any) -> Any:
         return NodeUsed(name=name, taken=used, at_ms=at)
     if kind == 4:
         return ForeignDevices(name=name, devices=tuple(draw(st.sets(st.sampled_from(THEIRS)))), at_ms=at)
+    if kind == 20:
+        grown = draw(placements)
+        return GrowIntended(
+            gang=uid, attempt=attempt, placement=grown, tier=Tier.BORROWED, joining=1, at_ms=at, deadline_ms=at + 30
+        )
     if kind in (5, 6):
         return Intended(
             gang=uid, attempt=attempt, placement=draw(placements), tier=draw(st.sampled_from(list(Tier))), at_ms=at,
@@ -152,6 +158,7 @@ def any_fact(draw: Any) -> Any:
         return Recovered(
             gang=uid, attempt=attempt, placement=draw(placements), tier=Tier.BORROWED, since_ms=draw(times), bound=True,
             holding=tuple(sorted(draw(st.sets(st.integers(0, 1))))), running=(), at_ms=at,
+            all_running_ms=draw(st.one_of(st.none(), st.none(), times)),
         )  # fmt: skip
     if kind >= 14:
         return draw(_lived(at, name, uid, attempt, rank, kind))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_ledger import EXAMPLE, Books
 
 from fairlead.errors import UnreadableInput
-from fairlead.ledger import accounts
+from fairlead.ledger import accounts, adjusting
 from fairlead.ledger.audit import Audit
 from fairlead.ledger.chain import seal
 from fairlead.ledger.entry import Entry, EntryKind, Origin, Posting, State, entry_bytes, make_entry
@@ -174,3 +174,10 @@ def test_the_bytes_of_an_entry_are_what_they_always_were() -> None:
         b'[{"account":"capacity:main","ticks":240000},{"account":"held:lab:vision:in-quota","ticks":-240000}],'
         b'"rank":0,"to_ms":3000}'
     ) % (FACT.encode(), id_.encode())
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a" * 65, "two\nlines", "nul\0"])
+def test_what_people_say_is_one_printable_line_of_a_bounded_length(text: str) -> None:
+    assert adjusting.said(f" {'a' * 64} ", 64, field="--reason") == "a" * 64
+    with pytest.raises(UnreadableInput, match="--reason: must be 1 to 64 characters"):
+        adjusting.said(text, 64, field="--reason")

@@ -215,6 +215,9 @@ def test_parts_of_a_gpu_are_divided_finer_than_whole_ones() -> None:
     queues = {name: builders.queue(name) for name in ("a", "b", "c")}
     assert entitlements(8000, queues, dict.fromkeys(queues, 8000)) == {"a": 3000, "b": 3000, "c": 2000}
     assert entitlements(8000, queues, {"a": 8000, "b": 8000, "c": 500}) == {"a": 3750, "b": 3750, "c": 500}
+    assert entitlements(1, queues, {"b": 1, "c": 1}) == {"a": 0, "b": 1, "c": 0}, "guaranteed is nothing unless said"
+    sure = queues | {"c": builders.queue("c", "guaranteed=1")}
+    assert entitlements(1001, sure, {"b": 501, "c": 2000}) == {"a": 0, "b": 1, "c": 1000}
     place = Standing(1000, queues, {"a": 500}, [("b", 500)])
     assert place.within_entitlement("b", 500)
     assert not place.within_entitlement("b", 501)

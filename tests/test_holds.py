@@ -301,7 +301,7 @@ newcomer = st.builds(
 def test_what_may_start_is_what_the_second_opinion_lets_start(found, caps, told, gangs) -> None:
     found = [a for a in found if a.spec is not None]
     world = world_of(found, caps, [spent(n, h * HOUR, left=m * MINUTE) for n, (h, m) in told.items()])
-    counted, tally = Caps(world, CHAINS), CapTally()
+    counted, tally, placed = Caps(world, CHAINS), CapTally(), []
     assert {name for name in QUEUES if counted.starts_nothing(name)} == starting_nothing(world)
     for at, (words, gpus) in enumerate(gangs):
         gang, milli = builders.gang(f"new{at}", words), 1000 * gpus
@@ -312,8 +312,14 @@ def test_what_may_start_is_what_the_second_opinion_lets_start(found, caps, told,
         assert (refusal is None) == (not complaints), (refusal, complaints)
         if refusal is None:
             counted.charge(gang, milli)
+            placed.append((gang.queue, milli))
         else:
             tally = CapTally(held=held, covered=covered)
+        for name in QUEUES:
+            account = counted._account(world.queues[name])
+            if account is not None:
+                both = [(a.queue, a.gpu_milli) for a in found] + placed
+                assert account.held_milli == sum(amount for queue, amount in both if name in CHAINS[queue])
         room = counted.room_milli(gang)
         bounds = [
             (name, cap, who)

@@ -21,7 +21,9 @@ from fairlead.model.codec import Cut
 from fairlead.model.events import (
     ForeignDevices,
     GangSeen,
+    GrowIntended,
     Intended,
+    KeptFree,
     NodeGone,
     NodeSeen,
     NodeUsed,
@@ -228,6 +230,19 @@ def test_forgetting_the_past_changes_nothing() -> None:
     assert books.meter.is_over(("h0", 1, 0))
 
 
+def test_a_rule_that_keeps_nothing_is_remembered_as_long_as_a_late_word_of_it_may_come() -> None:
+    def rule(at_ms: int, *kept: str) -> KeptFree:
+        return KeptFree(keeper="promise/g9", queue="lab", devices=(("n1", kept),) if kept else (), at_ms=at_ms)
+
+    books = Books().take(NodeSeen(node=node(), at_ms=0), rule(60 * HOUR), Cut(at_ms=100 * HOUR))
+    books.take(rule(55 * HOUR, "gpu-1"))
+    assert books.gpu_ms()["reserved-idle:main"] == 5 * HOUR
+    gone = Books().take(NodeSeen(node=node(), at_ms=0), rule(10 * HOUR, "gpu-1"), rule(20 * HOUR))
+    gone.take(Cut(at_ms=60 * HOUR), Cut(at_ms=99 * HOUR), Cut(at_ms=100 * HOUR))
+    assert gone.meter._kept.keepers == {}, "and no longer"
+    assert gone.gpu_ms()["reserved-idle:main"] == 10 * HOUR
+
+
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "a:b", "abteilung-ü", "nul\x00", "50%"])
 def test_the_auditor_agrees_on_names_that_accounts_encode(name: str) -> None:
     named = (QueueSeen(queue=Queue(name=name), at_ms=0), GangSeen(gang=gang("g1", name), at_ms=0))
@@ -276,7 +291,7 @@ def test_order_of_delivery_does_not_change_totals(facts: list[Any], rng: Any) ->
     seen: set[Any] = set()
     kept = []
     for fact in facts:
-        opens = isinstance(fact, Intended | Recovered)
+        opens = isinstance(fact, Intended | Recovered | GrowIntended)
         key = ("hold", fact.gang, fact.attempt) if opens else (type(fact), fact.at_ms, codec.subject(fact))
         key = ("node", fact.at_ms, codec.subject(fact)) if isinstance(fact, NodeSeen | NodeGone) else key
         stops = isinstance(fact, StopIntended | StopRefused | PlaceFailed)

@@ -10,7 +10,7 @@ from typing import Any
 import builders
 import pytest
 from cap_worlds import NOW, running
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quotas_by_hand import NAMES, ByHand, trees
 
@@ -102,6 +102,10 @@ def test_what_the_first_opinion_refuses_for_a_limit_the_second_names(texts, held
     st.sampled_from(NAMES), st.integers(0, 5), st.integers(1, 5),
 )  # fmt: skip
 @LOOKS
+@example(
+    texts={"org": "", "team": "parent=org guaranteed=2", "lab": "parent=org", "kid": "", "alone": "guaranteed=3"},
+    held={"team": 2_000}, entitled={"team": 2_000, "alone": 3_000}, loses="team", takes="alone", wants=2, gives=1,
+)  # fmt: skip
 def test_both_opinions_agree_on_who_may_reclaim_from_whom(texts, held, entitled, loses, takes, wants, gives) -> None:
     queues = {queue: builders.queue(queue, text) for queue, text in texts.items()}
     asked, given_up = 500 * wants, 500 * gives
@@ -212,3 +216,16 @@ def test_an_exception_counts_while_it_acts(begins, ends, most) -> None:
     for amount in (most, most + 500):
         quotas = quotas_of(queues, {}, exceptions=(more, other))
         assert bool(list(quotas.place(gang, placed(amount)))) == (amount > most)
+
+
+def test_what_is_guaranteed_of_models_is_guaranteed_of_gpus_and_of_nothing_else() -> None:
+    texts = [
+        "guaranteed=1 gpu/H100.guaranteed=2 gpu/A100.guaranteed=1 cpu.guaranteed=1",
+        "guaranteed=5 cpu.limit=3",
+        "",
+    ]
+    queues = {f"q{at}": builders.queue(f"q{at}", text) for at, text in enumerate(texts)}
+    quotas, tree = quotas_of(queues, {}), QueueTree(queues)
+    for kind, due in {GPU: [3_000, 5_000, 0], "gpu/H100": [2_000, 0, 0], "cpu": [1_000, 0, 0]}.items():
+        assert [quotas._guaranteed(name, kind) for name in queues] == due
+        assert [tree.book(kind).guaranteed.get(name, 0) for name in queues] == due
