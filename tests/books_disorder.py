@@ -18,9 +18,10 @@ from typing import Any
 from ledger_facts import NAMED, node, placement
 
 from fairlead.ledger.entry import entry_bytes
-from fairlead.model.events import ForeignDevices, Intended, MemberReleased, NodeGone, NodeSeen, NodeUsed
+from fairlead.model.events import ForeignDevices, Intended, MemberReleased, NodeGone, NodeSeen, NodeUsed, Started
 from fairlead.model.gang import Tier
 from fairlead.model.hardware import Resources
+from fairlead.model.rules import Rules
 from fairlead.reports.verification import verify
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.store import engine as database
@@ -45,7 +46,10 @@ def told(seed: int) -> list[tuple[int, list[Any]]]:
         odd.insert(min(len(odd), at + rng.choice((1, 3, 40, len(odd)))), odd.pop(at))
     if rng.random() < 0.2:
         rng.shuffle(odd)
-    batches: list[tuple[int, list[Any]]] = [(T0, [*NAMED, *[NodeSeen(node=node(n), at_ms=T0) for n in ("n1", "n2")]])]
+    begun = Started(rules=Rules(), at_ms=T0, meter=1)
+    batches: list[tuple[int, list[Any]]] = [
+        (T0, [begun, *NAMED, *[NodeSeen(node=node(n), at_ms=T0) for n in ("n1", "n2")]])
+    ]
     now = T0
     while odd:
         count = rng.choice((1, 2, 5, 30))
