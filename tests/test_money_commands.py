@@ -59,7 +59,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(app: Any, path: Path, *arguments: str) -> Any:
-    return CliRunner().invoke(app, [*arguments[:1], "--file", str(path), *arguments[1:]])
+    command = [*arguments[:1], "--file", str(path), *arguments[1:]]
+    return CliRunner().invoke(app, command, env={"FAIRLEAD_ACTOR": "finance"})
 
 
 def money(path: Path) -> dict[str, int]:
@@ -125,6 +126,12 @@ def test_an_entry_can_be_taken_back_and_a_charge_needs_a_tier_where_nothing_was_
     assert money(path) == {"credit:setup": -500_000_000, "credit:mistake": 500_000_000}
     first, second = read(path)[-2:]
     assert second.refers == first.id
+
+
+def test_an_adjustment_names_a_role_or_pseudonym_and_never_the_user_of_the_machine(path: Path) -> None:
+    arguments = ["adjust", *QUEUE[1:], "--credit", "1", "--file", str(path)]
+    nobody = CliRunner().invoke(ledger.app, arguments, env={"FAIRLEAD_ACTOR": ""})
+    assert nobody.exit_code == 2, nobody.output
 
 
 def read(path: Path) -> list[Any]:

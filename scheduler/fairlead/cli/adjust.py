@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairlead.cli import render
-from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, decided, to_read, url_of
+from fairlead.cli.books_file import (
+    DEFAULT_URL,
+    ActorOption,
+    DatabaseOption,
+    FileOption,
+    JsonOption,
+    decided,
+    to_read,
+    url_of,
+)
 from fairlead.cli.report import SinceOption, UntilOption
 from fairlead.cli.report_answer import moment_of
 from fairlead.clock import now_ms
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 def adjust(
     reason: Annotated[str, typer.Option("--reason", help="Why, in a word: outage, goodwill. Names the account.")],
+    actor: ActorOption,
     queue: Annotated[str, typer.Option("--queue", help="Queue that is meant, with all below it.")] = "",
     credit: Annotated[str, typer.Option("--credit", help="Amount to give back, such as 12.50.")] = "",
     charge: Annotated[str, typer.Option("--charge", help="Amount to charge.")] = "",
@@ -30,7 +39,6 @@ def adjust(
     since: SinceOption = None,
     until: UntilOption = None,
     note: Annotated[str, typer.Option("--note", help="What else there is to say.")] = "",
-    actor: Annotated[str, typer.Option("--actor", help="Who decides; default your user's name.")] = "",
     database: DatabaseOption = DEFAULT_URL,
     file: FileOption = None,
     json: JsonOption = False,
@@ -41,7 +49,7 @@ def adjust(
 
     if (entry is None) == (not queue) or (entry is None and bool(credit) == bool(charge)):
         raise UnreadableInput("give --entry, or --queue with either --credit or --charge")
-    who = adjusting.said(actor or getpass.getuser(), 253, field="--actor")
+    who = adjusting.said(actor, 253, field="--actor")
     why = adjusting.said(reason, adjusting.REASON_MAX, field="--reason")
     more = adjusting.said(note, adjusting.NOTE_MAX, field="--note") if note else ""
     url, at_ms, refers = url_of(database, file), now_ms(), ""

@@ -22,6 +22,7 @@ DatabaseOption = Annotated[
     str, typer.Option("--database", envvar="FAIRLEAD_DATABASE_URL", help="URL of the books' database.")
 ]
 FileOption = Annotated[Path | None, typer.Option("--file", help="SQLite file of the books, instead of --database.")]
+ActorOption = Annotated[str, typer.Option("--actor", envvar="FAIRLEAD_ACTOR", help="Who does it: a role or pseudonym.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

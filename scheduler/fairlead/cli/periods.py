@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairlead.cli import render
-from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, to_read, url_of
+from fairlead.cli.books_file import DEFAULT_URL, ActorOption, DatabaseOption, FileOption, JsonOption, to_read, url_of
 from fairlead.units import TICKS_PER_GPU_MS, beside_text, gpu_hours_text, money_text, utc_text
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ PeriodArgument = Annotated[str, typer.Argument(help="The month, such as 2026-10.
 ZoneOption = Annotated[str | None, typer.Option("--time-zone", help="Of the calendar; UTC if never said.")]
 MonthOption = Annotated[int | None, typer.Option("--month-starts-on", help="Day of the month, 1 to 31.")]
 YearOption = Annotated[int | None, typer.Option("--year-starts-in", help="Month, 1 to 12.")]
-ActorOption = Annotated[str, typer.Option("--actor", envvar="FAIRLEAD_ACTOR", help="Who does it: a role or pseudonym.")]
 
 
 def close(

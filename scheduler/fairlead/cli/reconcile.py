@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairlead.cli import render
-from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, decided, to_read, url_of
+from fairlead.cli.books_file import (
+    DEFAULT_URL,
+    ActorOption,
+    DatabaseOption,
+    FileOption,
+    JsonOption,
+    decided,
+    to_read,
+    url_of,
+)
 from fairlead.clock import now_ms
 from fairlead.errors import NotFound, UnreadableInput
 
@@ -29,9 +38,7 @@ def reconcile(
         Path, typer.Option("--objects", help="JSON list of the cluster's pods and claims, - for standard input.")
     ],
     mend: Annotated[bool, typer.Option("--mend", help="End in the books what has ended unseen.")] = False,
-    actor: Annotated[
-        str, typer.Option("--actor", envvar="FAIRLEAD_ACTOR", help="Who does it: a role or pseudonym.")
-    ] = "",
+    actor: ActorOption = "",
     database: DatabaseOption = DEFAULT_URL,
     file: FileOption = None,
     json: JsonOption = False,
