@@ -9,6 +9,7 @@ import queue_words
 from builders import Stage, node, queue
 
 from fairlead.model.effects import Place, Retier, Stop
+from fairlead.model.events import TierChanged
 from fairlead.model.gang import GangId, ServiceClass, Tier
 from fairlead.model.rules import Rules
 from fairlead.planning.plan import Plan
@@ -86,6 +87,21 @@ def test_a_demoted_job_is_spare_work_without_a_hold_and_is_that_after_a_restart_
         assert (spec.service_class, spec.preemptible) == (ServiceClass.OPPORTUNISTIC, True)
         assert one.state.gangs[GangId("a")].gang.service_class is ServiceClass.TRAINING, "the job says what it said"
         assert one.settle() == []
+
+
+def test_who_was_demoted_for_one_budget_is_not_held_by_the_one_above_it() -> None:
+    words = {"kid": "parent=all budget=5", "all": "budget=13", "sis": "parent=all budget=99"}
+    found = Stage([node("n1", "8")], [queue(name, f"{text} soft=100 exhausted=demote") for name, text in words.items()])
+    found.take(*(queue_words.spent(name, "gpuh=0 for=100h", found.now_ms) for name in words))
+    found.submit("low", "1x4 queue=sis")
+    found.submit("high", "1x4 queue=kid priority=5")
+    found.settle()
+    found.run("low")
+    found.run("high")
+    found.now_ms += 59 * MINUTE
+    found.settle()
+    changed = [(fact.gang, fact.tier) for fact in found.facts if isinstance(fact, TierChanged)]
+    assert changed == [("high", Tier.OPPORTUNISTIC)], "nobody else is, not even for a moment"
 
 
 def test_no_plan_breaks_a_promise_whatever_is_told_of_budgets() -> None:

@@ -197,8 +197,8 @@ def demotions(world: World, accounts: Iterable[Account], chains: Mapping[str, tu
     """
     asking = {one.queue: one for one in accounts if one.budget.on_exhausted is OnExhausted.DEMOTE}
     found: dict[GangId, tuple[Running, Tier]] = {}
-    for account in asking.values():
-        for attempt in _uncovered(world, account, chains, found.keys()):
+    for account in sorted(asking.values(), key=lambda one: -len(chains.get(one.queue, ()))):  # those below first
+        for attempt in _uncovered(world, account, chains, (), frozenset(found)):
             found[attempt.gang] = attempt, Tier.OPPORTUNISTIC
     more: dict[str, int] = {}
     for attempt in world.running.demoted:
@@ -216,21 +216,34 @@ def _an_hour(attempt: Running, account: Account, now_ms: int) -> int:
 
 
 def _uncovered(
-    world: World, account: Account, chains: Mapping[str, tuple[str, ...]], spared: Collection[GangId]
+    world: World,
+    account: Account,
+    chains: Mapping[str, tuple[str, ...]],
+    spared: Collection[GangId],
+    given_up: Collection[GangId] = (),
 ) -> Iterator[Running]:
-    """Yield whose hold is due and cannot be renewed, as many as need be; nobody who is spared, or cannot be demoted."""
+    """Yield whose hold is due and cannot be renewed, as many as need be beside those who have `given_up` theirs.
+
+    Nobody who is spared, nor spare work where the budget demotes.
+    """
     most, now_ms = account.all_gpu_ms, world.now_ms
     if most is None or account.is_over(now_ms):
         return
     over = account.covered() - 1000 * (most - account.used_gpu_ms(now_ms))
-    for attempt, boundary_ms in _due(world, account.queue, chains) if over > 0 else ():
+    due = _due(world, account.queue, chains) if over > 0 else []
+    freed = {
+        attempt.gang: attempt.gpu_milli
+        * max(0, min(hold_until(attempt, now_ms), account.spent.period_end_ms) - boundary_ms)
+        for attempt, boundary_ms in due
+    }
+    over -= sum(freed.get(gang, 0) for gang in given_up)
+    demotes = account.budget.on_exhausted is OnExhausted.DEMOTE
+    for attempt, _ in due:
         if over <= 0:
             return
-        demotes = account.budget.on_exhausted is OnExhausted.DEMOTE
-        if attempt.gang not in spared and not (demotes and attempt.spec is not None and attempt.spec.is_spare):
-            over -= attempt.gpu_milli * max(
-                0, min(hold_until(attempt, now_ms), account.spent.period_end_ms) - boundary_ms
-            )
+        is_spare = attempt.gang in spared or (demotes and attempt.spec is not None and attempt.spec.is_spare)
+        if not is_spare and attempt.gang not in given_up:
+            over -= freed[attempt.gang]
             yield attempt
 
 
