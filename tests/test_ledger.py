@@ -100,6 +100,15 @@ def test_a_gone_node_ends_its_capacity_and_its_holds() -> None:
     assert books.gpu_ms() == {"capacity:main": -16_000, "held:lab:vision:in-quota": 2_000, "free:main": 14_000}
 
 
+def test_who_went_with_a_node_and_is_told_of_again_days_later_holds_nothing() -> None:
+    """The hold was told late, its release said more than its node, and the books had forgotten both."""
+    days = 86_400_000
+    books = Books().take(*NAMED, NodeSeen(node=node(), at_ms=1_000), NodeGone(name="n1", at_ms=3_000))
+    books.take(NodeSeen(node=node(), at_ms=8_000), hold(2_000, ("n1", (0,))), release(2 * days))
+    books.take(Cut(at_ms=3 * days), hold(2_001, ("n1", (0,))), Cut(at_ms=4 * days))
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 1_000
+
+
 def test_a_device_that_leaves_the_fleet_ends_its_capacity() -> None:
     books = Books().take(NodeSeen(node=node(), at_ms=0), NodeSeen(node=node(gpus=3), at_ms=600), Cut(at_ms=1_000))
     assert books.gpu_ms() == {"capacity:main": -3_600, "free:main": 3_600}

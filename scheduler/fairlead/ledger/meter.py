@@ -170,8 +170,7 @@ class Meter:
                 before = [hold for hold in track.holds if self._is_open(hold)]
                 track.add_gone(at_ms, self.sequence)
                 over = [hold for hold in before if not self._is_open(hold)]
-                for hold in over:
-                    self._ends[hold.key] = (at_ms, at_ms - record.at_ms)
+                self._ends |= {hold.key: (at_ms, at_ms - record.at_ms) for hold in over}
                 return [(name, at_ms)], [hold.key for hold in over]
             case NodeUsed(name=name):
                 self._track(name).add_used(at_ms, self.sequence, record.taken)
@@ -357,8 +356,9 @@ class Meter:
         floor = self.newest_ms - LATE_MS
         self._kept.forget(floor)
         for track in self._nodes.values():
-            for key in track.forget(floor - WINDOW_MS):
+            for key, end_ms in track.forget(floor - WINDOW_MS):
                 self._attempts.drop(self._holds.pop(key))
+                self._ends[key] = min(self._ends.get(key, (end_ms, 0)), (end_ms, 0), key=lambda end: end[0])
         return entries
 
 

@@ -303,13 +303,17 @@ class NodeTrack:
             states[device] = split(holders.get(device, ()), rest)
         return states
 
-    def forget(self, before_ms: int) -> list[HoldKey]:
-        """Drop what no later fact can change any more, all that ended before `before_ms`; return the holds dropped."""
+    def forget(self, before_ms: int) -> list[tuple[HoldKey, int]]:
+        """Drop what no later fact can change any more, all that ended before `before_ms`; return the holds dropped.
+
+        Each with when it ended.
+        """
         for track in (self.seen, self.used, self.foreign):
             del track[: max(0, bisect_right(track, (before_ms, -1), key=_when) - 1)]
         self.lost = [span for span in self.lost if span[1] > before_ms]
-        over = [hold for hold in self.holds if (end := self.end_of(hold)) is not None and end <= before_ms]
-        keys = {hold.key for hold in over}
+        ends = [(hold.key, self.end_of(hold)) for hold in self.holds]
+        over = [(key, end) for key, end in ends if end is not None and end <= before_ms]
+        keys = {key for key, _ in over}
         self.holds = [hold for hold in self.holds if hold.key not in keys]
         self.gone = [at for at in self.gone if at >= before_ms]
         self.windows.forget(before_ms)
@@ -317,7 +321,7 @@ class NodeTrack:
             self.pods.pop(key, None)
         for book in (*self.books.values(), *self.outcomes.values(), *self.pods.values()):
             book.segments = book.segments[max(0, book.covering(before_ms)) :]
-        return [hold.key for hold in over]
+        return over
 
 
 def split(holders: Sequence[tuple[int, State]], rest: State) -> Parts:
