@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from ledger_books import Books, hold, release
-from ledger_facts import NAMED, node, streams
+from ledger_facts import NAMED, node, placement, streams
 
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Kind
@@ -19,6 +19,7 @@ from fairlead.model.events import (
     MemberRunning,
     NodeSeen,
     PlaceFailed,
+    Recovered,
     StopIntended,
     StopRefused,
 )
@@ -95,6 +96,17 @@ def test_beginning_again_is_waste_of_whoever_ended_the_attempt_before_until_all_
     books.take(Cut(at_ms=20_000))
     assert became(books) == {"waste:preempted:lab:vision": 2_000, "waste:restart:lab:vision": 2 * 4_000}
     assert said(books) == {("speech", "Preempted")}
+
+
+@pytest.mark.parametrize(("runs_ms", "lost"), [(7_000, 2_000), (9_500, 3_000), (None, 5_000)])
+def test_one_that_is_found_running_has_begun_when_it_says_and_at_the_latest_when_it_is_found(runs_ms, lost) -> None:
+    books = Books().take(*FLEET, hold(0, ("n1", (0,))), stop(1_000, refuse(Reason.PREEMPTED), by="g2"), release(1_000))
+    found = Recovered(
+        gang="g1", attempt=2, placement=placement(("n1", (0,))), tier=Tier.IN_QUOTA, since_ms=5_000, bound=True,
+        holding=(0,), running=(0,), at_ms=8_000, all_running_ms=runs_ms,
+    )  # fmt: skip
+    wasted = {"waste:preempted:lab:vision": 1_000, "waste:restart:lab:vision": lost}
+    assert became(books.take(found, Cut(at_ms=10_000))) == wasted
 
 
 def test_an_attempt_that_could_not_be_bound_is_waste_of_the_platform() -> None:
