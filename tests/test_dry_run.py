@@ -207,6 +207,9 @@ class NoBooks:
     def record(self, facts, now_ms):
         return ()
 
+    def full(self, now_ms):
+        return False
+
 
 def test_a_fleet_in_memory_is_asked_without_being_touched() -> None:
     fleet = Embedded("hgx-h100", books=NoBooks(), start_ms=1_800_000_000_000, nodes=2)

@@ -56,6 +56,10 @@ class FakeBooks:
     def __init__(self, log: list[tuple[str, object]]) -> None:
         self.log = log
         self.broken: Exception | None = None
+        self.is_full = False
+
+    def full(self, now_ms: int) -> bool:
+        return self.is_full
 
     def record(self, facts: Sequence[ev.Event], now_ms: int):
         if self.broken is not None:
@@ -346,3 +350,20 @@ def test_violations_are_counted_and_logged(caplog: pytest.LogCaptureFixture, mon
         rig.play(story)
     assert any("planted" in record.message for record in caplog.records)
     assert not rig.at("perform", Place)
+
+
+def test_books_that_have_too_much_to_write_are_told_to_the_engine_and_so_is_their_end() -> None:
+    """Once each, and also where nothing else happens: a gang that comes after an hour of silence finds it known."""
+    rig = Rig()
+
+    async def story(stop: asyncio.Event) -> None:
+        rig.books.is_full = True
+        rig.put("a")
+        await rig.until(lambda: rig.stage.state.tenants.books_full)
+        rig.put("b")
+        rig.books.is_full = False
+        await rig.until(lambda: not rig.stage.state.tenants.books_full)
+
+    rig.play(story)
+    told = [fact.is_full for word, fact in rig.log if word == "record" and isinstance(fact, ev.BooksFull)]
+    assert told == [True, False]

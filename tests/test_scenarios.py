@@ -381,6 +381,7 @@ DO = {
             at_ms=stage.now_ms,
         )
     ),
+    "books": lambda stage, name, more: stage.take(ev.BooksFull(is_full=name == "full", at_ms=stage.now_ms)),
     "wait": wait,
 }
 

@@ -177,6 +177,14 @@ REFUSED = {
         "spec.expires is not after spec.starts",
     ),
     "an exception of nothing": (exception(change={}), "spec.change gives nothing"),
+    "an exception that gives nothing of a resource": (
+        exception(change={"resources": [{"name": "cpu"}]}),
+        "spec.change.resources[] gives nothing",
+    ),
+    "an exception of GPUs in two places": (
+        exception(change={"resources": [{"name": "gpu", "limit": 1}]}),
+        "spec.change.resources[].name: gpu has fields of its own",
+    ),
     "a reservation with dots": (reservation("a.b"), "metadata.name is shown in explanations"),
     "two ways": (reservation(count=1), "spec.nodes, spec.domain and spec.count are three ways"),
     "of which level": (reservation(nodes=None, domain="r1"), "spec.level is needed beside spec.domain"),

@@ -67,6 +67,13 @@ BUDGET_HELD = (
     "{need} for its first hour",
     "wait until something ends, at the latest until {retry_at}, declare a shorter spec.duration, or ask for less",
 )
+BOOKS_FULL = (
+    "BooksFull",
+    Kind.NOT_NOW,
+    "the books have been without their database for too long, and queue {queue} has a hard budget: nobody knows what "
+    "is left of it",
+    "wait until the database is back, or ask an administrator about it",
+)
 BUDGET_NOT_RENEWED = (
     "BudgetNotRenewed",
     Kind.NOT_NOW,

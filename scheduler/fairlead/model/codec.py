@@ -149,6 +149,7 @@ def subject(record: Record) -> str:
             | events.Started()
             | events.Decided()
             | events.SwitchesSet()
+            | events.BooksFull()
         ):
             return ""
         case _:

@@ -31,6 +31,7 @@ from fairlead.model.takings import NominationEnded as NominationEnded
 from fairlead.model.takings import ShrinkIntended as ShrinkIntended
 from fairlead.model.takings import StopIntended as StopIntended
 from fairlead.model.takings import StopRefused as StopRefused
+from fairlead.model.tenancy_events import BooksFull as BooksFull
 from fairlead.model.tenancy_events import ExceptionGone as ExceptionGone
 from fairlead.model.tenancy_events import ExceptionSeen as ExceptionSeen
 from fairlead.model.tenancy_events import PolicyGone as PolicyGone
@@ -303,6 +304,7 @@ Event = (
     | ExceptionGone
     | SwitchesSet
     | QueueSpent
+    | BooksFull
     | PriceBookSeen
     | PriceBookGone
     | Adjusted

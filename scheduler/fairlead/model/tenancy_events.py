@@ -74,6 +74,17 @@ class QueueSpent(TenancyFact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BooksFull(TenancyFact):
+    """What waits for the books' database is more, or waits longer, than their outbox is for; or is not any more.
+
+    What budgets have used is not certain meanwhile.
+    """
+
+    is_full: bool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSeen(TenancyFact):
     """A pool is there, like this."""
 

@@ -89,6 +89,8 @@ class Caps:
             if self._at_max_jobs(queue):
                 limit = queue.caps.max_jobs or 0
                 return refuse(Reason.QUEUE_AT_MAX_JOBS, queue=name, used=self._counts.jobs.get(name, 0), limit=limit)
+            if gpu_milli > 0 and self._is_unknown(queue):
+                return refuse(Reason.BOOKS_FULL, queue=name)
             account = self._account(queue)
             refusal = None if account is None else budget_refusal(account, gpu_milli, _runs_ms(gang), self._now_ms)
             if refusal is not None:
@@ -102,9 +104,17 @@ class Caps:
     def may_grow(self, gang: Gang, gpu_milli: int) -> bool:
         """Whether the budgets above a running gang, and the caps on its user and groups, let it have so much more."""
         room = self.room_milli(gang)
-        accounts = [self._account(self._queues[name]) for name in self._chains.get(gang.queue, ())] if self._on else []
+        above = [self._queues[name] for name in self._chains.get(gang.queue, ())] if self._on else []
+        if any(self._is_unknown(queue) for queue in above):
+            return False
+        accounts = [self._account(queue) for queue in above]
         paid = all(one is None or budget_refusal(one, gpu_milli, HOLD_MS, self._now_ms) is None for one in accounts)
         return paid and (room is None or gpu_milli <= room)
+
+    def _is_unknown(self, queue: Queue) -> bool:
+        """Whether nobody knows what is left of a queue's hard budget, because the books are behind."""
+        budget = queue.caps.budget
+        return self._world.books_full and budget is not None and budget.hard
 
     def room_milli(self, gang: Gang) -> int | None:
         """Return what the caps on its user and groups leave for a gang, None where none of them counts GPUs."""

@@ -79,6 +79,8 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
             ]
             if inside and gang.service_class in peak.service_classes and gang.gpu_milli >= 1000 * peak.gpus_at_least:
                 yield f"{gang.full_name}: started in a peak period of queue {name}"
+        if gpu_milli and world.books_full and caps.budget is not None and caps.budget.hard:
+            yield f"{gang.full_name}: started although nobody knows what is left of the budget of queue {name}"
         told = caps.budget is not None and spent is not None and world.now_ms < spent.period_end_ms
         if gpu_milli and told and _is_used_up(caps, spent):
             yield f"{gang.full_name}: started although the budget of queue {name} is used up"

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fairlead.model.effects import Nominate, Notice, Place, Shrink, Stop
-from fairlead.model.events import Bound, Event, PlaceFailed
+from fairlead.model.events import BooksFull, Bound, Event, PlaceFailed
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.standings import Standings
 from fairlead.service.engine import VIEWS_AT_ONCE, Cycle, Engine
-from fairlead.service.ports import Books, Cluster, Performable
+from fairlead.service.ports import Books, Cluster, Hold, Performable
 
 log = logging.getLogger("fairlead.loop")
 ESTIMATE_EVERY_MS = 30_000
@@ -78,6 +78,7 @@ class Loop:
         self._estimate_at_ms = 0
         self._standings_at_ms = 0
         self._stood: Standings | None = None
+        self._full = False
 
     def put(self, *facts: Event) -> None:
         """Hand in facts; they are applied in this order."""
@@ -162,10 +163,18 @@ class Loop:
         return facts
 
     async def _record(self, facts: Sequence[Event | Standings]) -> None:
-        if facts:
-            booked = await asyncio.to_thread(self._books.record, facts, self._now_ms())
-            if booked:
-                await self._cluster.booked(booked)
+        """Write facts, and tell the engine where the books have too much to write, or no more; they may just wait."""
+        now_ms = self._now_ms()
+        booked, full = await asyncio.to_thread(self._write, facts, now_ms)
+        if full != self._full:
+            self._full = full
+            self.put(BooksFull(is_full=full, at_ms=now_ms))
+        if booked:
+            await self._cluster.booked(booked)
+
+    def _write(self, facts: Sequence[Event | Standings], now_ms: int) -> tuple[Sequence[Hold], bool]:
+        booked = self._books.record(facts, now_ms) if facts else ()
+        return booked, self._books.full(now_ms)
 
     def _count(self, cycle: Cycle, took_ms: int) -> None:
         self.stats.cycles += 1

@@ -47,3 +47,7 @@ class Books(Protocol):
         Returns the holds whose closing entry is committed. Keeps the facts and tries again where the database is away.
         """
         ...
+
+    def full(self, now_ms: int) -> bool:
+        """Return whether more waits for the database than it should; nothing is dropped all the same."""
+        ...

@@ -47,6 +47,8 @@ def _tenancy(state: ClusterState, at_ms: int) -> Iterator[ev.Event]:
     for name in sorted(tenants.exceptions):
         yield ev.ExceptionSeen(exception=tenants.exceptions[name], at_ms=at_ms)
     yield ev.SwitchesSet(switches=tenants.switches, at_ms=at_ms)
+    if tenants.books_full:
+        yield ev.BooksFull(is_full=True, at_ms=at_ms)
     for name in sorted(tenants.spent):
         yield tenants.spent[name]
 

@@ -59,6 +59,7 @@ class World:
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
     spent       what queues have used of their budgets, as last told
+    books_full  whether too much waits for the books' database: nobody knows what is used by now
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
     reserves    what pools keep free now, as their calendars say
@@ -97,6 +98,7 @@ class World:
     jobs: JobsHeld
     takings: Taken
     spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
+    books_full: bool = False
     promises: tuple[Promised, ...] = ()
     durations: Durations
     reserved: tuple[Reserved, ...] = ()
@@ -201,6 +203,7 @@ class Photographer:
             force=force,
             jobs=self._jobs.picture() if force.capped else JobsHeld(),
             spent=state.tenants.spent,
+            books_full=state.tenants.books_full,
             promises=state.promises.picture(),
             turned_ms=self._calendar.turned_ms,
             next_turn_ms=self._calendar.next_turn_ms,

@@ -31,6 +31,7 @@ class Tenants:
         self.switches = ALL_ON
         self.rates = Rates()
         self.spent: Mapping[str, ev.QueueSpent] = {}
+        self.books_full = False
 
     def apply(self, fact: ev.TenancyFact) -> bool:
         """Take up one fact; returns whether it changed anything."""
@@ -69,6 +70,9 @@ class Tenants:
                 known_spent = self.spent.get(queue_name)
                 self.spent = {**self.spent, queue_name: fact}
                 return known_spent is None or _gave_back(known_spent, fact)
+            case ev.BooksFull(is_full=is_full):
+                changed = self.books_full != is_full
+                self.books_full = is_full
             case ev.SwitchesSet(switches=switches):
                 changed = self.switches != switches
                 self.switches = switches
