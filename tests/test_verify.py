@@ -363,3 +363,24 @@ def test_what_is_stopping_already_is_not_there_to_be_taken_from() -> None:
     )
     stop = Stop(gang=GangId("b2"), attempt=1, cause=refuse(Reason.RECLAIMED, gpus=8), requeue=True, by=spec.id)
     assert any("below the guarantee of b" in text for text in texts(world, [nominate, stop]))
+
+
+@pytest.mark.parametrize(
+    ("budget", "gang", "wrong"),
+    [
+        ("budget=100", "1x2 queue=kid", True),
+        ("budget=100", "1x0 cpu=1 queue=kid", False),
+        ("budget=100 said-only", "1x2 queue=kid", False),
+        ("", "1x2 queue=kid", False),
+    ],
+)
+def test_who_starts_under_a_hard_budget_while_the_books_are_full_is_named(budget: str, gang: str, wrong: bool) -> None:
+    stage = Stage([builders.node("n1", "8")], [builders.queue("org", budget), builders.queue("kid", "parent=org")])
+    stage.submit("a", gang)
+    plan = decide(stage.engine.world(stage.now_ms))
+    assert [type(effect) for effect in plan.effects] == [Place]
+    stage.take(ev.BooksFull(is_full=True, at_ms=stage.now_ms))
+    world = stage.engine.world(stage.now_ms)
+    told = [found.text for found in violations(replace(plan, version=world.version), world)]
+    expected = "kid/a: started although nobody knows what is left of the budget of queue org"
+    assert told == ([expected] if wrong else [])
