@@ -52,6 +52,8 @@ def world_of(
     attempts: Iterable[Running] = (),
     caps: Mapping[str, QueueCaps | Budget] | None = None,
     told: Iterable[QueueSpent] = (),
+    *,
+    books_full: bool = False,
 ) -> Any:
     """What plans and their checks read of a World, counted from the attempts one by one."""
     own = {name: QueueCaps(budget=said) if isinstance(said, Budget) else said for name, said in (caps or {}).items()}
@@ -70,7 +72,7 @@ def world_of(
     force = SimpleNamespace(capped=any(one.bounds_running for one in own.values()), problems={}, plain=queues)
     return SimpleNamespace(
         now_ms=NOW, queues=queues, running=attempts, force=force, queue_gpu_milli=milli,
-        spent={one.queue: one for one in told},
+        spent={one.queue: one for one in told}, books_full=books_full,
         jobs=JobsHeld(of_queue=jobs, of_user=had[0], of_group=had[1]),
     )  # fmt: skip
 

@@ -71,12 +71,17 @@ class Caps:
                 _add(self._counts.groups, (name, group), jobs, gpu_milli)
 
     def starts_nothing(self, queue: str) -> bool:
-        """Whether a queue, or one above it, has as many jobs as it may have, or has used up its budget."""
+        """Whether a queue, or one above it, is at its most of jobs, or has used up its budget or may well have.
+
+        Nobody gives anything up for it then.
+        """
         if not self._on:
             return False
         for name in self._chains.get(queue, ()):
-            account = self._account(self._queues[name])
-            if self._at_max_jobs(self._queues[name]) or (account is not None and account.is_exhausted(self._now_ms)):
+            one, account = self._queues[name], self._account(self._queues[name])
+            if self._at_max_jobs(one) or self._is_unknown(one):
+                return True
+            if account is not None and account.is_exhausted(self._now_ms):
                 return True
         return False
 

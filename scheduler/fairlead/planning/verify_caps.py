@@ -56,6 +56,8 @@ def _is_full(name: str, jobs: int, milli: int, world: World) -> bool:
     caps, spent = world.queues[name].caps, world.spent.get(name)
     if caps.max_jobs is not None and jobs >= caps.max_jobs:
         return True
+    if world.books_full and caps.budget is not None and caps.budget.hard:
+        return True
     if spent is None or world.now_ms >= spent.period_end_ms:
         return False
     most = _most_gpu_ms(caps, spent)
