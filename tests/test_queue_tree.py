@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from builders import queue
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairlead.model.queue_tree import LEVELS_MAX, sound_tree, tree_problems
@@ -172,6 +172,7 @@ def test_a_limit_of_memory_bounds_what_is_guaranteed_below() -> None:
     assert [sound[name].quota("memory").guaranteed >> 30 for name in ("a", "b")] == [10, 10]
 
 
+@example([(0, 2, 1, 0, 0, None), (9, 0, 0, 0, 0, None), (0, 0, 2, 0, 0, None), (2, 2, 0, 0, 0, None)])
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), *[st.integers(0, 20) for _ in range(4)], st.none() | st.integers(0, 30)),
@@ -179,6 +180,7 @@ def test_a_limit_of_memory_bounds_what_is_guaranteed_below() -> None:
         max_size=6,
     )
 )
+@settings(max_examples=300)
 def test_a_tree_that_was_made_sound_is_sound(rows) -> None:
     """Nothing is promised twice after a cut, whatever the tree, and nobody gets more than it said."""
     queues = {}

@@ -8,7 +8,7 @@ What one Queue says of itself is refused where it is written; what only the whol
   what there is. What is guaranteed of GPU models is guaranteed of GPUs too.
 
 A pass over the queues and one over their children for each resource that a queue names: O(queues × resources), however
-deep they stand.
+deep they stand; where guarantees are cut, as often as a cut makes another one due.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ def sound_tree(queues: Mapping[str, Queue], problems: Mapping[str, TreeProblem])
     sound = {name: replace(queue, parent="") if name in closed else queue for name, queue in queues.items()}
     depth = _depths(sound, {})
     children = _children(sound, depth)
-    for resource in _resources(sound):
-        granted = _granted(resource, sound, children, depth)
-        sound = {name: _cut(queue, resource, granted[name]) for name, queue in sound.items()}
+    before: dict[str, Queue] = {}
+    while before != sound:  # a cut of one model is one of GPUs too; guarantees only shrink, so this ends
+        before = sound
+        for resource in _resources(sound):
+            granted = _granted(resource, sound, children, depth)
+            sound = {name: _cut(queue, resource, granted[name]) for name, queue in sound.items()}
     return sound
 
 

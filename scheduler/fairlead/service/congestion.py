@@ -26,6 +26,7 @@ CAUSES: dict[Reason, str] = {
     Reason.BUDGET_EXHAUSTED: "budget",
     Reason.BUDGET_PACED: "budget",
     Reason.BUDGET_HELD: "budget",
+    Reason.BOOKS_FULL: "budget",
     Reason.HELD_FOR_CLASS: "pool",
     Reason.SPARE_KEPT: "pool",
     Reason.ABOVE_CEILING: "pool",
