@@ -9,7 +9,17 @@ import typer
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, to_read, url_of
 from fairlead.cli.periods import MonthOption, YearOption, ZoneOption, calendar_of_options
-from fairlead.cli.report_answer import WINDOW, Asked, answer, books_calendar, by_of, moment_of, of_entries, show
+from fairlead.cli.report_answer import (
+    WINDOW,
+    Asked,
+    answer,
+    books_calendar,
+    by_of,
+    moment_of,
+    of_entries,
+    of_kept,
+    show,
+)
 from fairlead.cli.usage_text import print_usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -79,8 +89,7 @@ def showback(
     from fairlead.reports import charges
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    kept = by_of(by)
-    of_entries(asked, lambda found: charges.showback(found, kept, currency), jobs=kept == "job")
+    of_kept(asked, by, lambda found, kept: charges.showback(found, kept, currency))
 
 
 @app.command()
@@ -99,8 +108,7 @@ def chargeback(
     from fairlead.reports import charges
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    kept = by_of(by)
-    of_entries(asked, lambda found: charges.chargeback(found, kept), jobs=kept == "job")
+    of_kept(asked, by, charges.chargeback)
 
 
 @app.command()
@@ -119,8 +127,7 @@ def efficiency(
     from fairlead.reports import efficiency as report
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    kept = by_of(by)
-    of_entries(asked, lambda found: report.efficiency(found, kept), jobs=kept == "job")
+    of_kept(asked, by, report.efficiency)
 
 
 @app.command()
@@ -139,8 +146,7 @@ def waste(
     from fairlead.reports import waste as report
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    kept = by_of(by)
-    of_entries(asked, lambda found: report.waste(found, kept), jobs=kept == "job")
+    of_kept(asked, by, report.waste)
 
 
 @app.command()

@@ -62,6 +62,12 @@ def of_entries(asked: Asked, report: Callable[[Booked], Document], *, jobs: bool
     answer(asked, report, partial(booked, jobs=jobs))
 
 
+def of_kept(asked: Asked, by: str, report: Callable[[Booked, By], Document]) -> None:
+    """Answer from what was booked, kept apart by queue, tenant or job as `by` says."""
+    kept = by_of(by)
+    of_entries(asked, lambda found: report(found, kept), jobs=kept == "job")
+
+
 def answer(asked: Asked, report: Callable[[_Found], Document], look: Callable[[Engine, Span | None], _Found]) -> None:
     """Make a report over the time that is asked for, or over each span of it, and print it."""
     from fairlead.reports.document import stacked

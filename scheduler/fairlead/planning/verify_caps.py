@@ -56,7 +56,7 @@ def _is_full(name: str, jobs: int, milli: int, world: World) -> bool:
     caps, spent = world.queues[name].caps, world.spent.get(name)
     if caps.max_jobs is not None and jobs >= caps.max_jobs:
         return True
-    if world.books_full and caps.budget is not None and caps.budget.hard:
+    if _is_unknown(caps, world):
         return True
     if spent is None or world.now_ms >= spent.period_end_ms:
         return False
@@ -81,11 +81,16 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
             ]
             if inside and gang.service_class in peak.service_classes and gang.gpu_milli >= 1000 * peak.gpus_at_least:
                 yield f"{gang.full_name}: started in a peak period of queue {name}"
-        if gpu_milli and world.books_full and caps.budget is not None and caps.budget.hard:
+        if gpu_milli and _is_unknown(caps, world):
             yield f"{gang.full_name}: started although nobody knows what is left of the budget of queue {name}"
         told = caps.budget is not None and spent is not None and world.now_ms < spent.period_end_ms
         if gpu_milli and told and _is_used_up(caps, spent):
             yield f"{gang.full_name}: started although the budget of queue {name} is used up"
+
+
+def _is_unknown(caps: QueueCaps, world: World) -> bool:
+    """Whether too much waits for the books to know what is left of a hard budget."""
+    return world.books_full and caps.budget is not None and caps.budget.hard
 
 
 def _is_used_up(caps: QueueCaps, spent: QueueSpent | None) -> bool:
