@@ -98,11 +98,14 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
     pods: _Pods = {}
     for sealed in entries:
         problems = list(_check_entry(cluster, sealed, found, facts, broken))
-        if not problems and sealed.entry.kind is EntryKind.ADJUSTMENT:
-            wrong = misbooked(sealed.entry, adjusted.pop(sealed.entry.fact, None))
-            problems = [Finding(entry=sealed.number, field=name, message=message) for name, message in wrong]
         if not problems:
-            wrong = money.wrong(sealed.entry, facts[sealed.entry.fact][0])
+            fact = sealed.entry.fact
+            is_adjustment = sealed.entry.kind is EntryKind.ADJUSTMENT
+            wrong = (
+                misbooked(sealed.entry, adjusted.pop(fact, None))
+                if is_adjustment
+                else money.wrong(sealed.entry, facts[fact][0])
+            )
             problems = [Finding(entry=sealed.number, field=name, message=message) for name, message in wrong]
         found.entries += 1
         found.head = Head(sealed.number, sealed.hash)
@@ -113,13 +116,13 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
         for part in entry.postings:
             sums = _sums_of(found, part.unit)
             sums[part.account] = sums.get(part.account, 0) + part.amount
-        if entry.kind in (*TIMELINE, *OUTCOMES):
-            sign, where = (1 if entry.kind in FORTH else -1), (entry.node, entry.device, entry.kind in OUTCOMES)
-            booked = (entry.from_ms, entry.to_ms, sign, _what(entry), sealed.number)
-            intervals.setdefault(where, []).append(booked)
+        if entry.kind is EntryKind.ADJUSTMENT:
+            continue
+        booked = (entry.from_ms, entry.to_ms, 1 if entry.kind in FORTH else -1, _what(entry), sealed.number)
         if entry.kind in PODS:
-            booked = (entry.from_ms, entry.to_ms, 1 if entry.kind in FORTH else -1, _what(entry), sealed.number)
             pods.setdefault((entry.node, entry.gang, entry.attempt, entry.rank), []).append(booked)
+        else:
+            intervals.setdefault((entry.node, entry.device, entry.kind in OUTCOMES), []).append(booked)
     for fact, said in adjusted.items():
         if any(line.nanos for line in said.lines):
             found.add(Finding(record=facts[fact][0], field="lines", message="no entry books what was adjusted"))
