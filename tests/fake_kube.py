@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairlead.errors import Unreachable
-from fairlead_operator.kube_client import ApiError, KubeClient
+from fairlead_operator.kube_client import JSON_PATCH, ApiError, KubeClient
 from fairlead_operator.kube_config import KubeConfig
 
 Fault = Callable[[str, str, Any], Exception | str | None]
@@ -87,6 +87,9 @@ class FakeKube(KubeClient):
             new["status" if sub == "status" else "spec"] = body.get("status" if sub == "status" else "spec", {})
             if plural == "resourceclaims" and sub == "status":
                 _check_claim(found, body)
+        elif method == "PATCH" and content_type == JSON_PATCH:
+            assert sub == "status", path
+            _apply(new, body)
         elif method == "PATCH":
             if (body.get("metadata") or {}).get("resourceVersion"):
                 self._check_version(found, body)
@@ -218,6 +221,19 @@ def _merge(into: dict[str, Any], patch: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = copy.deepcopy(value)
+
+
+def _apply(into: dict[str, Any], operations: list[dict[str, Any]]) -> None:
+    """Do "test" and "remove"; a path that is not there fails both, as the API server has it."""
+    for operation in operations:
+        *way, last = operation["path"].strip("/").split("/")
+        at = into
+        for part in way:
+            at = at.get(part) or {}
+        if last not in at or (operation["op"] == "test" and at[last] != operation["value"]):
+            raise api_error(422, "Invalid", operation["path"])
+        if operation["op"] == "remove":
+            del at[last]
 
 
 def _check_claim(found: dict[str, Any], body: Any) -> None:

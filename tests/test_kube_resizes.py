@@ -246,7 +246,7 @@ def test_a_search_for_room_that_was_cut_off_is_told_as_such_and_not_as_a_no():
         phase=Phase.PENDING, refusal=refuse(Reason.ROOM_SEARCH_ENDED), position=1,
     )  # fmt: skip
     made = conditions(view, {}, now_ms())
-    status = gang_status(view, made, 1, now_ms(), clear_allocation=False)
+    status = gang_status(view, made, 1, now_ms())
     assert (status["phase"], status["reason"]) == ("Pending", "RoomSearchEnded")
     assert "may be room" in status["message"]
     told = {entry["type"]: entry for entry in status["conditions"]}

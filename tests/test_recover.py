@@ -159,6 +159,15 @@ def test_a_gang_that_was_ended_for_good_is_not_requeued(cluster):
     assert (stop.cause.reason, stop.requeue) == (Reason.OVERRUN, False)
 
 
+def test_a_status_of_the_attempt_before_that_came_late_ends_nothing(cluster):
+    """A slow server may take in the last words on an attempt after the next one's allocation was written."""
+    cluster.job(phase="Stopping", reason="Reclaimed").objects()
+    cluster.jobs[0]["status"]["attempt"] -= 1
+    recovery = cluster.recover()
+    assert facts(recovery, StopIntended) == []
+    assert (recovery.stop, recovery.undo) == ([], [])
+
+
 def test_members_that_have_ended_are_told(cluster):
     cluster.job().objects(phase="Succeeded")
     cluster.pods[1]["status"]["phase"] = "Failed"

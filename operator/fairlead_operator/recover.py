@@ -169,7 +169,9 @@ def _settle(recovery: Recovery, found: Found, job: GangJob | None, *, newest: bo
     pods = [found.pods[rank] for rank in staying if rank in found.pods]
     dying = any(pod.metadata.deletion_timestamp for pod in pods)
     notice = notice_left(found, job, now_ms) if bound and not dying else None
-    leaving = dying or (job is not None and job.status.phase == "Stopping" and notice is None)
+    # A status of the attempt before may have come late, after this one's allocation: it says nothing of this one.
+    stopping = job is not None and job.status.phase == "Stopping" and job.status.attempt == found.number
+    leaving = dying or (stopping and notice is None)
     told = bool(holding) or (newest and lives)
     if told:
         recovery.trips.append(trip)

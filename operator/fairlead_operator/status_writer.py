@@ -2,7 +2,8 @@
 
 A status is what people read, never what we decide by, so it may be late and a write that fails is taken up again.
 The one part that recovery reads, status.allocation, is written by placing before anything is held; this module only
-clears it, and only for an attempt that is over.
+takes it away, and only that of an attempt that is over: the server itself compares the attempt, because a patch that
+was sent before the next attempt was placed may reach it after that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fairlead_operator.objects import Condition as Written
 from fairlead_operator.objects import Resource
 from fairlead_operator.pods import API_VERSION
 from fairlead_operator.statuses import (
+    HOLDING,
     Condition,
     conditions,
     gang_status,
@@ -62,7 +64,7 @@ class StatusWriter:
         self._placed: dict[GangId, int] = {}
 
     def placing(self, gang: GangId, attempt: int) -> None:
-        """Hear that an attempt's allocation is about to be written: older views may no longer clear it."""
+        """Hear that an attempt's allocation is about to be written: older views tell of what is past."""
         self._placed[gang] = attempt
         self._urgent.pop(gang, None)
         self._calm.pop(gang, None)
@@ -124,8 +126,9 @@ class StatusWriter:
         before = self._conditions.get(view.id) or {c.type: c for c in read_conditions(job.status.conditions)}
         now_ms = self._now_ms()
         made = conditions(view, before, now_ms)
-        clear = view.attempt >= self._placed.get(view.id, 0)
-        status = gang_status(view, made, job.metadata.generation, now_ms, clear_allocation=clear)
+        if view.phase not in HOLDING:
+            await self._take_allocation(view, job)
+        status = gang_status(view, made, job.metadata.generation, now_ms)
         if not await patch_status(self._client, self._metrics, GANGJOBS, view.name, {"status": status}, view.namespace):
             self._forget(view.id)
             return
@@ -134,6 +137,24 @@ class StatusWriter:
         self._phases[view.id] = view.phase
         if known is not view.phase and not (known is None and job.status.phase == view.phase.value):
             await self._event(view, now_ms)
+
+    async def _take_allocation(self, view: GangView, job: GangJob) -> None:
+        """Take away the allocation of an attempt that is over, so that none is read beside a phase that has none."""
+        allocation = job.status.allocation
+        number = self._placed.get(view.id) or (allocation.attempt if allocation else 0)
+        if not number or view.attempt < number:
+            return
+        operations = [
+            {"op": "test", "path": "/status/allocation/attempt", "value": number},
+            {"op": "remove", "path": "/status/allocation"},
+        ]
+        try:
+            await self._client.patch_json(GANGJOBS, view.name, operations, view.namespace, sub="status")
+        except ApiError as error:
+            if error.status not in (404, 422):  # gone, or it is not there (any more): another attempt's may be
+                raise
+        if self._placed.get(view.id) == number:
+            del self._placed[view.id]
 
     def _forget(self, gang: GangId) -> None:
         """Drop what is remembered of a gang that is gone."""

@@ -19,7 +19,8 @@ from fairlead_operator.saving_status import checkpoint_status, saving_conditions
 MESSAGE_MAX = 4_000
 _BOUND = (Phase.STARTING, Phase.RUNNING)
 _WAITING = (Phase.PENDING, Phase.SUSPENDED, Phase.REFUSED)
-_HOLDING = (Phase.PLACING, Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
+HOLDING = (Phase.PLACING, Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
+"""Phases in which an attempt has devices, or may have them any moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,8 @@ def conditions(view: GangView, before: Mapping[str, Condition], now_ms: int) -> 
     return made
 
 
-def gang_status(
-    view: GangView, made: Mapping[str, Condition], generation: int, now_ms: int, *, clear_allocation: bool
-) -> dict[str, Any]:
-    """Return the merge patch of a GangJob's status; null takes a field away. The allocation is written by placing."""
+def gang_status(view: GangView, made: Mapping[str, Condition], generation: int, now_ms: int) -> dict[str, Any]:
+    """Return the merge patch of a GangJob's status; null takes a field away. It leaves the allocation as it is."""
     waits = view.phase in _WAITING
     why = view.refusal
     status: dict[str, Any] = {
@@ -104,8 +103,6 @@ def gang_status(
     }
     if generation:
         status["observedGeneration"] = generation
-    if clear_allocation and view.phase not in _HOLDING:
-        status["allocation"] = None
     if view.phase in _WAITING or view.phase in (Phase.SUCCEEDED, Phase.FAILED):
         status["notice"] = None
     if view.nomination is None and view.phase is not Phase.PENDING:
