@@ -144,7 +144,7 @@ class StatusWriter:
         number = self._placed.get(view.id) or (allocation.attempt if allocation else 0)
         if not number or view.attempt < number:
             return
-        operations = [
+        operations: list[dict[str, Any]] = [
             {"op": "test", "path": "/status/allocation/attempt", "value": number},
             {"op": "remove", "path": "/status/allocation"},
         ]
