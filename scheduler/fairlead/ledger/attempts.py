@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable
 
+from fairlead.ledger import tracks
 from fairlead.ledger.outcomes import AttemptBook, Mark, marked, waste_of
 from fairlead.ledger.timeline import MemberHold
 from fairlead.model.events import (
@@ -74,7 +74,7 @@ class Attempts:
             attempt.told_ms = told_ms if floor is None else max(told_ms, floor)
         found = dict(self.ran(record, attempt, ran_ms))
         if not isinstance(record, Recovered):
-            insort(attempt.slowed, (at_ms, sequence, record.placement.slowed_permille))
+            tracks.learn(attempt.slowed, (at_ms, sequence, record.placement.slowed_permille))
             if attempt.is_slowed:
                 for node, from_ms in self.touched(record.gang, record.attempt, at_ms):
                     found[node] = min(from_ms, found.get(node, from_ms))

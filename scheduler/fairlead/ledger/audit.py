@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from fairlead.errors import UnreadableInput
@@ -130,7 +131,7 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
     if not found.findings:
         _compare(found, sweep, intervals)
         _compare_pods(found, sweep, pods)
-    found.findings.sort(key=lambda f: (f.entry is None, f.entry or 0, f.record or 0))
+    found.findings.sort(key=lambda f: [inf if number is None else number for number in (f.entry, f.record)])
     return found
 
 
@@ -262,12 +263,7 @@ def _compare(found: Audit, sweep: Sweep, intervals: _Edges) -> None:
         found.devices += 1
         for about, line in ((False, spans), (True, became)):
             booked = intervals.pop((node, device, about), [])
-            until = max((to for _, to, _, _, _ in booked), default=0)
-            if spans:
-                until = max(until, line[-1][0] if line else 0, sweep.last_cut or 0)
-            if booked and until > (sweep.newest or 0):
-                last = max(number for _, to, _, _, number in booked if to == until)
-                found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
+            until = _until(found, booked, line, sweep.last_cut)
             for finding in _compare_device(f"{node}/{device}", line, booked, until):
                 found.add(finding)
                 break
@@ -284,15 +280,19 @@ def _compare_pods(found: Audit, sweep: Sweep, booked: _Pods) -> None:
     """Hold the net of all entries of every pod against what the journal says that it had beside devices."""
     for key in sorted({*sweep.pods, *booked}):
         entries, line = booked.get(key, []), sweep.pods.get(key, [])
-        until = max([to for _, to, _, _, _ in entries], default=0)
-        if entries and until > (sweep.newest or 0):
-            last = max(number for _, to, _, _, number in entries if to == until)
-            found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
-        if line:
-            until = max(until, line[-1][0], (sweep.last_cut or 0) if line[-1][1] else 0)
+        until = _until(found, entries, line, sweep.last_cut)
         for finding in _compare_device(f"pod {key[3]} of {key[1]} on {key[0]}", line, entries, until):
             found.add(finding)
             break
+
+
+def _until(found: Audit, booked: _Booked, line: list[Span], cut: int | None) -> int:
+    """Return up to where to compare: the last end, change or cut. No entry may end after the newest record."""
+    until = max([*(to for _, to, _, _, _ in booked), *(begin for begin, _ in line[-1:]), cut or 0])
+    if found.newest_ms is not None and until > found.newest_ms:
+        last = max(number for _, to, _, _, number in booked if to == until)
+        found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))
+    return until
 
 
 def _sums_of(found: Audit, unit: str) -> dict[str, int]:

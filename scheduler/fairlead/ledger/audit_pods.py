@@ -10,8 +10,8 @@ from fairlead.ledger.sweep import word
 
 
 def beside_in(entry: Entry) -> Amounts:
-    """Return what an entry says that a pod had a ms, of every second posting; 0 where it is no whole number."""
-    time = max(1, abs(entry.to_ms - entry.from_ms))
+    """Return what an entry of some time says that a pod had a ms, of every second posting; 0 where it is not whole."""
+    time = entry.to_ms - entry.from_ms
     said = [(part.unit, part.amount) for part in entry.postings[1::2]]
     return tuple((unit, abs(amount) // time if amount % time == 0 else 0) for unit, amount in said)
 

@@ -5,16 +5,15 @@ What was kept when an engine ended is kept by nobody from the beginning of the n
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fairlead.ledger import tracks
 from fairlead.model.events import KeptFree
 from fairlead.model.hardware import NodeName
 
 Point = tuple[int, int, str, dict[NodeName, frozenset[str]]]
 """(at_ms, sequence, queue, node -> devices)."""
-_LAST = 1 << 62
 
 
 @dataclass(slots=True)
@@ -27,14 +26,10 @@ class Keeper:
 
     def at(self, at_ms: int, node: NodeName) -> tuple[str, frozenset[str]] | None:
         """Return (queue, devices) of what it keeps on a node at a moment, None where that is nothing."""
-        at = bisect_right(self.points, (at_ms, _LAST), key=_when) - 1
-        if at < 0 or node not in self.points[at][3]:
+        point, begun = tracks.last(self.points, at_ms), tracks.last(self.begins, at_ms)
+        if point is None or node not in point[3] or (begun is not None and begun > point[:2]):
             return None
-        begun = bisect_right(self.begins, (at_ms, _LAST)) - 1
-        if begun >= 0 and self.begins[begun] > _when(self.points[at]):
-            return None
-        _, _, queue, on_node = self.points[at]
-        return queue, on_node[node]
+        return point[2], point[3][node]
 
     def nodes(self) -> list[NodeName]:
         """Return every node that it is known to have kept something on."""
@@ -54,37 +49,37 @@ class Kept:
         """Take what a rule keeps from a moment on; return the nodes that are concerned."""
         keeper = self.keepers.setdefault(fact.keeper, Keeper(fact.keeper, self.begins))
         on_node = {node: frozenset(devices) for node, devices in fact.devices}
-        insort(keeper.points, (at_ms, sequence, fact.queue, on_node), key=_when)
+        tracks.learn(keeper.points, (at_ms, sequence, fact.queue, on_node))
         for node in on_node:
             self._on_node.setdefault(node, {})[fact.keeper] = keeper
         return keeper.nodes()
 
     def begin(self, at_ms: int, sequence: int) -> list[NodeName]:
         """Take the beginning of an engine; return the nodes that are concerned."""
-        insort(self.begins, (at_ms, sequence))
+        tracks.learn(self.begins, (at_ms, sequence))
         return sorted(self._on_node)
 
     def edges(self, node: NodeName, after_ms: int) -> Iterator[int]:
         """Yield the moments after one at which what is kept on a node may change."""
         keepers = self._on_node.get(node)
         if keepers:
-            yield from (point[0] for keeper in keepers.values() for point in keeper.points if point[0] > after_ms)
-            yield from (at_ms for at_ms, _ in self.begins if at_ms > after_ms)
+            yield from (point[0] for keeper in keepers.values() for point in tracks.later(keeper.points, after_ms))
+            yield from (at_ms for at_ms, _ in tracks.later(self.begins, after_ms))
 
     def on(self, node: NodeName, at_ms: int) -> dict[str, tuple[str, str]]:
         """Return device -> (rule, queue) at a moment; of two rules the first by name counts."""
         found: dict[str, tuple[str, str]] = {}
         for name, keeper in sorted(self._on_node.get(node, {}).items()):
-            said = keeper.at(at_ms, node)
-            for device in said[1] if said is not None else ():
-                found.setdefault(device, (name, said[0] if said is not None else ""))
+            queue, devices = keeper.at(at_ms, node) or ("", frozenset[str]())
+            for device in devices:
+                found.setdefault(device, (name, queue))
         return found
 
     def forget(self, before_ms: int) -> None:
         """Drop what no later fact can change any more."""
-        del self.begins[: max(0, bisect_right(self.begins, (before_ms, -1)) - 1)]
+        tracks.forget(self.begins, before_ms)
         for name, keeper in list(self.keepers.items()):
-            del keeper.points[: max(0, bisect_right(keeper.points, (before_ms, -1), key=_when) - 1)]
+            tracks.forget(keeper.points, before_ms)
             left = keeper.nodes()
             if not left and keeper.points[-1][0] < before_ms:
                 del self.keepers[name]
@@ -92,7 +87,3 @@ class Kept:
                 del self._on_node[node][name]
                 if not self._on_node[node]:
                     del self._on_node[node]
-
-
-def _when(point: Point) -> tuple[int, int]:
-    return point[0], point[1]

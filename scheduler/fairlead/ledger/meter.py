@@ -14,11 +14,10 @@ than the newest one is taken as if it were just that old, its entries marked est
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from fairlead.ledger import accounts
+from fairlead.ledger import accounts, tracks
 from fairlead.ledger.attempts import Attempts
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
 from fairlead.ledger.kept import Kept
@@ -190,7 +189,7 @@ class Meter:
             case Started():
                 return self._begin(record, at_ms), []
             case TierChanged():
-                insort(self._attempts.of(record).tiers, (at_ms, self.sequence, record.tier), key=_when)
+                tracks.learn(self._attempts.of(record).tiers, (at_ms, self.sequence, record.tier))
                 return self._attempts.touched(record.gang, record.attempt, at_ms), []
             case DevicesCounted(name=name):
                 from_ms = self._track(name).windows.add(replace(record, at_ms=at_ms), self.sequence, floor)
@@ -367,12 +366,8 @@ def _open_of(node: str, device: str, book: DeviceBook) -> Iterator[OpenSegment]:
         yield OpenSegment(node=node, device=device, state=state, from_ms=max(book.posted_to_ms, book.segments[-1][0]))
 
 
-def _when(point: tuple[int, int, object]) -> tuple[int, int]:
-    return point[0], point[1]
-
-
 def _width(estimated: Widths, state: State, to_ms: int) -> int:
-    return estimated.get((state.gang, state.attempt, state.rank, to_ms), 0) if state.gang else 0
+    return estimated.get((state.gang, state.attempt, state.rank, to_ms), 0)
 
 
 def _clipped(line: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[int, int, State]]:
@@ -391,10 +386,10 @@ def _corrections(old: Segments, new: Segments, from_ms: int, to_ms: int) -> Iter
     for kind, line, other in ((EntryKind.REVERSAL, was, now), (EntryKind.SEGMENT, now, was)):
         for begin, end, state in line:
             at = begin
-            for a, b, same in other:
-                if same == state and a < end and b > begin:
-                    if at < max(a, begin):
-                        yield kind, at, max(a, begin), state
-                    at = min(b, end)
+            for a, b in ((a, b) for a, b, same in other if same == state):
+                upto = min(max(a, begin), end)
+                if at < upto:
+                    yield kind, at, upto, state
+                at = min(max(b, begin), end)
             if at < end:
                 yield kind, at, end, state

@@ -16,11 +16,10 @@ Waste reaches back no further than facts may come late, `LATE_MS`: what is older
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fairlead.ledger import accounts
+from fairlead.ledger import accounts, tracks
 from fairlead.ledger.entry import State
 from fairlead.model.events import DevicesCounted
 from fairlead.model.gang import Tier
@@ -128,10 +127,10 @@ class AttemptBook:
 
     def slowed_at(self, at_ms: int) -> int:
         """Return the thousandths of a moment's work that its placement is predicted to lose."""
-        if not self.is_slowed or self.running_ms is None or at_ms < self.running_ms:
+        permille = tracks.value(self.slowed, at_ms)
+        if not permille or self.running_ms is None or at_ms < self.running_ms:
             return 0
-        at = bisect_right(self.slowed, (at_ms, 1 << 62, 0)) - 1
-        return min(max(self.slowed[at][2], 0), 1_000) if at >= 0 else 0
+        return min(max(permille, 0), 1_000)
 
     @property
     def is_slowed(self) -> bool:
@@ -146,8 +145,7 @@ class AttemptBook:
     def edges(self) -> Iterator[int]:
         """Yield the moments at which that may change."""
         yield from (mark.from_ms for mark in self.marks)
-        if self.is_slowed:
-            yield from (at_ms for at_ms, _, _ in self.slowed)
+        yield from (at_ms for at_ms, _, _ in self.slowed)
         if self.restarts is not None:
             yield self.restarts.floor_ms
         if self.waits and (running_ms := self.running_ms) is not None:
@@ -173,16 +171,12 @@ class Windows:
         from_ms = fact.from_ms if floor_ms is None else max(fact.from_ms, floor_ms)
         if not 0 < fact.at_ms - from_ms <= WINDOW_MS:
             return None
-        insort(self.known, (from_ms, sequence, fact.at_ms, dict(fact.busy)), key=lambda known: known[:2])
+        tracks.learn(self.known, (from_ms, sequence, fact.at_ms, dict(fact.busy)))
         return from_ms
 
     def covering(self, at_ms: int) -> Iterator[tuple[int, int, int, Mapping[str, int]]]:
         """Yield the windows around a moment."""
-        at = bisect_right(self.known, (at_ms, 1 << 62), key=lambda known: known[:2]) - 1
-        while at >= 0 and self.known[at][0] > at_ms - WINDOW_MS:
-            if self.known[at][2] > at_ms:
-                yield self.known[at]
-            at -= 1
+        yield from (known for known in tracks.later(self.known, at_ms - WINDOW_MS, at_ms) if known[2] > at_ms)
 
     def at(self, device: str, at_ms: int) -> tuple[int, int, int] | None:
         """Return (from_ms, to_ms, thousandths) as was told last of a device's moment, None where nobody counted."""
@@ -197,9 +191,8 @@ class Windows:
         return min((known[0] for known in self.covering(at_ms)), default=at_ms)
 
     def edges(self, after_ms: int) -> Iterator[int]:
-        """Yield the moments after one at which a window begins or ends."""
-        at = bisect_right(self.known, (after_ms - WINDOW_MS, -1), key=lambda known: known[:2])
-        yield from (moment for known in self.known[at:] for moment in (known[0], known[2]) if moment > after_ms)
+        """Yield the moments at which windows begin and end, of all that end after one."""
+        yield from (edge for known in tracks.later(self.known, after_ms - WINDOW_MS) for edge in (known[0], known[2]))
 
     def forget(self, before_ms: int) -> None:
         """Drop what is over."""

@@ -192,11 +192,11 @@ class Sweep:
 
     def _kept(self, node: str, rules: list[str], now: int) -> dict[str, tuple[str, str]]:
         """Say which devices are kept free at a moment, for whom and by which rule; an engine begins with none."""
-        begun = max((start for start in self._starts if start[0] <= now), default=(-1, -1))
+        begun = max((start for start in self._starts if start[0] <= now), default=None)
         kept: dict[str, tuple[str, str]] = {}
         for rule in sorted(rules, reverse=True):
             said = max((told for told in self._rules[rule] if told[0] <= now), default=None, key=lambda told: told[:2])
-            if said is not None and said[:2] > begun:
+            if said is not None and (begun is None or said[:2] > begun):
                 kept |= {device: (said[2], rule) for device in said[3].get(node, ())}
         return kept
 

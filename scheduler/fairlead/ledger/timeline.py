@@ -1,8 +1,7 @@
 """One node's facts as tracks over time, and what they say each of its devices was in.
 
-A track is a list of (at_ms, sequence, value), sorted: at a moment, the last value at or before it holds; of two at the
-same moment, the one journaled later. So a late fact changes the past exactly as if it had come in time. Precedence:
-node-lost, unhealthy > held > unmanaged > cordoned > reserved-idle > stranded > free.
+Of what is true of a device at a moment, the first of these counts: node-lost, unhealthy, held, unmanaged, cordoned,
+reserved-idle, stranded, free.
 
 A device that is given in parts is split: every holder has ticks of each ms, and what nobody holds is in one more state.
 """
@@ -12,9 +11,8 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-from fairlead.ledger import accounts
+from fairlead.ledger import accounts, tracks
 from fairlead.ledger.accounts import Cause, Kind
 from fairlead.ledger.entry import Amounts, State
 from fairlead.ledger.kept import Kept
@@ -26,9 +24,7 @@ from fairlead.topology.mig_devices import grid_of_gpu, part_of
 from fairlead.topology.mig_grid import grid_milli
 from fairlead.units import TICKS_PER_GPU_MS
 
-T = TypeVar("T")
 WHOLE = 1_000  # thousandths of a device
-_LAST = 1 << 62  # after every sequence number
 
 HoldKey = tuple[GangId, int, int]
 """(gang, attempt, rank)."""
@@ -85,7 +81,7 @@ class MemberHold:
 
     def state_at(self, at_ms: int, pool: str) -> State:
         """Return what its devices in a pool are in at a moment."""
-        state, tier = self.state, _value(self.book.tiers, at_ms)
+        state, tier = self.state, tracks.value(self.book.tiers, at_ms)
         account = state.account if tier is None else accounts.of_tier(state.account, tier)
         return replace(state, pool=pool or accounts.NO_POOL, account=account)
 
@@ -165,7 +161,7 @@ class NodeTrack:
             cut=tuple(gpu for gpu in node.machine.gpus if gpu.mig is not None),
             slices=dict(_slices(node.machine.gpus)),
         )
-        insort(self.seen, (at_ms, sequence, point), key=_when)
+        tracks.learn(self.seen, (at_ms, sequence, point))
         if lost_from_ms is not None and lost_from_ms < at_ms:
             self.lost.append((lost_from_ms, at_ms))
         for device in point.devices:
@@ -174,16 +170,16 @@ class NodeTrack:
 
     def add_gone(self, at_ms: int, sequence: int) -> None:
         """Take a `NodeGone`: the node's capacity ends, and so does every hold on it that began before."""
-        insort(self.seen, (at_ms, sequence, None), key=_when)
+        tracks.learn(self.seen, (at_ms, sequence, None))
         insort(self.gone, at_ms)
 
     def add_used(self, at_ms: int, sequence: int, taken: Resources) -> None:
         """Take what others' pods use."""
-        insort(self.used, (at_ms, sequence, taken), key=_when)
+        tracks.learn(self.used, (at_ms, sequence, taken))
 
     def add_foreign(self, at_ms: int, sequence: int, devices: frozenset[str]) -> None:
         """Take which devices others hold."""
-        insort(self.foreign, (at_ms, sequence, devices), key=_when)
+        tracks.learn(self.foreign, (at_ms, sequence, devices))
 
     def end_of(self, hold: MemberHold) -> int | None:
         """Return when a hold ended: its own end, or the node's if that came first."""
@@ -197,18 +193,19 @@ class NodeTrack:
         Then what pods have beside devices, from `meter_ms` on, by hold; their device is "".
         """
         spans = [(hold, self.end_of(hold)) for hold in self.holds]
-        edges = {from_ms}
+        moments = [from_ms, *self.windows.edges(from_ms), *self.kept.edges(NodeName(self.name), from_ms)]
         for track in (self.seen, self.used, self.foreign):
-            edges.update(at for at, _, _ in track[bisect_right(track, (from_ms, _LAST), key=_when) :])
-        edges.update(at for span in self.lost for at in span if at > from_ms)
-        edges.update(at for hold, end in spans for at in (hold.begin_ms, end) if at is not None and at > from_ms)
-        edges.update(at for hold, _ in spans for at, _, _ in hold.book.tiers if at > from_ms)
-        edges.update(at for hold, _ in spans for at in hold.book.edges() if at > from_ms)
-        edges.update(self.windows.edges(from_ms))
-        edges.update(self.kept.edges(NodeName(self.name), from_ms))
-        edges.update(() if meter_ms is None or meter_ms < from_ms else (meter_ms,))
+            moments += [at for at, _, _ in tracks.later(track, from_ms)]
+        for span in (*self.lost, *((hold.begin_ms, end) for hold, end in spans)):
+            moments += [at for at in span if at is not None]
+        for hold, _ in spans:
+            moments += [at for at, _, _ in hold.book.tiers]
+            moments += hold.book.edges()
+        if meter_ms is not None:
+            moments.append(meter_ms)
+        edges = sorted({max(at, from_ms) for at in moments})
         lines = {device: (Segments(), Segments()) for device in self.books}
-        for at in sorted(edges):
+        for at in edges:
             active = [hold for hold, end in spans if hold.begin_ms <= at and (end is None or at < end)]
             states = self._states(at, active, meter_ms is not None and meter_ms <= at)
             by_key = {hold.key: hold for hold in active}
@@ -223,17 +220,17 @@ class NodeTrack:
             yield device, self.books[device], line
             yield device, self.outcomes[device], outcomes
         if meter_ms is not None:
-            moments = sorted(at for at in edges if at >= meter_ms)
+            metered = [at for at in edges if at >= meter_ms]
             for hold, end in spans:
                 book = self.pods.get(hold.key)
                 if book is not None and (end is None or end > from_ms or not book.is_over(from_ms)):
-                    yield "", book, self._pod_line(hold, end, from_ms, moments)
+                    yield "", book, self._pod_line(hold, end, from_ms, metered)
 
     def _pod_line(self, hold: MemberHold, end: int | None, from_ms: int, edges: Sequence[int]) -> Segments:
         """Return what the pod of a hold has from `from_ms` on; nothing before the first of `edges`."""
         line: Segments = [(from_ms, ())]
         for at in edges:
-            point = _value(self.seen, at) if hold.begin_ms <= at and (end is None or at < end) else None
+            point = tracks.value(self.seen, at) if hold.begin_ms <= at and (end is None or at < end) else None
             state = () if point is None or self._is_lost(point, at) else (hold.pod_at(at, point.pool),)
             if at == from_ms:
                 line = [(at, state)]
@@ -260,13 +257,13 @@ class NodeTrack:
 
         `by_cut`: an instance that its GPU is not cut into any more is held by nobody.
         """
-        point = _value(self.seen, at_ms)
+        point = tracks.value(self.seen, at_ms)
         if point is None:
             return {}
-        foreign = _value(self.foreign, at_ms) or frozenset()
+        foreign = tracks.value(self.foreign, at_ms) or frozenset()
         lost = self._is_lost(point, at_ms)
         holders: dict[str, list[tuple[int, State]]] = {}
-        taken = _value(self.used, at_ms) or Resources()
+        taken = tracks.value(self.used, at_ms) or Resources()
         cpu, memory, pods = taken.cpu_milli, taken.memory_bytes, taken.pods
         for hold in sorted(active, key=lambda hold: (hold.begin_ms, hold.key)):
             cpu, memory, pods = (
@@ -309,7 +306,7 @@ class NodeTrack:
         Each with when it ended.
         """
         for track in (self.seen, self.used, self.foreign):
-            del track[: max(0, bisect_right(track, (before_ms, -1), key=_when) - 1)]
+            tracks.forget(track, before_ms)
         self.lost = [span for span in self.lost if span[1] > before_ms]
         ends = [(hold.key, self.end_of(hold)) for hold in self.holds]
         over = [(key, end) for key, end in ends if end is not None and end <= before_ms]
@@ -347,8 +344,7 @@ def split(holders: Sequence[tuple[int, State]], rest: State) -> Parts:
     merged: dict[State, int] = {}
     for (_, state), amount in zip(fitting, ticks, strict=True):
         merged[state] = merged.get(state, 0) + amount
-    if sum(ticks) < TICKS_PER_GPU_MS:
-        merged[rest] = merged.get(rest, 0) + TICKS_PER_GPU_MS - sum(ticks)
+    merged[rest] = merged.get(rest, 0) + TICKS_PER_GPU_MS - sum(ticks)
     return tuple(replace(state, ticks=amount) for state, amount in merged.items() if amount)
 
 
@@ -369,12 +365,3 @@ def _slices(gpus: Iterable[Gpu]) -> Iterator[tuple[str, frozenset[tuple[int, int
             names = {profile.id: profile.name for profile in gpu.mig.profiles}
             parts = ((one.start, grid_milli(grid, names.get(one.profile, ""))) for one in gpu.mig.instances)
             yield gpu.device, frozenset(parts)
-
-
-def _when(point: tuple[int, int, object] | tuple[int, int]) -> tuple[int, int]:
-    return point[0], point[1]
-
-
-def _value(track: list[tuple[int, int, T]], at_ms: int) -> T | None:
-    at = bisect_right(track, (at_ms, _LAST), key=_when) - 1
-    return track[at][2] if at >= 0 else None
