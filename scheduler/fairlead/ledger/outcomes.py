@@ -130,7 +130,7 @@ class AttemptBook:
         permille = tracks.value(self.slowed, at_ms)
         if not permille or self.running_ms is None or at_ms < self.running_ms:
             return 0
-        return min(max(permille, 0), 1_000)
+        return permille
 
     @property
     def is_slowed(self) -> bool:
@@ -229,15 +229,16 @@ def outcome(
         if counted is not None:
             yield part(accounts.use(held.tenant, held.queue, "unattributable"), state.ticks, "", "unattributable")
         return
-    from_ms, to_ms, busy = (0, 0, 1_000) if counted is None else counted
-    used = min(max(busy, 0), 1_000) * TICKS_PER_GPU_MS // 1_000
-    lost = used * slowed // 1_000  # who does not work loses nothing; where nobody counted, all of it is work
+    used = TICKS_PER_GPU_MS  # where nobody counted, all of it is work
+    if counted is not None:
+        used = min(max(counted[2] * TICKS_PER_GPU_MS // 1_000, 0), TICKS_PER_GPU_MS)
+    lost = min(max(used * slowed // 1_000, 0), used)  # who does not work loses nothing
     if lost:
         yield part(accounts.waste(TOPOLOGY, held.tenant, held.queue), lost, PLATFORM, f"{ESTIMATED}/{held.tier}")
     if counted is None:
         return
     begin_ms, end_ms = span
-    exact = begin_ms <= from_ms and (end_ms is None or to_ms <= end_ms)
+    exact = begin_ms <= counted[0] and (end_ms is None or counted[1] <= end_ms)
     for how, ticks in (("used", used - lost), ("idle", TICKS_PER_GPU_MS - used)):
         if ticks:
             yield part(accounts.use(held.tenant, held.queue, how), ticks, "", "exact" if exact else ESTIMATED)

@@ -68,7 +68,7 @@ class _Try:
     def worse_by(self, now: int) -> int:
         """Thousandths of its work that the placement told last by now was said to lose; none before all are up."""
         told = [one for one in self.worse if one[0] <= now]
-        return max(0, min(1_000, max(told)[2])) if told and now >= self.up_since() else 0
+        return max(told)[2] if told and now >= self.up_since() else 0
 
     def up_since(self) -> int:
         if self.said is not None:
@@ -185,8 +185,8 @@ class Became:
         if what[7] < 840:
             shared = (f"use:{tenant}:{queue}:unattributable", *what[1:8], "", "unattributable")
             return () if look is None else (shared,)
-        work = 840 if look is None else max(0, min(1_000, look[2])) * 840 // 1_000
-        slow = work * mine.worse_by(now) // 1_000
+        work = 840 if look is None else max(0, min(840, 840 * look[2] // 1_000))
+        slow = max(0, min(work, work * mine.worse_by(now) // 1_000))
         parts: list[What] = [(f"waste:topology:{tenant}:{queue}", *what[1:7], slow, NOBODY, f"estimated/{tier}")]
         if look is not None:
             sure = "exact" if hold[0] <= look[0] and look[1] <= hold[1] else "estimated"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fairlead.ledger import accounts, tracks
 from fairlead.ledger.accounts import Cause, Kind
@@ -105,7 +106,7 @@ class DeviceBook:
 
     def is_over(self, at_ms: int) -> bool:
         """Whether there is nothing from `at_ms` on."""
-        return not self.segments or (self.segments[-1][0] <= at_ms and not self.segments[-1][1])
+        return not any(parts for _, parts in self.since(at_ms))
 
     def since(self, at_ms: int) -> Segments:
         """Return the timeline from `at_ms` on, its first segment beginning there."""
@@ -142,6 +143,10 @@ class NodeTrack:
     books: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
     outcomes: dict[str, DeviceBook] = field(default_factory=dict[str, DeviceBook])
     pods: dict[HoldKey, DeviceBook] = field(default_factory=dict[HoldKey, DeviceBook])
+
+    def _told(self) -> tuple[list[tuple[int, int, Any]], ...]:
+        """Return the tracks of what is told of the node itself."""
+        return self.seen, self.used, self.foreign
 
     def add_hold(self, hold: MemberHold) -> None:
         """Take up a hold; what its pod has beside devices gets a timeline of its own."""
@@ -194,7 +199,7 @@ class NodeTrack:
         """
         spans = [(hold, self.end_of(hold)) for hold in self.holds]
         moments = [from_ms, *self.windows.edges(from_ms), *self.kept.edges(NodeName(self.name), from_ms)]
-        for track in (self.seen, self.used, self.foreign):
+        for track in self._told():
             moments += [at for at, _, _ in tracks.later(track, from_ms)]
         for span in (*self.lost, *((hold.begin_ms, end) for hold, end in spans)):
             moments += [at for at in span if at is not None]
@@ -305,7 +310,7 @@ class NodeTrack:
 
         Each with when it ended.
         """
-        for track in (self.seen, self.used, self.foreign):
+        for track in self._told():
             tracks.forget(track, before_ms)
         self.lost = [span for span in self.lost if span[1] > before_ms]
         ends = [(hold.key, self.end_of(hold)) for hold in self.holds]
