@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from ledger_books import Books, hold, release
 from ledger_facts import NAMED, gang, node, placement
-from mig_grids import A100_80, cut_gpu
 from price_words import PricedBooks, price, priced
 
 from fairlead.errors import UnreadableInput
@@ -22,7 +21,6 @@ from fairlead.ledger.meter import Meter
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
     DevicesCounted,
-    ForeignDevices,
     GangRefused,
     GangSeen,
     GrowIntended,
@@ -284,49 +282,6 @@ def test_a_window_that_came_days_ago_still_says_what_a_late_stop_leaves_of_it() 
     found = books.gpu_ms()
     assert found["use:lab:vision:used"] == 2 * HOUR
     assert found["waste:preempted:lab:vision"] == 40 * HOUR
-
-
-# Parts of devices.
-
-
-@pytest.mark.parametrize(("milli", "count"), [(500, 2), (333, 3), (250, 4), (142, 7), (125, 8), (83, 12), (7, 30)])
-def test_the_auditor_deals_a_gpu_out_to_equal_parts_as_the_books_do(milli: int, count: int) -> None:
-    books = Books().take(*FLEET[:-1], NodeSeen(node=node(gpus=1), at_ms=0))
-    books.take(hold(0, *[("n1", (0,), milli)] * count), Cut(at_ms=1_000))
-    found = books.audit()
-    assert found.verified, [finding.sentence for finding in found.findings]
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        (974, 26),
-        (26, 974),
-        (26, 474, 500),
-        (3, 7, 990),
-        (999, 1),
-        (1, 999),
-        (501, 499),
-        (600, 500, 400),
-        (143, 857),
-        (1_000, 1),
-    ],
-)
-def test_the_auditor_deals_a_gpu_out_to_unlike_parts_as_the_books_do(parts: tuple[int, ...]) -> None:
-    books = Books().take(*FLEET[:-1], NodeSeen(node=node(gpus=1), at_ms=0))
-    books.take(hold(0, *[("n1", (0,), milli) for milli in parts]), Cut(at_ms=1_000))
-    found = books.audit()
-    assert found.verified, [finding.sentence for finding in found.findings]
-    assert found.balances["capacity:main"] == -840 * 1_000
-
-
-@pytest.mark.parametrize("cut", ["dynamic", "3g.40gb@0,1g.10gb@4"])
-def test_an_instance_that_others_hold_takes_its_part_of_its_own_gpu_however_that_is_cut(cut: str) -> None:
-    both = tuple(cut_gpu(Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", model=A100_80), cut) for i in (0, 1))
-    books = Books().take(NodeSeen(node=dataclasses.replace(node(), machine=Machine(gpus=both)), at_ms=0))
-    books.take(ForeignDevices(name="n1", devices=("gpu-1-mig-3g40gb-9-0", "gpu-7-mig-3g40gb-9-0", "gpu-1-x"), at_ms=0))
-    found = books.take(Cut(at_ms=1_000)).gpu_ms()
-    assert found == {"capacity:main": -2_000, "unmanaged:main": 500, "free:main": 1_500}
 
 
 # Money.

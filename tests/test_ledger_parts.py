@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from ledger_facts import NAMED, node
+from mig_grids import A100_80, cut_gpu
 from test_ledger import Books, hold, release
 
 from fairlead.ledger.entry import State
 from fairlead.ledger.timeline import split
 from fairlead.model.codec import Cut
 from fairlead.model.events import ForeignDevices, NodeSeen, Started
+from fairlead.model.hardware import Gpu, Machine
 from fairlead.model.rules import Rules
 from fairlead.service.bookkeeper import Bookkeeper
 
@@ -85,6 +88,46 @@ def test_who_comes_late_to_a_gpu_that_is_given_out_gets_nothing_of_it() -> None:
     assert [(p.account, p.ticks) for p in split([(600, a), (500, b), (400, c)], rest)] == [("a", 504), ("c", 336)]
     assert split([(1000, a), (1, b)], rest) == (a,)
     assert [(p.account, p.ticks) for p in split([(1, a), (1000, b)], rest)] == [("a", 1), ("free:main", 839)]
+
+
+@pytest.mark.parametrize(("milli", "count"), [(500, 2), (333, 3), (250, 4), (142, 7), (125, 8), (83, 12), (7, 30)])
+def test_the_auditor_deals_a_gpu_out_to_equal_parts_as_the_books_do(milli: int, count: int) -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(gpus=1), at_ms=0))
+    books.take(hold(0, *[("n1", (0,), milli)] * count), Cut(at_ms=1_000))
+    found = books.audit()
+    assert found.verified, [finding.sentence for finding in found.findings]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (974, 26),
+        (26, 974),
+        (26, 474, 500),
+        (3, 7, 990),
+        (999, 1),
+        (1, 999),
+        (501, 499),
+        (600, 500, 400),
+        (143, 857),
+        (1_000, 1),
+    ],
+)
+def test_the_auditor_deals_a_gpu_out_to_unlike_parts_as_the_books_do(parts: tuple[int, ...]) -> None:
+    books = Books().take(*NAMED, NodeSeen(node=node(gpus=1), at_ms=0))
+    books.take(hold(0, *[("n1", (0,), milli) for milli in parts]), Cut(at_ms=1_000))
+    found = books.audit()
+    assert found.verified, [finding.sentence for finding in found.findings]
+    assert found.balances["capacity:main"] == -840 * 1_000
+
+
+@pytest.mark.parametrize("cut", ["dynamic", "3g.40gb@0,1g.10gb@4"])
+def test_an_instance_that_others_hold_takes_its_part_of_its_own_gpu_however_that_is_cut(cut: str) -> None:
+    both = tuple(cut_gpu(Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", model=A100_80), cut) for i in (0, 1))
+    books = Books().take(NodeSeen(node=dataclasses.replace(node(), machine=Machine(gpus=both)), at_ms=0))
+    books.take(ForeignDevices(name="n1", devices=("gpu-1-mig-3g40gb-9-0", "gpu-7-mig-3g40gb-9-0", "gpu-1-x"), at_ms=0))
+    found = books.take(Cut(at_ms=1_000)).gpu_ms()
+    assert found == {"capacity:main": -2_000, "unmanaged:main": 500, "free:main": 1_500}
 
 
 def test_a_report_deals_out_what_is_whole_of_parts(tmp_path: Path) -> None:
