@@ -9,70 +9,31 @@ import dataclasses
 from typing import Any
 
 import pytest
-from ledger_books import Books, hold, release
-from ledger_facts import NAMED, gang, node, placement
+from ledger_books import Books, attempt, engine, found_again, grow, hold, release, rule, stop
+from ledger_facts import NAMED, gang, node
 from price_words import PricedBooks, price, priced
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger.adjusting import NOTE_MAX, REASON_MAX, said
 from fairlead.ledger.chain import Head, seal
-from fairlead.ledger.entry import OUTCOMES, Entry, EntryKind
+from fairlead.ledger.entry import Entry, EntryKind
 from fairlead.ledger.meter import Meter
 from fairlead.model.codec import Cut
 from fairlead.model.events import (
     DevicesCounted,
     GangRefused,
     GangSeen,
-    GrowIntended,
-    Intended,
-    KeptFree,
-    MemberRunning,
     NodeGone,
     NodeSeen,
-    Recovered,
-    Started,
-    StopIntended,
 )
-from fairlead.model.gang import Tier
 from fairlead.model.hardware import Gpu, Machine
 from fairlead.model.reasons import Reason, refuse
-from fairlead.model.rules import Rules
 
 HOUR = 3_600_000
 FLEET = (*NAMED, NodeSeen(node=node(), at_ms=0))
 HELD = "held:lab:vision:in-quota"
 KEPT = "reserved-idle:main"
 RESTART = "waste:restart:lab:vision"
-
-
-def rule(at_ms: int, *kept: str, name: str = "promise/g9", queue: str = "lab") -> KeptFree:
-    return KeptFree(keeper=name, queue=queue, devices=(("n1", kept),) if kept else (), at_ms=at_ms)
-
-
-def engine(at_ms: int, **more: Any) -> Started:
-    return Started(rules=Rules(), at_ms=at_ms, **more)
-
-
-def stop(at_ms: int, reason: Reason = Reason.PREEMPTED, attempt: int = 1, **more: Any) -> StopIntended:
-    return StopIntended(gang="g1", attempt=attempt, cause=refuse(reason), requeue=True, at_ms=at_ms, **more)
-
-
-def attempt(number: int, fact: Intended) -> Intended:
-    return dataclasses.replace(fact, attempt=number)
-
-
-def grow(at_ms: int, *members: tuple[Any, ...], joining: int = 1, slowed: int = 0) -> GrowIntended:
-    return GrowIntended(
-        gang="g1", attempt=1, placement=placement(*members, slowed=slowed), tier=Tier.IN_QUOTA, joining=joining,
-        at_ms=at_ms, deadline_ms=at_ms + 30_000,
-    )  # fmt: skip
-
-
-def found_again(at_ms: int, since_ms: int, holding: tuple[int, ...], *members: tuple[Any, ...]) -> Recovered:
-    return Recovered(
-        gang="g1", attempt=1, placement=placement(*members), tier=Tier.IN_QUOTA, since_ms=since_ms, bound=True,
-        holding=holding, running=(), at_ms=at_ms,
-    )  # fmt: skip
 
 
 def spans(books: Books, account: str) -> list[tuple[int, int]]:
@@ -188,102 +149,6 @@ def test_who_joined_later_did_not_hold_since_the_attempt_began() -> None:
     assert books.gpu_ms()[HELD] == 5_500 + 3_000
 
 
-# Waste.
-
-
-def test_a_stop_wastes_of_each_member_what_it_did_not_save_since_it_held_anything() -> None:
-    """All was booked before the stop is told; one of two on a node joined after the last checkpoint."""
-    books = Books().take(*FLEET, hold(1_000, ("n1", (0,))), grow(5_000, ("n1", (0,)), ("n1", (1,))))
-    books.take(DevicesCounted(name="n1", from_ms=1_000, busy=(("gpu-0", 1_000), ("gpu-1", 1_000)), at_ms=7_000))
-    books.take(Cut(at_ms=8_000), stop(9_000, by="g2", safe_ms=2_000), release(9_000), release(9_000, rank=1))
-    found = books.take(Cut(at_ms=10_000)).gpu_ms()
-    assert found["waste:preempted:lab:vision"] == 7_000 + 4_000
-    assert found["use:lab:vision:used"] == 1_000
-
-
-def test_a_stop_reaches_no_further_back_on_a_node_than_its_first_hold_there() -> None:
-    books = Books().take(*FLEET, NodeSeen(node=node("n2"), at_ms=0), hold(2_000, ("n1", (0,)), ("n2", (0,))))
-    books.take(grow(5_000, ("n1", (0,)), ("n2", (0,)), ("n1", (1,))))
-    touched = books.meter._attempts.touched
-    assert dict(touched("g1", 1, 1_000)) == {"n1": 2_000, "n2": 2_000}
-    assert dict(touched("g1", 1, 3_000)) == {"n1": 3_000, "n2": 3_000}
-    assert touched("g1", 2, 0) == []
-
-
-def test_books_that_begin_with_a_stop_know_of_no_time_before_that_is_safe() -> None:
-    books = Books().take(stop(9_000, by="g2"), *FLEET, hold(1_000, ("n1", (0,))), release(9_000), Cut(at_ms=10_000))
-    found = books.gpu_ms()
-    assert found["waste:preempted:lab:vision"] == found[HELD] == 8_000
-
-
-def test_who_is_named_by_a_growth_before_the_attempt_is_told_is_not_waited_for() -> None:
-    again = attempt(2, hold(5_000, ("n1", (0,))))
-    grown = dataclasses.replace(grow(6_000, ("n1", (0,)), ("n1", (1,))), attempt=2)
-    books = Books().take(*FLEET, hold(0, ("n1", (0,))), stop(1_000, by="g2"), release(2_000), grown, again)
-    books.take(MemberRunning(gang="g1", attempt=2, rank=0, at_ms=7_000), Cut(at_ms=9_000))
-    assert books.gpu_ms()[RESTART] == 2_000 + 1_000, "rank 1 joins at 6 s and has only rank 0 to wait for"
-
-
-def test_a_restart_is_over_at_the_moment_that_the_last_member_runs() -> None:
-    books = Books().take(*FLEET, hold(0, ("n1", (0,))), stop(1_000, by="g2"), release(2_000))
-    books.take(attempt(2, hold(5_000, ("n1", (0,)), ("n1", (1,)))))
-    for rank, at_ms in ((0, 6_000), (1, 8_000), (1, 9_000)):
-        books.take(MemberRunning(gang="g1", attempt=2, rank=rank, at_ms=at_ms))
-    books.take(DevicesCounted(name="n1", from_ms=8_000, busy=(("gpu-0", 500), ("gpu-1", 500)), at_ms=10_000))
-    found = books.take(Cut(at_ms=10_000)).gpu_ms()
-    assert (found[RESTART], found["use:lab:vision:used"], found["use:lab:vision:idle"]) == (6_000, 2_000, 2_000)
-
-
-@pytest.mark.parametrize("first", [False, True])
-def test_all_run_since_the_earliest_moment_at_which_each_was_said_to(first: bool) -> None:
-    told = [MemberRunning(gang="g1", attempt=2, rank=0, at_ms=at_ms) for at_ms in (6_000, 8_000)]
-    books = Books().take(*FLEET, hold(0, ("n1", (0,))), stop(1_000, by="g2"), release(2_000))
-    books.take(attempt(2, hold(5_000, ("n1", (0,)))), *(told if first else reversed(told)), Cut(at_ms=9_000))
-    assert books.gpu_ms()[RESTART] == 1_000
-
-
-# Windows in which devices were counted.
-
-
-def test_a_count_is_exact_where_the_hold_lasts_as_long_as_its_window_to_the_moment() -> None:
-    def reasons(begin: int, end: int) -> set[str]:
-        books = Books().take(*FLEET, hold(begin, ("n1", (0,))), release(end))
-        books.take(DevicesCounted(name="n1", from_ms=1_000, busy=(("gpu-0", 250),), at_ms=5_000), Cut(at_ms=9_000))
-        assert books.audit().verified
-        return {s.entry.reason for s in books.sealed if s.entry.kind in OUTCOMES}
-
-    assert reasons(1_000, 5_000) == {"exact"}
-    assert reasons(1_001, 5_000) == {"estimated"}
-    assert reasons(1_000, 4_999) == {"estimated"}
-
-
-def test_of_two_windows_around_a_moment_the_one_told_last_counts() -> None:
-    books = Books().take(*FLEET, hold(0, ("n1", (0,))))
-    for from_ms, busy, to_ms in ((2_000, 1_000, 6_000), (0, 500, 4_000)):
-        books.take(DevicesCounted(name="n1", from_ms=from_ms, busy=(("gpu-0", busy),), at_ms=to_ms))
-    found = books.take(Cut(at_ms=8_000)).gpu_ms()
-    assert found["use:lab:vision:used"] == 2_000 + 2_000
-    assert found["use:lab:vision:idle"] == 2_000
-
-
-@pytest.mark.parametrize(("longer_ms", "used"), [(0, HOUR), (1, 0)])
-def test_a_window_of_an_hour_counts_and_a_longer_one_does_not(longer_ms: int, used: int) -> None:
-    books = Books().take(*FLEET, hold(0, ("n1", (0,))))
-    books.take(DevicesCounted(name="n1", from_ms=0, busy=(("gpu-0", 1_000),), at_ms=HOUR + longer_ms))
-    assert books.take(Cut(at_ms=2 * HOUR)).gpu_ms().get("use:lab:vision:used", 0) == used
-
-
-def test_a_window_that_came_days_ago_still_says_what_a_late_stop_leaves_of_it() -> None:
-    books = Books().take(*FLEET, hold(0, ("n1", (0,))))
-    for hour in range(6):
-        counted = DevicesCounted(name="n1", from_ms=hour * HOUR, busy=(("gpu-0", 1_000),), at_ms=(hour + 1) * HOUR)
-        books.take(counted, Cut(at_ms=(hour + 1) * HOUR))
-    books.take(Cut(at_ms=40 * HOUR), stop(41 * HOUR, by="g2", safe_ms=2 * HOUR), Cut(at_ms=42 * HOUR))
-    found = books.gpu_ms()
-    assert found["use:lab:vision:used"] == 2 * HOUR
-    assert found["waste:preempted:lab:vision"] == 40 * HOUR
-
-
 # Money.
 
 
@@ -303,6 +168,42 @@ def test_a_device_costs_what_the_model_costs_that_it_was_then() -> None:
     }
     assert [books.meter.pricing.model_of("n1", "gpu-0", at_ms) for at_ms in (0, 3_999, 4_000)] == ["old", "old", "new"]
     assert books.meter.pricing.model_of("n1", "gpu-7", 0) == ""
+
+
+def test_a_price_that_changes_within_a_hold_leaves_its_estimated_end_as_wide_as_it_is_and_makes_no_other() -> None:
+    prices = (price("inQuota=3.60", None, 3_000), price("inQuota=7.20", 3_000, 5_000))
+    books = PricedBooks().take(*FLEET, priced(*prices), hold(2_000, ("n1", (0,))), release(6_000, estimated_ms=70))
+    held = [(s.entry.from_ms, s.entry.to_ms, s.entry.estimated_ms) for s in books.sealed if s.entry.gang]
+    assert held == [(2_000, 3_000, 0), (3_000, 5_000, 0), (5_000, 6_000, 70)]
+    assert books.money()["spend:lab:vision:in-quota"] == 5_000_000
+
+
+def test_a_late_price_of_a_time_that_was_taken_back_since_corrects_it_by_nothing() -> None:
+    books = PricedBooks().take(*FLEET, priced(price("inQuota=3.60")), hold(1_000, ("n1", (0,))), Cut(at_ms=9_000))
+    books.take(NodeSeen(node=node(not_ready_since_ms=4_000), at_ms=9_500), Cut(at_ms=10_000))
+    assert books.money()["spend:lab:vision:in-quota"] == 3_000_000
+    books.take(priced(price("inQuota=36"), at_ms=11_000))
+    assert books.money()["spend:lab:vision:in-quota"] == 30_000_000
+    change = books.sealed[-1].entry
+    assert (change.kind, change.from_ms, change.to_ms) == (EntryKind.ADJUSTMENT, 1_000, 9_000)
+
+
+def test_prices_that_change_for_a_part_of_a_time_correct_that_part() -> None:
+    """All of them reach further than what was held: in the middle, from before it, and beyond it."""
+    for change, worth in (
+        ((None, 3_000), 9 * 2_000_000 + 3_000_000),
+        ((4_000, None), 9 * 2_000_000 + 3_000_000),
+        ((2_000, 5_000), 9 * 3_000_000 + 2_000_000),
+        ((6_000, None), 5_000_000),
+        ((None, 1_000), 5_000_000),
+    ):
+        books = PricedBooks().take(*FLEET, priced(price("inQuota=3.60")), hold(1_000, ("n1", (0,))), release(6_000))
+        begin, end = change
+        prices = [price("inQuota=32.40", begin, end)]
+        prices += [price("inQuota=3.60", None, begin)] if begin is not None else []
+        prices += [price("inQuota=3.60", end, None)] if end is not None else []
+        books.take(Cut(at_ms=8_000), priced(*prices, at_ms=9_000))
+        assert books.money()["spend:lab:vision:in-quota"] == worth, change
 
 
 def test_a_late_price_corrects_all_that_was_posted_before_it_and_nothing_after() -> None:

@@ -288,7 +288,7 @@ def _compare_pods(found: Audit, sweep: Sweep, booked: _Pods) -> None:
 
 def _until(found: Audit, booked: _Booked, line: list[Span], cut: int | None) -> int:
     """Return up to where to compare: the last end, change or cut. No entry may end after the newest record."""
-    until = max([*(to for _, to, _, _, _ in booked), *(begin for begin, _ in line[-1:]), cut or 0])
+    until = max([*(to for _, to, _, _, _ in booked), *(begin for begin, _ in line), cut or 0])
     if found.newest_ms is not None and until > found.newest_ms:
         last = max(number for _, to, _, _, number in booked if to == until)
         found.add(Finding(entry=last, field="to_ms", message=f"is {until}, after the newest record"))

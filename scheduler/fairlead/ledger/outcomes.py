@@ -116,10 +116,10 @@ class AttemptBook:
         """Return the mark of the attempt before, where it was stopped for a cause."""
         return self.before[-1] if self.before and self.before[-1].waste is not None else None
 
-    def at(self, begin_ms: int, at_ms: int) -> Waste | None:
-        """Return what a moment of a hold that began at `begin_ms` is wasted by."""
+    def at(self, at_ms: int) -> Waste | None:
+        """Return what a moment of its holds is wasted by."""
         before = self.restarts
-        if before is not None and before.waste is not None and at_ms >= max(begin_ms, before.floor_ms):
+        if before is not None and before.waste is not None and at_ms >= before.floor_ms:
             running_ms = self.running_ms
             if running_ms is None or at_ms < running_ms:
                 return Waste("restart", before.waste.actor, before.waste.token)

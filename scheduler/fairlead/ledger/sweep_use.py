@@ -140,8 +140,8 @@ class Became:
         self, node: str, device: str, spans: list[Span], holds: Mapping[tuple[str, int, int], tuple[int, int]]
     ) -> list[Span]:
         """Cut what a device was in; `holds` are (begin, end) of those on its node, `FOREVER` while they last."""
-        looks = sorted((look for look in self._looks.get(node, ()) if device in look[3]), key=lambda look: look[:3])
-        moments = {begin for begin, _ in spans} | {moment for look in looks for moment in look[:2]}
+        looks = sorted((look for look in self._looks.get(node, ()) if device in look[3]), key=lambda look: look[0])
+        moments = {begin for begin, _ in spans} | {edge for begin, end, _, _ in looks for edge in (begin, end)}
         for gang, attempt in {(what[2], what[3]) for _, whats in spans for what in whats if what[2]}:
             moments |= self._moments(gang, attempt)
         first = spans[0][0] if spans else 0
@@ -174,7 +174,7 @@ class Became:
         mine = self._tries.get((what[2], what[3]), _Try())
         before = self._tries.get((what[2], what[3] - 1), _Try()).lost
         cause = actor = token = ""
-        if before and before[-1].cause and max(hold[0], before[-1].known) <= now < mine.up_since():
+        if before and before[-1].cause and before[-1].known <= now < mine.up_since():
             cause, actor, token = "restart", before[-1].actor, before[-1].token
         else:
             last = [lost for lost in mine.lost if lost.since <= now]

@@ -252,7 +252,7 @@ class NodeTrack:
         for state in parts:
             if state.gang:
                 hold = active[GangId(state.gang), state.attempt, state.rank]
-                waste = hold.book.at(hold.begin_ms, at_ms)
+                waste = hold.book.at(at_ms)
                 span = hold.begin_ms, self.end_of(hold)
                 found += outcome(state, waste, hold.book.slowed_at(at_ms), self.windows.at(device, at_ms), span)
         return tuple(found)
