@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from fairlead.ledger import tracks
 from fairlead.ledger.outcomes import AttemptBook, Mark, marked, waste_of
@@ -19,7 +20,8 @@ from fairlead.model.events import (
     StopRefused,
     TierChanged,
 )
-from fairlead.model.gang import GangId
+from fairlead.model.gang import GangId, Tier
+from fairlead.model.hardware import Resources
 
 Attempted = (
     Intended
@@ -36,6 +38,38 @@ Attempted = (
 """Facts about one attempt of a gang."""
 
 
+@dataclass(slots=True)
+class Who:
+    """What a gang's facts said of it: its names, its queue, and what one pod of each role asks for."""
+
+    namespace: str
+    name: str
+    queue: str
+    requests: dict[str, Resources] = field(default_factory=dict[str, Resources])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedAttempt:
+    """An attempt's book without its marks; see `outcomes.AttemptBook`."""
+
+    gang: GangId
+    attempt: int
+    tiers: list[tuple[int, int, Tier]]
+    slowed: list[tuple[int, int, int]]
+    ranks: frozenset[int]
+    left: set[int]
+    ran_ms: dict[int, int]
+    told_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedAttempts:
+    """All attempts as values. `marks` are those of (gang, attempt) that have any."""
+
+    marks: list[tuple[GangId, int, list[Mark]]]
+    books: list[SavedAttempt]
+
+
 class Attempts:
     """Changed only by `Meter`. Methods return the nodes on which something changes, each with from when on."""
 
@@ -46,13 +80,44 @@ class Attempts:
         self._books: dict[tuple[GangId, int], AttemptBook] = {}
         self._members: dict[tuple[GangId, int], list[MemberHold]] = {}
 
+    def saved(self) -> SavedAttempts:
+        """Return what is known, without the holds."""
+        books = [
+            SavedAttempt(
+                gang=gang,
+                attempt=attempt,
+                tiers=book.tiers,
+                slowed=book.slowed,
+                ranks=book.ranks,
+                left=book.left,
+                ran_ms=book.ran_ms,
+                told_ms=book.told_ms,
+            )
+            for (gang, attempt), book in self._books.items()
+        ]
+        return SavedAttempts(
+            marks=[(gang, attempt, marks) for (gang, attempt), marks in self._marks.items() if marks], books=books
+        )
+
+    def restore(self, saved: SavedAttempts) -> None:
+        """Know what was saved; holds are added by who has them."""
+        self._marks = {(gang, attempt): marks for gang, attempt, marks in saved.marks}
+        for one in saved.books:
+            book = self.book(one.gang, one.attempt)
+            book.tiers, book.slowed, book.ranks, book.left = one.tiers, one.slowed, one.ranks, one.left
+            book.ran_ms, book.told_ms = one.ran_ms, one.told_ms
+
     def add(self, hold: MemberHold) -> None:
         """Take up a hold."""
         self._members.setdefault(hold.key[:2], []).append(hold)
 
     def of(self, record: Attempted) -> AttemptBook:
         """Return what is known of the attempt that a fact is about."""
-        key, before = (record.gang, record.attempt), (record.gang, record.attempt - 1)
+        return self.book(record.gang, record.attempt)
+
+    def book(self, gang: GangId, attempt: int) -> AttemptBook:
+        """Return what is known of an attempt; its marks are the next one's `before`, the same list."""
+        key, before = (gang, attempt), (gang, attempt - 1)
         if key not in self._books:
             marks = self._marks.setdefault(key, [])
             self._books[key] = AttemptBook(before=self._marks.setdefault(before, []), marks=marks)

@@ -36,6 +36,14 @@ class Keeper:
         return sorted({node for point in self.points for node in point[3]})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedKept:
+    """All rules as values: name -> points, and the beginnings of engines."""
+
+    keepers: dict[str, list[Point]]
+    begins: list[tuple[int, int]]
+
+
 class Kept:
     """All rules of one set of books, and which of them concern a node."""
 
@@ -44,6 +52,18 @@ class Kept:
         self.keepers: dict[str, Keeper] = {}
         self.begins: list[tuple[int, int]] = []
         self._on_node: dict[NodeName, dict[str, Keeper]] = {}
+
+    def saved(self) -> SavedKept:
+        """Return what is known."""
+        return SavedKept(keepers={name: one.points for name, one in self.keepers.items()}, begins=self.begins)
+
+    def restore(self, saved: SavedKept) -> None:
+        """Know what was saved."""
+        self.begins = saved.begins
+        for name, points in saved.keepers.items():
+            keeper = self.keepers[name] = Keeper(name, self.begins, points)
+            for node in keeper.nodes():
+                self._on_node.setdefault(node, {})[name] = keeper
 
     def add(self, fact: KeptFree, at_ms: int, sequence: int) -> list[NodeName]:
         """Take what a rule keeps from a moment on; return the nodes that are concerned."""

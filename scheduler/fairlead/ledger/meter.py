@@ -15,16 +15,18 @@ than the newest one is taken as if it were just that old, its entries marked est
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fairlead.ledger import accounts, tracks
-from fairlead.ledger.attempts import Attempts
+from fairlead.ledger.attempts import Attempts, Who
+from fairlead.ledger.differences import corrections, pieces
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
 from fairlead.ledger.kept import Kept
 from fairlead.ledger.outcomes import WINDOW_MS
 from fairlead.ledger.pods import METER
 from fairlead.ledger.pricing import Pricing
-from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack, Segments
+from fairlead.ledger.saved import SavedHold, SavedMeter, keep_nodes, restore_nodes
+from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack
 from fairlead.model.codec import Cut, Record
 from fairlead.model.events import (
     DevicesCounted,
@@ -82,16 +84,6 @@ class OpenSegment:
     from_ms: int
 
 
-@dataclass(slots=True)
-class _Who:
-    """What a gang's facts said of it: its names, its queue, and what one pod of each role asks for."""
-
-    namespace: str
-    name: str
-    queue: str
-    requests: dict[str, Resources] = field(default_factory=dict[str, Resources])
-
-
 class Meter:
     """The fold. One writer; `apply` takes records in journal order, each once (a second time changes nothing)."""
 
@@ -105,11 +97,33 @@ class Meter:
         self._nodes: dict[str, NodeTrack] = {}
         self._kept = Kept()
         self._queues: dict[str, Queue] = {}
-        self._gangs: dict[str, _Who] = {}
+        self._gangs: dict[str, Who] = {}
         self._holds: dict[HoldKey, MemberHold] = {}
         self._ends: dict[HoldKey, tuple[int, int]] = {}
         self._attempts = Attempts(self._queue_of)
         self._meter_ms: int | None = None
+
+    @classmethod
+    def restored(cls, cluster: str, saved: SavedMeter) -> Meter:
+        """Return the meter that was saved; from here on it is what that one was."""
+        meter = cls(cluster)
+        meter.sequence, meter.newest_ms, meter.cut_ms = saved.sequence, saved.newest_ms, saved.cut_ms
+        meter._meter_ms, meter._queues, meter._gangs = saved.meter_ms, saved.queues, saved.gangs
+        meter.pricing, meter._ends = Pricing.restored(saved.pricing), dict(saved.ends)
+        meter._kept.restore(saved.kept)
+        meter._attempts.restore(saved.attempts)
+        meter._nodes, meter._holds = restore_nodes(saved, meter._kept, meter._attempts)
+        return meter
+
+    def saved(self) -> SavedMeter:
+        """Return all that it knows, as values; what it is made of is not to be changed while they are used."""
+        states, nodes = keep_nodes(self._nodes.values())
+        return SavedMeter(
+            sequence=self.sequence, newest_ms=self.newest_ms, cut_ms=self.cut_ms, meter_ms=self._meter_ms,
+            pricing=self.pricing.saved(), kept=self._kept.saved(), attempts=self._attempts.saved(),
+            queues=self._queues, gangs=self._gangs, ends=list(self._ends.items()), states=states, nodes=nodes,
+            holds=[SavedHold.of(hold) for hold in self._holds.values()],
+        )  # fmt: skip
 
     def apply(self, record: Record, fact: str) -> Outcome:
         """Take one record with its id; return what to post. Never fails on a fact, however odd."""
@@ -219,9 +233,9 @@ class Meter:
         match record:
             case GangSeen(gang=gang):
                 requests = {role.name: role.pod.requests for role in gang.roles}
-                self._gangs[gang.id] = _Who(gang.namespace, gang.name, gang.queue, requests)
+                self._gangs[gang.id] = Who(gang.namespace, gang.name, gang.queue, requests)
             case GangRefused() if record.gang not in self._gangs:
-                self._gangs[record.gang] = _Who(record.namespace, record.name, record.queue)
+                self._gangs[record.gang] = Who(record.namespace, record.name, record.queue)
             case QueueSeen(queue=queue):
                 self._queues[queue.name] = queue
             case QueueGone(name=name):
@@ -240,7 +254,7 @@ class Meter:
         if isinstance(record, Recovered):
             begin = min(record.since_ms if floor is None else max(record.since_ms, floor), at_ms)
             holding = set(record.holding)
-        who = self._gangs.get(record.gang) or _Who("", "", "")
+        who = self._gangs.get(record.gang) or Who("", "", "")
         account = accounts.held(tenant_of(who.queue, self._queues), who.queue, record.tier)
         attempt, touched = self._attempts.of(record), self._attempts.begin(record, at_ms, self.sequence, floor)
         gone: list[HoldKey] = []
@@ -319,8 +333,8 @@ class Meter:
             if old == new:
                 continue
             where = (track.name, device)
-            corrections = _corrections(old, new, from_ms, book.posted_to_ms) if from_ms < book.posted_to_ms else ()
-            for kind, a, b, state in corrections:
+            changes = corrections(old, new, from_ms, book.posted_to_ms) if from_ms < book.posted_to_ms else ()
+            for kind, a, b, state in changes:
                 edge = a if kind is EntryKind.REVERSAL else b  # a late end takes back what was booked after it
                 entries.append(make_entry(origin, kind, where, state, (a, b), _width(estimated, state, edge)))
             book.splice(new)
@@ -336,7 +350,7 @@ class Meter:
             return []
         entries = [
             make_entry(origin, EntryKind.SEGMENT, where, state, (a, b), _width(estimated, state, b))
-            for a, b, state in _clipped(book.since(book.posted_to_ms), book.posted_to_ms, to_ms)
+            for a, b, state in pieces(book.since(book.posted_to_ms), book.posted_to_ms, to_ms)
         ]
         book.posted_to_ms = to_ms
         return entries
@@ -368,28 +382,3 @@ def _open_of(node: str, device: str, book: DeviceBook) -> Iterator[OpenSegment]:
 
 def _width(estimated: Widths, state: State, to_ms: int) -> int:
     return estimated.get((state.gang, state.attempt, state.rank, to_ms), 0)
-
-
-def _clipped(line: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[int, int, State]]:
-    """Yield (from, to, state) of a timeline inside [from_ms, to_ms), each part of the device by itself."""
-    for at, (begin, states) in enumerate(line):
-        end = line[at + 1][0] if at + 1 < len(line) else to_ms
-        a, b = max(begin, from_ms), min(end, to_ms)
-        if a < b:
-            for state in states:
-                yield a, b, state
-
-
-def _corrections(old: Segments, new: Segments, from_ms: int, to_ms: int) -> Iterator[tuple[EntryKind, int, int, State]]:
-    """Yield what to take back and what to book instead inside [from_ms, to_ms), where the two timelines differ."""
-    was, now = list(_clipped(old, from_ms, to_ms)), list(_clipped(new, from_ms, to_ms))
-    for kind, line, other in ((EntryKind.REVERSAL, was, now), (EntryKind.SEGMENT, now, was)):
-        for begin, end, state in line:
-            at = begin
-            for a, b in ((a, b) for a, b, same in other if same == state):
-                upto = min(max(a, begin), end)
-                if at < upto:
-                    yield kind, at, upto, state
-                at = min(max(b, begin), end)
-            if at < end:
-                yield kind, at, end, state

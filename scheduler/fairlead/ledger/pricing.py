@@ -24,6 +24,7 @@ from fairlead.ledger.accounts import Kind
 from fairlead.ledger.entry import FORTH, PODS, TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
 from fairlead.ledger.outcomes import TOPOLOGY
 from fairlead.ledger.prices import PriceList, Rate, Terms
+from fairlead.ledger.saved import SavedLate, SavedPricing
 from fairlead.model.codec import Record
 from fairlead.model.events import GangSeen, GrowIntended, Intended, KeptFree, NodeSeen, QueueGone, QueueSeen, Recovered
 from fairlead.model.prices import Adjusted, AdjustedLine, PriceBook, PriceBookGone, PriceBookSeen, PriceTier
@@ -106,6 +107,39 @@ class Pricing:
         self._gangs: dict[str, _Gang] = {}
         self._holds: dict[tuple[str, int], _Hold] = {}
         self._kept: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    @classmethod
+    def restored(cls, saved: SavedPricing) -> Pricing:
+        """Return the prices that were saved."""
+        pricing = cls()
+        pricing._books, pricing.list = saved.books, PriceList(saved.books.values())
+        pricing.late = [
+            LatePrice(
+                fact=late.fact, at_ms=late.at_ms, from_ms=late.from_ms, to_ms=late.to_ms, up_to=late.up_to,
+                before=PriceList(late.before), after=PriceList(late.after),
+            )
+            for late in saved.late
+        ]  # fmt: skip
+        pricing._entries, pricing._posted_to_ms = saved.entries, saved.posted_to_ms
+        pricing._models, pricing._queues, pricing._gangs = dict(saved.models), saved.queues, saved.gangs
+        pricing._holds = {key: _Hold(chain, mig) for key, chain, mig in saved.holds}
+        pricing._kept = dict(saved.kept)
+        return pricing
+
+    def saved(self) -> SavedPricing:
+        """Return all that it knows."""
+        late = [
+            SavedLate(
+                fact=one.fact, at_ms=one.at_ms, from_ms=one.from_ms, to_ms=one.to_ms, up_to=one.up_to,
+                before=one.before.books, after=one.after.books,
+            )
+            for one in self.late
+        ]  # fmt: skip
+        return SavedPricing(
+            books=self._books, late=late, entries=self._entries, posted_to_ms=self._posted_to_ms,
+            models=list(self._models.items()), queues=self._queues, gangs=self._gangs,
+            holds=[(key, hold.chain, hold.mig) for key, hold in self._holds.items()], kept=list(self._kept.items()),
+        )  # fmt: skip
 
     def hear(self, record: Record, fact: str, cluster: str) -> tuple[Entry, ...]:
         """Take one record; return the entry of an adjustment."""
