@@ -88,11 +88,14 @@ def _facts(rng: random.Random) -> Iterator[Any]:
 
 
 def keep(url: str, seed: int) -> bytes:
-    """Keep books of the stream at a URL, with a restart in the middle; return their export."""
+    """Keep books of the stream at a URL, with a restart in the middle; return their export.
+
+    By the seed the restart begins with a snapshot of every cut, of some, or with none.
+    """
     batches = told(seed)
     halves = (batches[: len(batches) // 2], batches[len(batches) // 3 :])  # the second process hears some again
     for half in halves:
-        books = Bookkeeper(url)
+        books = Bookkeeper(url, snapshot_after=(1, 25, 10**9)[seed % 3])
         for now_ms, facts in half:
             books.record(facts, now_ms)
             assert books.trouble == "", (seed, books.trouble)
@@ -116,7 +119,7 @@ def export(url: str, seed: int) -> bytes:
 
 def replayed(url: str, into: str, seed: int) -> bytes:
     """Write the journal of books into empty ones, record by record, and return the export of these."""
-    from fairlead.reports.usage import read_record
+    from fairlead.store.journal import record_of
 
     engine = database.connect(url)
     with database.reading(engine) as connection:
@@ -124,7 +127,7 @@ def replayed(url: str, into: str, seed: int) -> bytes:
     engine.dispose()
     books = Bookkeeper(into)
     for row in rows:
-        books.record([read_record(row)], -(10**15))  # so early that no cut is due: those of the journal are enough
+        books.record([record_of(row)], -(10**15))  # so early that no cut is due: those of the journal are enough
         assert books.trouble == "", (seed, books.trouble)
     books.close()
     return export(into, seed)

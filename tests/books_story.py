@@ -52,7 +52,7 @@ def _record(url: str, step: str, times: int) -> None:
         if passed == times:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    books = Bookkeeper(url, failpoint=die)
+    books = Bookkeeper(url, failpoint=die, snapshot_after=3)
     books.open()
     for now_ms, facts in story():
         books.record(facts, now_ms)

@@ -94,7 +94,7 @@ def test_any_stream_twice_and_restarted_verifies(tmp_path: Path, stream: list[An
     path = tmp_path / "books.sqlite"
     for leftover in tmp_path.glob("books.sqlite*"):
         leftover.unlink()
-    books = Bookkeeper(f"sqlite:///{path}")
+    books = Bookkeeper(f"sqlite:///{path}", snapshot_after=1)
     books.record([*NAMED, *stream[:10], *stream[:5]], 500)
     books.close()
     books = Bookkeeper(f"sqlite:///{path}")

@@ -12,18 +12,18 @@ from typer.testing import CliRunner
 from fairlead.cli.main import app
 from fairlead.model import events as ev
 from fairlead.model.codec import Again
-from fairlead.reports.usage import read_record
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.service.replay import referenced, replay
 from fairlead.simulation.simulator import run
 from fairlead.store import engine as database
 from fairlead.store import journal
+from fairlead.store.journal import record_of
 
 
 def rows_of(url):
     engine = database.connect(url)
     with database.reading(engine) as connection:
-        rows = [(row.id, read_record(row)) for row in journal.read(connection)]
+        rows = [(row.id, record_of(row)) for row in journal.read(connection)]
     engine.dispose()
     return rows
 

@@ -34,7 +34,7 @@ from fairlead.reports.usage import from_database
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.service.memory import calm_collector
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, rollups
+from fairlead.store import entries, journal, rollups, snapshots
 
 MONTH_MS = 1_767_225_600_000  # 2026-01-01
 MONTH_END_MS = MONTH_MS + 31 * 86_400_000
@@ -53,7 +53,8 @@ LOAD = 20_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerReport:
     """What was measured. `entries_per_second` is of `ingested` entries from `facts`; `report_s` is the longer of the
-    two reports on a month, of `rows` queues."""
+    two reports on a month, of `rows` queues. `start_s` is how long the books take to begin after these facts, with a
+    snapshot of `snapshot_bytes`, `replay_s` how long the meter takes without one."""
 
     database: str
     entries_per_second: float
@@ -64,6 +65,9 @@ class LedgerReport:
     facts: int
     ingest_s: float
     ingest_cpu_s: float
+    start_s: float
+    replay_s: float
+    snapshot_bytes: int
     entries: int
     load_s: float
     queues: int
@@ -100,6 +104,16 @@ def run(url: str, *, ingest: int, size: int, queues: int, seed: int = 1) -> Ledg
     engine = database.connect(url)
     try:
         began = time.perf_counter()
+        again = Bookkeeper(url, cluster="bench")
+        again.open()
+        start_s = time.perf_counter() - began
+        again.close()
+        with database.reading(engine) as connection:
+            began = time.perf_counter()
+            snapshots.current(connection, anew=True)
+            replay_s = time.perf_counter() - began
+            snapshot_bytes = snapshots.size(connection)
+        began = time.perf_counter()
         fill(engine, size, queues)
         load_s = time.perf_counter() - began
         month = Span(MONTH_MS - OFFSET_MS, MONTH_END_MS - OFFSET_MS, "")
@@ -123,6 +137,9 @@ def run(url: str, *, ingest: int, size: int, queues: int, seed: int = 1) -> Ledg
         facts=count,
         ingest_s=round(ingest_s, 2),
         ingest_cpu_s=round(cpu_s, 2),
+        start_s=round(start_s, 2),
+        replay_s=round(replay_s, 2),
+        snapshot_bytes=snapshot_bytes,
         entries=total,
         load_s=round(load_s, 1),
         queues=queues,

@@ -119,9 +119,9 @@ def check(
 
 def _books(connection: Any) -> tuple[PriceBook, ...]:
     from fairlead.reports.prices import books_of, price_rows
-    from fairlead.reports.usage import read_record
+    from fairlead.store.journal import record_of
 
-    return books_of(read_record(row) for row in price_rows(connection))
+    return books_of(record_of(row) for row in price_rows(connection))
 
 
 def _no_jobs(namespace: str, name: str) -> Any:

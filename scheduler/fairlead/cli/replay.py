@@ -39,10 +39,10 @@ def replay(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, as_j
 
 def _rows(engine: Engine) -> Iterator[tuple[str, Record]]:
     """Yield the journal in order."""
-    from fairlead.reports.usage import read_record
     from fairlead.store import engine as database
     from fairlead.store import journal
+    from fairlead.store.journal import record_of
 
     with database.reading(engine) as connection:
         for row in journal.read(connection):
-            yield row.id, read_record(row)
+            yield row.id, record_of(row)

@@ -11,9 +11,8 @@ from fairlead.ledger.meter import OpenSegment
 from fairlead.model.gang import Tier
 from fairlead.reports.booked import By, columns_of
 from fairlead.reports.document import Document, Value
-from fairlead.reports.usage import replay
 from fairlead.store import engine as database
-from fairlead.store import journal, periods, rollups, usage
+from fairlead.store import periods, rollups, snapshots, usage
 
 WORDS = {"cpu": CORES, "memory": MEMORY, "nic": NICS}
 """How units are asked for."""
@@ -90,7 +89,7 @@ def from_database(
         as_of_ms, cut_ms = usage.newest_ms(connection) or 0, periods.last_cut_ms(connection)
         open_pods: Iterable[OpenSegment] = ()
         if until_ms is None or cut_ms is None or cut_ms < until_ms:
-            meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
+            meter = snapshots.current(connection)
             open_pods = tuple(meter.open_pods())
         amounts = usage.beside(connection, unit, since_ms, until_ms, jobs=by is By.JOB)
         begin_ms = rollups.begin_ms(connection) or 0

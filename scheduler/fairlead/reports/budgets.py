@@ -18,9 +18,8 @@ from fairlead.model.events import QueueSpent
 from fairlead.model.queue_caps import Budget
 from fairlead.model.tenancy import Queue, ancestors
 from fairlead.reports.spending import queues_at
-from fairlead.reports.usage import replay
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, usage
+from fairlead.store import entries, snapshots, usage
 from fairlead.units import TICKS_PER_GPU_MS
 
 DAY_MS = 86_400_000
@@ -147,7 +146,7 @@ class BudgetTally:
 def from_database(engine: database.Engine) -> tuple[BudgetStanding, ...]:
     """Return how budgets stand from the database alone, as of its newest fact about the fleet."""
     with database.reading(engine) as connection:
-        meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
+        meter = snapshots.current(connection)
         now = Now(entries.head(connection).number, tuple(meter.open_segments()), meter.pricing)
         now_ms = meter.newest_ms or 0
         return BudgetTally().read(connection, now, queues_at(connection, now_ms), now_ms)

@@ -15,9 +15,9 @@ from fairlead.model.calendars import Span
 from fairlead.model.events import Started
 from fairlead.model.standings import Standings
 from fairlead.reports.document import Document, Value
-from fairlead.reports.usage import read_record
 from fairlead.store import engine as database
 from fairlead.store import journal, rollups, usage
+from fairlead.store.journal import record_of
 
 MILLIONTHS = 1_000_000
 
@@ -74,7 +74,7 @@ def stood(engine: database.Engine, span: Span | None = None) -> Stood:
 def _told(connection: database.Connection) -> Iterator[tuple[int, Standings | None]]:
     """Yield (moment, how it stood from then on), in order; None where from then on nobody knew."""
     for row in journal.of_subject(connection, "", (Standings.__name__, Started.__name__)):
-        record = read_record(row)
+        record = record_of(row)
         if isinstance(record, Standings):
             yield record.at_ms, record
         else:

@@ -11,9 +11,8 @@ from fairlead.ledger.pricing import Pricing
 from fairlead.model.codec import Record
 from fairlead.model.events import Adjusted, PriceBookGone, PriceBookSeen
 from fairlead.model.prices import PriceBook
-from fairlead.reports.usage import replay
 from fairlead.store import engine as database
-from fairlead.store import entries, journal
+from fairlead.store import entries, journal, snapshots
 from fairlead.store.journal import Row
 from fairlead.units import TICKS_PER_GPU_MS
 
@@ -59,7 +58,7 @@ def unpriced(
     connection: database.Connection, since_ms: int | None = None, until_ms: int | None = None
 ) -> tuple[Unpriced, ...]:
     """Return what was held in [since_ms, until_ms) and posted, and has no price; empty where all has."""
-    pricing: Pricing = replay(journal.read(connection), journal.get_meta(connection, "cluster")).pricing
+    pricing: Pricing = snapshots.current(connection).pricing
     found: dict[tuple[str, str, str, str], int] = {}
     head = entries.head(connection).number
     for sealed in entries.held_between(connection, since_ms, until_ms, head):

@@ -6,16 +6,16 @@ from fairlead.ledger.accounts import Kind
 from fairlead.model.events import ExceptionGone, ExceptionSeen, QueueGone, QueueSeen
 from fairlead.model.quota_exception import QuotaException, granted
 from fairlead.model.tenancy import Queue
-from fairlead.reports.usage import read_record
 from fairlead.store import engine as database
 from fairlead.store import journal, usage
+from fairlead.store.journal import record_of
 
 
 def queues_at(connection: database.Connection, now_ms: int) -> dict[str, Queue]:
     """Return the queues as they are at the end of the journal, with the exceptions that act at a moment."""
     queues, known = queues_of(connection), dict[str, QuotaException]()
     for row in journal.of_kinds(connection, (ExceptionSeen.__name__, ExceptionGone.__name__)):
-        record = read_record(row)
+        record = record_of(row)
         if isinstance(record, ExceptionSeen):
             known[record.exception.name] = record.exception
         elif isinstance(record, ExceptionGone):
@@ -30,7 +30,7 @@ def queues_of(connection: database.Connection) -> dict[str, Queue]:
     """Return the queues that are there at the end of the journal, by name."""
     found: dict[str, Queue] = {}
     for row in journal.of_kinds(connection, (QueueSeen.__name__, QueueGone.__name__)):
-        record = read_record(row)
+        record = record_of(row)
         if isinstance(record, QueueSeen):
             found[record.queue.name] = record.queue
         elif isinstance(record, QueueGone):

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fairlead.errors import BooksDoNotVerify, UnreadableInput
+from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Kind
-from fairlead.ledger.meter import Meter, OpenSegment
-from fairlead.model import codec
+from fairlead.ledger.meter import OpenSegment
 from fairlead.reports.booked import By as By
 from fairlead.reports.booked import columns_of
 from fairlead.store import engine as database
-from fairlead.store import journal, periods, usage
+from fairlead.store import periods, snapshots, usage
 from fairlead.store.usage import Amount
 from fairlead.units import TICKS_PER_GPU_MS
 
@@ -101,41 +100,19 @@ def report(
     )
 
 
-def replay(connection_rows: Iterable[journal.Row], cluster: str) -> Meter:
-    """Fold a journal into a meter, to know what is open.
-
-    Raises
-    ------
-    BooksDoNotVerify
-        A record cannot be read; the text has its number.
-    """
-    meter = Meter(cluster)
-    for row in connection_rows:
-        meter.apply(read_record(row), row.id)
-    return meter
-
-
-def read_record(row: journal.Row) -> codec.Record:
-    """Decode one row of the journal."""
-    try:
-        return codec.decode(row.payload)
-    except UnreadableInput as error:
-        raise BooksDoNotVerify(f"journal record {row.number}: {error}") from error
-
-
 def from_database(
     engine: database.Engine, *, since_ms: int | None = None, until_ms: int | None = None, by: By = By.JOB
 ) -> UsageReport:
     """Report from the database alone, as of its newest record: for files that no process has open.
 
-    What is open is known from a replay of the journal, unless the window ends where a cut was drawn, or before.
+    What is open is known from what the journal says, unless the window ends where a cut was drawn, or before.
     """
     open_segments: Iterable[OpenSegment] = ()
     with database.reading(engine) as connection:
         as_of_ms = usage.newest_ms(connection) or 0
         cut_ms = periods.last_cut_ms(connection)
         if until_ms is None or cut_ms is None or cut_ms < until_ms:
-            meter = replay(journal.read(connection), journal.get_meta(connection, "cluster"))
+            meter = snapshots.current(connection)
             open_segments = meter.open_segments()
         amounts = usage.amounts(connection, since_ms, until_ms, jobs=by is By.JOB)
     return report(amounts, open_segments, as_of_ms=as_of_ms, since_ms=since_ms, until_ms=until_ms, by=by)

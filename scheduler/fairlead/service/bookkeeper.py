@@ -4,8 +4,8 @@ Theory of operation. Facts wait in an outbox (`outbox.py`) until a transaction t
 has already is skipped, the rest goes through the meter, and journal rows and entries are written together; so after a
 crash anywhere the database holds a fact with all that follows from it, or neither, and facts that are delivered again
 change nothing. If the commit fails, the batch is kept as it is and written again, unless the database has it after all.
-At the start the meter is rebuilt from the journal, what an earlier process left in the outbox is written, and a cut is
-drawn; another follows at every full hour.
+At the start the meter is taken from its newest snapshot and what the journal has after it, what an earlier process left
+in the outbox is written, and a cut is drawn; another follows at every full hour.
 
 Placement never waits for the database: while it is away `record` only queues, and tries again after a growing, jittered
 wait. Nothing queued is ever dropped; `behind_ms` and `full` say how bad it is. When `record` returns, its facts are in
@@ -41,6 +41,7 @@ from fairlead.reports.queue_usage import QueueTally, QueueUsage
 from fairlead.reports.usage import By, UsageReport
 from fairlead.service.batches import Batch, ended_by, known
 from fairlead.service.outbox import Outbox, Queued
+from fairlead.service.snapshot_writer import SNAPSHOT_AFTER, SnapshotWriter
 from fairlead.store import engine as database
 from fairlead.store import entries, journal, rollups, usage
 from fairlead.units import TICKS_PER_GPU_MS
@@ -70,12 +71,14 @@ class Bookkeeper:
         outbox: Path | None = None,
         jitter: random.Random | None = None,
         failpoint: Callable[[str], None] = _pass,
+        snapshot_after: int = SNAPSHOT_AFTER,
     ) -> None:
         """Nothing is opened yet; `open` does it and raises, or the first `record` does it and retries.
 
         `cluster` becomes part of every entry's id and must stay the same for one database. `outbox` is the file of what
         the database does not take; without one it lies beside a SQLite file, and for PostgreSQL there is none.
         `failpoint` is called with the name of each step of a transaction (tests kill the process there).
+        `snapshot_after` is the `SnapshotWriter`'s.
         """
         self.url = url
         self.cluster = cluster
@@ -90,6 +93,7 @@ class Bookkeeper:
         self._tally_lock = threading.Lock()  # taken before the other where both are
         beside = database.file_of(self._engine)
         self._outbox = Outbox(outbox or (beside and beside.with_name(f"{beside.name}-outbox")))
+        self._snapshots = SnapshotWriter(self._engine, snapshot_after)
         self._batch: Batch | None = None
         self._meter: Meter | None = None
         self._resuming = False  # a cut is to be drawn at the newest moment the journal knew, before anything new
@@ -101,7 +105,7 @@ class Bookkeeper:
         self._failures = 0
 
     def open(self) -> None:
-        """Make or upgrade the tables and rebuild the meter from the journal.
+        """Make or upgrade the tables and rebuild the meter from its snapshot and the journal.
 
         Raises
         ------
@@ -271,18 +275,13 @@ class Bookkeeper:
             cluster = journal.set_meta(connection, "cluster", self.cluster)
             unit = journal.set_meta(connection, "ticks_per_gpu_ms", str(TICKS_PER_GPU_MS))
         if cluster != self.cluster or unit != str(TICKS_PER_GPU_MS):
-            raise BooksDoNotVerify(
-                f"these are the books of cluster {cluster!r} in {unit} ticks a GPU-ms, "
-                f"not of {self.cluster!r} in {TICKS_PER_GPU_MS}"
-            )
+            mine = f"not of {self.cluster!r} in {TICKS_PER_GPU_MS}"
+            raise BooksDoNotVerify(f"these are the books of cluster {cluster!r} in {unit} ticks a GPU-ms, {mine}")
         with database.writing(self._engine) as connection:
             rollups.catch_up(connection)
-        meter, head = Meter(self.cluster), Head()
         with database.reading(self._engine) as connection:
-            for row in journal.read(connection):
-                outcome = meter.apply(usage_report.read_record(row), row.id)
-                head = seal(head, outcome.entries)[1]
             self._journal_head, self._ledger_head = journal.head(connection), entries.head(connection)
+            meter, head = self._snapshots.begin(connection, self._ledger_head)
         if self._began_at is None:
             self._began_at = self._journal_head.number
         self._fault = ""
@@ -324,6 +323,7 @@ class Bookkeeper:
             self._outbox.done()
             self._batch = None
             closed += batch.closed
+            self._snapshots.committed(batch, self._meter)
         self._failures = self._retry_at_ms = 0
         self._away = ""
 

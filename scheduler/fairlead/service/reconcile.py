@@ -16,11 +16,10 @@ from fairlead.model import codec
 from fairlead.model.events import EndedUnseen, GrowIntended, Intended, MemberReleased, MemberRunning, Recovered
 from fairlead.model.hardware import NodeName
 from fairlead.model.labels import GANG_UID, member_in
-from fairlead.reports import usage
 from fairlead.service.drift import Differences, differences, ended
 from fairlead.service.ports import Hold
 from fairlead.store import engine as database
-from fairlead.store import journal
+from fairlead.store import journal, snapshots
 from fairlead.units import utc_text
 from fairlead.world.gangs import Hold as Held
 from fairlead.world.use import Use
@@ -129,7 +128,7 @@ def read_list(data: bytes, at_ms: int, *, name: str) -> Cluster:
 def compare(engine: database.Engine, cluster: Cluster) -> Comparison:
     """Compare what is open after a replay of the journal; reads only. Raises BooksDoNotVerify, Unreachable."""
     with database.reading(engine) as connection:
-        meter = usage.replay(journal.read(connection), journal.get_meta(connection, "cluster"))
+        meter = snapshots.current(connection)
         nodes = {held.node for held in cluster.bound.values()}
         found = differences(cluster.bound, nodes, meter.open_holds(), cluster.allocated)
         since_ms = {

@@ -11,12 +11,12 @@ from typing import Any
 
 from fairlead.model.events import Event, MemberReleased, NodeGone
 from fairlead.model.hardware import NodeName
-from fairlead.reports.usage import By, FleetRow, replay
+from fairlead.reports.usage import By, FleetRow
 from fairlead.reports.verification import verify
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.simulation.story import Story
 from fairlead.store import engine as database
-from fairlead.store import journal
+from fairlead.store import snapshots
 from fairlead.units import gpu_hours_text
 
 
@@ -63,7 +63,7 @@ def _left_open(books: Bookkeeper, at_ms: int) -> list[Event]:
     engine = database.connect(books.url)
     try:
         with database.reading(engine) as connection:
-            meter = replay(journal.read(connection), books.cluster)
+            meter = snapshots.current(connection)
     finally:
         engine.dispose()
     nodes = sorted({segment.node for segment in meter.open_segments()})

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from fairlead.errors import BooksDoNotVerify, UnreadableInput
 from fairlead.ledger.chain import Head, link
 from fairlead.model import codec
 from fairlead.model.codec import Record
@@ -51,6 +52,20 @@ def make_row(head: Head, record: Record, data: bytes, recorded_ms: int) -> tuple
         hash=after.hash,
     )
     return row, after
+
+
+def record_of(row: Row) -> codec.Record:
+    """Decode one row.
+
+    Raises
+    ------
+    BooksDoNotVerify
+        It cannot be read; the text has its number.
+    """
+    try:
+        return codec.decode(row.payload)
+    except UnreadableInput as error:
+        raise BooksDoNotVerify(f"journal record {row.number}: {error}") from error
 
 
 def append(connection: sa.Connection, rows: Sequence[Row]) -> None:

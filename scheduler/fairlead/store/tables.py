@@ -1,6 +1,7 @@
 """Every SQL table, on one page. Migrations build exactly these; a test compares.
 
-Nothing is ever updated or deleted but `meta`, and entries of an archived period: triggers refuse it in both databases.
+Nothing is ever updated or deleted but `meta`, what can be made anew, and entries of an archived period: triggers
+refuse it in both databases.
 """
 
 from __future__ import annotations
@@ -109,6 +110,18 @@ rollup = sa.Table(
     *(sa.Column(name, sa.Text, primary_key=True) for name in ("kind", "account", "unit", "pool", "actor", "reason")),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
+meter_snapshot = sa.Table(
+    "meter_snapshot",  # all that the meter knew after a record of the journal (store/snapshots.py); can be made anew
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # journal.number
+    sa.Column("journal_hash", sa.Text, nullable=False),
+    sa.Column("entries_to", sa.BigInteger, nullable=False),  # the last entry of then, entry.number
+    sa.Column("entries_hash", sa.Text, nullable=False),
+    sa.Column("form", sa.Text, nullable=False),  # how `content` is to be read
+    sa.Column("sha256", sa.Text, nullable=False),  # of `content`
+    sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
 BIG = (journal, entry, posting)
