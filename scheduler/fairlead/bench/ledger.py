@@ -82,37 +82,10 @@ def run(url: str, *, ingest: int, size: int, queues: int, seed: int = 1) -> Ledg
     UnreadableInput
         There are books in it already.
     """
-    calm_collector()  # as every process that keeps books does
-    books = Bookkeeper(url, cluster="bench")
-    books.open()
-    try:
-        if books.newest_ms is not None:
-            raise UnreadableInput("--database: there are books in it already; name an empty database")
-        stream = fleet_facts(queues, random.Random(seed))
-        count = 0
-        began, cpu = time.perf_counter(), time.process_time()
-        while books.head.number < ingest:
-            batch, now_ms = next(stream)
-            books.record(batch, now_ms)
-            count += len(batch)
-            if books.trouble:
-                raise UnreadableInput(f"--database: {books.trouble}")
-        ingest_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-        ingested = books.head.number
-    finally:
-        books.close()
+    ingested, count, ingest_s, cpu_s = _ingest(url, ingest, fleet_facts(queues, random.Random(seed)))
     engine = database.connect(url)
     try:
-        began = time.perf_counter()
-        again = Bookkeeper(url, cluster="bench")
-        again.open()
-        start_s = time.perf_counter() - began
-        again.close()
-        with database.reading(engine) as connection:
-            began = time.perf_counter()
-            snapshots.current(connection, anew=True)
-            replay_s = time.perf_counter() - began
-            snapshot_bytes = snapshots.size(connection)
+        start_s, replay_s, snapshot_bytes = _begin(url, engine)
         began = time.perf_counter()
         fill(engine, size, queues)
         load_s = time.perf_counter() - began
@@ -145,6 +118,41 @@ def run(url: str, *, ingest: int, size: int, queues: int, seed: int = 1) -> Ledg
         queues=queues,
         rows=len(report.rows),
     )
+
+
+def _ingest(url: str, least: int, stream: Iterator[tuple[list[Event], int]]) -> tuple[int, int, float, float]:
+    """Give new books facts until they have made so many entries; return how many these are, of how many facts, and
+    the seconds and the CPU seconds that it took. Raises UnreadableInput."""
+    calm_collector()  # as every process that keeps books does
+    books = Bookkeeper(url, cluster="bench")
+    books.open()
+    try:
+        if books.newest_ms is not None:
+            raise UnreadableInput("--database: there are books in it already; name an empty database")
+        count = 0
+        began, cpu = time.perf_counter(), time.process_time()
+        while books.head.number < least:
+            batch, now_ms = next(stream)
+            books.record(batch, now_ms)
+            count += len(batch)
+            if books.trouble:
+                raise UnreadableInput(f"--database: {books.trouble}")
+        return books.head.number, count, time.perf_counter() - began, time.process_time() - cpu
+    finally:
+        books.close()
+
+
+def _begin(url: str, engine: database.Engine) -> tuple[float, float, int]:
+    """Return how long books take to begin, how long a replay of all of their journal takes, and the snapshot's size."""
+    began = time.perf_counter()
+    books = Bookkeeper(url, cluster="bench")
+    books.open()
+    start_s = time.perf_counter() - began
+    books.close()
+    with database.reading(engine) as connection:
+        began = time.perf_counter()
+        snapshots.current(connection, anew=True)
+        return start_s, time.perf_counter() - began, snapshots.size(connection)
 
 
 def fleet_facts(queues: int, rng: random.Random) -> Iterator[tuple[list[Event], int]]:
