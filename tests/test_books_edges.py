@@ -197,13 +197,17 @@ def test_prices_that_change_for_a_part_of_a_time_correct_that_part() -> None:
         ((6_000, None), 5_000_000),
         ((None, 1_000), 5_000_000),
     ):
-        books = PricedBooks().take(*FLEET, priced(price("inQuota=3.60")), hold(1_000, ("n1", (0,))), release(6_000))
+        books = PricedBooks().take(*FLEET, priced(price("inQuota=3.60")), hold(1_000, ("n1", (0,))))
         begin, end = change
         prices = [price("inQuota=32.40", begin, end)]
         prices += [price("inQuota=3.60", None, begin)] if begin is not None else []
         prices += [price("inQuota=3.60", end, None)] if end is not None else []
-        books.take(Cut(at_ms=8_000), priced(*prices, at_ms=9_000))
+        books.take(Cut(at_ms=3_500), release(6_000), Cut(at_ms=8_000), priced(*prices, at_ms=9_000))
         assert books.money()["spend:lab:vision:in-quota"] == worth, change
+        last = books.sealed[-1].entry
+        corrected = max(begin or 0, 1_000), min(end or 9_000, 6_000)
+        assert (last.kind is EntryKind.ADJUSTMENT) == (corrected[0] < corrected[1]), change
+        assert last.kind is not EntryKind.ADJUSTMENT or (last.from_ms, last.to_ms) == corrected
 
 
 def test_a_late_price_corrects_all_that_was_posted_before_it_and_nothing_after() -> None:

@@ -80,6 +80,15 @@ def test_no_stop_wastes_what_is_two_days_older_than_the_newest_fact() -> None:
     assert books.gpu_ms()[RESTART] == 50 * HOUR, "it never ran"
 
 
+def test_a_gang_that_grows_onto_another_node_loses_on_the_first_one_too_from_then_on() -> None:
+    books = Books().take(*FLEET, NodeSeen(node=node("n2"), at_ms=0), hold(0, ("n1", (0,))))
+    books.take(MemberRunning(gang="g1", attempt=1, rank=0, at_ms=1_000), Cut(at_ms=9_000))
+    books.take(grow(5_000, ("n1", (0,)), ("n2", (0,)), slowed=250), Cut(at_ms=10_000))
+    assert books.gpu_ms()["waste:topology:lab:vision"] == 2 * 5_000 // 4
+    books.take(grow(7_000, ("n1", (0,)), ("n2", (0,)), ("n2", (1,)), slowed=1_200), Cut(at_ms=11_000))
+    assert books.gpu_ms()["waste:topology:lab:vision"] == 2 * 2_000 // 4 + 3 * 4_000, "no more than all of it"
+
+
 # Windows in which devices were counted.
 
 

@@ -140,9 +140,8 @@ class Attempts:
         found = dict(self.ran(record, attempt, ran_ms))
         if not isinstance(record, Recovered):
             tracks.learn(attempt.slowed, (at_ms, sequence, record.placement.slowed_permille))
-            if attempt.is_slowed:
-                for node, from_ms in self.touched(record.gang, record.attempt, at_ms):
-                    found[node] = min(from_ms, found.get(node, from_ms))
+            for node, from_ms in self.touched(record.gang, record.attempt, at_ms):
+                found[node] = min(from_ms, found.get(node, from_ms))
         return found
 
     def touched(self, gang: GangId, attempt: int, from_ms: int) -> list[tuple[str, int]]:

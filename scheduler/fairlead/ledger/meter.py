@@ -333,8 +333,7 @@ class Meter:
             if old == new:
                 continue
             where = (track.name, device)
-            changes = corrections(old, new, from_ms, book.posted_to_ms) if from_ms < book.posted_to_ms else ()
-            for kind, a, b, state in changes:
+            for kind, a, b, state in corrections(old, new, from_ms, book.posted_to_ms):
                 edge = a if kind is EntryKind.REVERSAL else b  # a late end takes back what was booked after it
                 entries.append(make_entry(origin, kind, where, state, (a, b), _width(estimated, state, edge)))
             book.splice(new)

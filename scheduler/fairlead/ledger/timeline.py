@@ -8,7 +8,7 @@ A device that is given in parts is split: every holder has ticks of each ms, and
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -317,7 +317,7 @@ class NodeTrack:
         over = [(key, end) for key, end in ends if end is not None and end <= before_ms]
         keys = {key for key, _ in over}
         self.holds = [hold for hold in self.holds if hold.key not in keys]
-        self.gone = [at for at in self.gone if at >= before_ms]
+        del self.gone[: bisect_left(self.gone, before_ms)]
         self.windows.forget(before_ms)
         for key in keys:
             self.pods.pop(key, None)
