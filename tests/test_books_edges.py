@@ -26,7 +26,8 @@ from fairlead.model.events import (
     NodeGone,
     NodeSeen,
 )
-from fairlead.model.hardware import Gpu, Machine
+from fairlead.model.gang import PodShape
+from fairlead.model.hardware import Gpu, Machine, Resources
 from fairlead.model.reasons import Reason, refuse
 
 HOUR = 3_600_000
@@ -124,6 +125,28 @@ def test_only_an_end_that_was_estimated_has_a_width_and_only_at_that_end() -> No
     exact.take(release(5_000, rank=1, estimated_ms=700), Cut(at_ms=9_000))
     wide = [(s.entry.rank, s.entry.to_ms, s.entry.estimated_ms) for s in exact.sealed if s.entry.estimated_ms]
     assert wide == [(1, 5_000, 700)]
+
+
+def test_of_two_ends_at_one_moment_the_one_told_first_says_how_wide_it_is() -> None:
+    for widths in ((0, 70), (70, 0)):
+        books = Books().take(*FLEET, *(release(5_000, estimated_ms=width) for width in widths))
+        books.take(hold(1_000, ("n1", (0,))), Cut(at_ms=9_000))
+        assert [s.entry.estimated_ms for s in books.sealed if s.entry.gang] == [widths[0]]
+
+
+@pytest.mark.parametrize("asks", [{"cpu_milli": 64_000}, {"memory_bytes": 2**38}, {"pods": 110}])
+def test_what_our_own_pods_ask_for_leaves_the_rest_of_their_node_to_nobody(asks: dict[str, int]) -> None:
+    def asking(uid: str, amounts: dict[str, int]) -> GangSeen:
+        role = dataclasses.replace(gang().roles[0], pod=PodShape(requests=Resources(**amounts)))
+        return GangSeen(gang=dataclasses.replace(gang(uid), roles=(role,)), at_ms=0)
+
+    def stranded(more: int) -> int:
+        (thing, amount) = next(iter(asks.items()))
+        named = (asking("g1", {thing: amount // 2}), asking("g2", {thing: amount // 2 + more}))
+        books = Books().take(*FLEET, *named, hold(0, ("n1", (0,))), hold(0, ("n1", (1,)), uid="g2"), Cut(at_ms=1_000))
+        return books.gpu_ms().get("stranded:main", 0)
+
+    assert (stranded(0), stranded(-1)) == (2_000, 0)
 
 
 @pytest.mark.parametrize(("known_ms", "width"), [(3_000, 2_000), (4_999, 1), (5_000, 0)])

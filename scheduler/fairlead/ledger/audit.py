@@ -19,7 +19,7 @@ from typing import Any
 from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import BESIDE, MONEY_KINDS, TICKS, Account, Kind
-from fairlead.ledger.audit_adjustments import misbooked
+from fairlead.ledger.audit_adjustments import due_of, misbooked
 from fairlead.ledger.audit_money import MoneyAudit
 from fairlead.ledger.audit_pods import beside_in, in_words, wrong_pod
 from fairlead.ledger.chain import Head, Sealed, link
@@ -125,7 +125,7 @@ def audit(cluster: str, rows: Iterable[JournalRow], entries: Iterable[Sealed]) -
         else:
             intervals.setdefault((entry.node, entry.device, entry.kind in OUTCOMES), []).append(booked)
     for fact, said in adjusted.items():
-        if any(line.nanos for line in said.lines):
+        if due_of(said):
             found.add(Finding(record=facts[fact][0], field="lines", message="no entry books what was adjusted"))
     found.newest_ms = sweep.newest
     if not found.findings:

@@ -9,11 +9,8 @@ from fairlead.ledger.entry import Entry
 from fairlead.model.prices import Adjusted
 
 
-def misbooked(entry: Entry, said: Adjusted | None) -> Iterator[tuple[str, str]]:
-    """Yield (field, what is wrong) of an adjustment's entry; `said` is None where nothing was decided, or no more."""
-    if said is None:
-        yield "fact", "its record decides on no adjustment, or is booked already"
-        return
+def due_of(said: Adjusted) -> dict[tuple[str, str], int]:
+    """Return (account, unit) -> nano-units of what a decision moves; where that is nothing, no entry books it."""
     due: dict[tuple[str, str], int] = {}
     for line in said.lines:
         charged = accounts.spend(line.tenant, line.queue, line.tier)
@@ -21,10 +18,18 @@ def misbooked(entry: Entry, said: Adjusted | None) -> Iterator[tuple[str, str]]:
         for account, nanos in ((charged, line.nanos), (against, -line.nanos)):
             key = (account, accounts.money(line.currency))
             due[key] = due.get(key, 0) + nanos
+    return {key: nanos for key, nanos in due.items() if nanos}
+
+
+def misbooked(entry: Entry, said: Adjusted | None) -> Iterator[tuple[str, str]]:
+    """Yield (field, what is wrong) of an adjustment's entry; `said` is None where nothing was decided, or no more."""
+    if said is None:
+        yield "fact", "its record decides on no adjustment, or is booked already"
+        return
     booked: dict[tuple[str, str], int] = {}
     for part in entry.postings:
         booked[part.account, part.unit] = booked.get((part.account, part.unit), 0) + part.amount
-    if booked != {key: nanos for key, nanos in due.items() if nanos}:
+    if booked != due_of(said):
         yield "postings", "they are not what its record decided on"
     for name, there, truth in (
         ("actor", entry.actor, said.actor),
