@@ -78,8 +78,10 @@ def decided(url: str, facts: Sequence[Decision | EndedUnseen | MemberReleased]) 
 
 def existing(url: str) -> Engine:
     """Return an engine, after a look whether a SQLite file is there at all. Raises NotFound."""
+    from fairlead.service.memory import calm_collector
     from fairlead.store import engine as database
 
+    calm_collector()  # a large fleet's meter is millions of objects
     engine = database.connect(url, statement_ms=database.PATIENT_MS)
     file = database.file_of(engine)
     if file is not None and not file.is_file():
