@@ -35,6 +35,15 @@ def running(gang: Gang, milli: int, **fields: Any) -> Running:
     return Running(**(words | fields))
 
 
+class Attempts(list[Running]):
+    """All that run, in the order in which they are given."""
+
+    @property
+    def demoted(self) -> list[Running]:
+        """Those that a budget does not cover."""
+        return [attempt for attempt in self if attempt.demoted]
+
+
 def spent(queue: str, gpu_ms: int, *, ago: int = 0, left: int = 10 * HOUR, **fields: Any) -> QueueSpent:
     """What was told so long ago of a period that ends in so long."""
     span = {"period_start_ms": NOW - 50 * HOUR, "period_end_ms": NOW + left, "at_ms": NOW - ago}
@@ -57,7 +66,7 @@ def world_of(
 ) -> Any:
     """What plans and their checks read of a World, counted from the attempts one by one."""
     own = {name: QueueCaps(budget=said) if isinstance(said, Budget) else said for name, said in (caps or {}).items()}
-    queues, attempts = queues_of(own), list(attempts)
+    queues, attempts = queues_of(own), Attempts(attempts)
     milli: dict[str, int] = {}
     jobs: dict[str, int] = {}
     had: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})

@@ -294,14 +294,14 @@ newcomer = st.builds(
 @given(
     found=attempts(),
     caps=st.dictionaries(st.sampled_from(NAMES), capped, max_size=3),
-    told=st.dictionaries(st.sampled_from(NAMES), st.tuples(st.integers(0, 9), st.integers(-1, 90))),
+    told=st.dictionaries(st.sampled_from(NAMES), st.tuples(st.integers(0, 9), st.integers(-1, 90), st.integers(0, 60))),
     gangs=st.lists(st.tuples(newcomer, st.integers(0, 4)), min_size=1, max_size=3),
     full=st.booleans(),
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_what_may_start_is_what_the_second_opinion_lets_start(found, caps, told, gangs, full) -> None:
     found = [a for a in found if a.spec is not None]
-    spending = [spent(n, h * HOUR, left=m * MINUTE) for n, (h, m) in told.items()]
+    spending = [spent(n, h * HOUR, left=m * MINUTE, ago=ago * MINUTE) for n, (h, m, ago) in told.items()]
     world = world_of(found, caps, spending, books_full=full)
     counted, tally, placed = Caps(world, CHAINS), CapTally(), []
     assert {name for name in QUEUES if counted.starts_nothing(name)} == starting_nothing(world)

@@ -116,6 +116,7 @@ def test_guarantees_above_what_they_are_taken_from_are_cut_in_proportion(texts, 
     found = guarantees(queues)
     assert [found["a"], found["b"]] == cut
     assert set(tree_problems(queues)) == ({blamed} if blamed else set())
+    assert closed(queues) == set(), "a promise that cannot be kept closes nobody"
 
 
 def test_a_cut_goes_down_through_a_queue_that_promises_nothing_of_its_own() -> None:
@@ -127,6 +128,7 @@ def test_a_limit_below_the_guarantee_cuts_it_and_is_named() -> None:
     queues = {"a": queue("a", "guaranteed=8 limit=4")}
     assert guarantees(queues) == {"a": 4}
     assert tree_problems(queues)["a"].text.startswith("spec.resources[gpu].limit: 4 is below guaranteed, 8")
+    assert closed(queues) == set(), "who has a place in the tree takes jobs in"
 
 
 @pytest.mark.parametrize("resource", ["gpu/H100", "cpu", "memory", "example.com/licence"])

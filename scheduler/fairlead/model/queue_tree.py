@@ -79,7 +79,7 @@ def _granted(
     """Return the most that each queue can be guaranteed of a resource, from the roots down."""
     promised = _promised(resource, queues, children, depth)
     granted = {name: min(promised[name], _most(resource, queues[name])) for name in queues}
-    for name in sorted(queues, key=lambda one: (depth.get(one, 0), one)):
+    for name in sorted(depth, key=depth.__getitem__):
         below = children.get(name, [])
         asked = sum(promised[child] for child in below)
         have = granted[name]

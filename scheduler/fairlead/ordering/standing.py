@@ -127,7 +127,10 @@ class Standing:
 
     def _shared(self, milli: int, also: Amounts) -> list[tuple[Account, int]]:
         """Return the accounts of resources that are shared, not only limited, with what a charge has of each."""
-        return [(self._gpu, milli), *((a, amount) for a, amount in self._split(also) if a.resource != FIXED)]
+        return [(self._gpu, milli), *self._shared_beside(also)]
+
+    def _shared_beside(self, also: Amounts) -> list[tuple[Account, int]]:
+        return [(a, amount) for a, amount in self._split(also) if a.resource != FIXED]
 
     # --- limits -----------------------------------------------------------------------------------------------------
 
@@ -141,9 +144,8 @@ class Standing:
         `after_stops` asks about the time when everything that is leaving is gone.
         """
         hit = self._gpu.hit(queue, milli, after_stops=after_stops)
-        if hit is None and self._others:
-            for account, amount in self._split(also):
-                hit = hit or account.hit(queue, amount, after_stops=after_stops)
+        for account, amount in self._split(also):
+            hit = hit or account.hit(queue, amount, after_stops=after_stops)
         return hit
 
     def hit_after(self, changes: Iterable[tuple[str, int]], queue: str, milli: int) -> LimitHit | None:
@@ -164,9 +166,8 @@ class Standing:
     def never_within_limit(self, queue: str, milli: int, also: Amounts = ()) -> LimitHit | None:
         """Return the first limit that `milli` alone are above of."""
         hit = self._gpu.never(queue, milli)
-        if hit is None and self._others:
-            for account, amount in self._split(also):
-                hit = hit or account.never(queue, amount)
+        for account, amount in self._split(also):
+            hit = hit or account.never(queue, amount)
         return hit
 
     # --- rights -----------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Standing:
         lent = [a for a in self._accounts if a.lends(queue) and (wants is None or a.resource in wants)]
         if not lent:
             return -1
-        for account, amount in self._shared(0, also)[1:]:
+        for account, amount in self._shared_beside(also):
             protected = account.resource.startswith(OF_MODEL) or account in lent
             if protected and amount > account.left_above_guarantees(queue, taker):
                 return -1
@@ -288,9 +289,7 @@ class Standing:
         return (1, 0, self._share_of_tree(scope), self._past_of_tree(scope), -priority, share, queue)
 
     def _share_of_tree(self, root: str) -> int:
-        """Return the share of entitlement that all below a queue use together, in millionths; 0 for the whole tree."""
-        if not root:
-            return 0
+        """Return the share of entitlement that all below a queue use together, in millionths; 0 for the whole tree, ""."""
         if self._trees is None:
             self._trees = {}
             for name, amount in self.entitled.items():

@@ -40,7 +40,7 @@ class Account:
     """A queue's budget, what was last told of it, and the thousandths of a GPU that it and those below it hold.
 
     `covered` works out what their holds still cover, in thousandths of a GPU times ms; it is only asked where less is
-    left than an hour of all of them.
+    left than the longest hold of all of them, one that has just been renewed.
     """
 
     queue: str
@@ -87,7 +87,7 @@ def budget_refusal(account: Account, need_milli: int, need_ms: int, now_ms: int)
         said = {"used": gpu_hours_text(used), "budget": gpu_hours_text(most), "queue": account.queue}
         return refuse(Reason.BUDGET_EXHAUSTED, **said, **_retry(until_ms))
     need = need_milli * min(need_ms, HOLD_MS, until_ms - now_ms)
-    if held * HOLD_MS + need > 1000 * left and account.covered() + need > 1000 * left:
+    if held * (HOLD_MS + RENEW_MS) + need > 1000 * left and account.covered() + need > 1000 * left:
         return refuse(
             Reason.BUDGET_HELD,
             queue=account.queue,
@@ -147,8 +147,6 @@ def covered(world: World, chains: Mapping[str, tuple[str, ...]]) -> dict[str, in
     found: dict[str, int] = {}
     for attempt in world.running:
         until_ms = hold_until(attempt, world.now_ms)
-        if until_ms <= world.now_ms:
-            continue
         for name in chains.get(attempt.queue, ()):
             spent = world.spent.get(name)
             if spent is not None:

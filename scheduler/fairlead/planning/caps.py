@@ -62,7 +62,7 @@ class Caps:
         for name in self._chains.get(gang.queue, ()):
             spent = self._spent.get(name)
             if spent is not None:
-                hold_ms = min(_runs_ms(gang), HOLD_MS, max(0, spent.period_end_ms - self._now_ms))
+                hold_ms = min(_runs_ms(gang), HOLD_MS, spent.period_end_ms - self._now_ms)
                 self._started[name] = self._started.get(name, 0) + gpu_milli * hold_ms
             self._counts.jobs[name] = self._counts.jobs.get(name, 0) + jobs
             self._counts.milli[name] = self._counts.milli.get(name, 0) + gpu_milli

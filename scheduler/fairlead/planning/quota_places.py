@@ -195,14 +195,14 @@ def _within(gang: Gang, resource: str, room: int | None, feasibility: Feasibilit
 
 def limit_refusal(hit: LimitHit, milli: int, also: Amounts) -> Refusal:
     """Say which limit of which queue and resource keeps a charge out for now."""
-    need = milli if hit.resource == GPU else dict(also).get(hit.resource, 0)
+    need = milli if hit.resource == GPU else dict(also)[hit.resource]
     used, limit, needs = (amount_text(hit.resource, amount) for amount in (hit.used_milli, hit.limit_milli, need))
     return refuse(_REASONS[hit.word], queue=hit.queue, what=words_of(hit.resource), used=used, limit=limit, need=needs)
 
 
 def never_refusal(hit: LimitHit, milli: int, also: Amounts) -> Refusal:
     """Say which limit a charge alone is above of."""
-    need = milli if hit.resource == GPU else dict(also).get(hit.resource, 0)
+    need = milli if hit.resource == GPU else dict(also)[hit.resource]
     needs, limit = amount_text(hit.resource, need), amount_text(hit.resource, hit.limit_milli)
     return refuse(Reason.ABOVE_LIMIT, queue=hit.queue, what=words_of(hit.resource), need=needs, limit=limit)
 

@@ -59,7 +59,7 @@ class TierMemo:
         """Know no attempt."""
         self._log: AttemptLog | None = None
         self._revision = -1
-        self._tree: QueueTree | None = None
+        self._tree = QueueTree({})
         self._reserved: tuple[tuple[str, frozenset[NodeName]], ...] = ()
         self._known: dict[GangId, Running] = {}
         self._queues: dict[str, _Queue] = {}
@@ -115,7 +115,7 @@ class TierMemo:
         """Return the tier that does not depend on what else the queue holds, None where there is none."""
         if gang is not None and gang.is_spare:
             return Tier.OPPORTUNISTIC
-        if not self._reserved or self._tree is None:
+        if not self._reserved:
             return None
         above = self._tree.chains.get(queue, ())
         nodes = {member.node for member in placement.members}
@@ -173,7 +173,7 @@ class TierMemo:
         )
 
     def _within(self, queue: str, resource: str, amount: int) -> bool:
-        if resource == FIXED or self._tree is None:
+        if resource == FIXED:
             return True
         guaranteed = self._tree.book(resource).guaranteed.get(queue, 0)
         return amount <= guaranteed or (resource != GPU and not guaranteed)

@@ -83,8 +83,7 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
                 yield f"{gang.full_name}: started in a peak period of queue {name}"
         if gpu_milli and _is_unknown(caps, world):
             yield f"{gang.full_name}: started although nobody knows what is left of the budget of queue {name}"
-        told = caps.budget is not None and spent is not None and world.now_ms < spent.period_end_ms
-        if gpu_milli and told and _is_used_up(caps, spent):
+        if gpu_milli and _is_used_up(caps, spent, world.now_ms):
             yield f"{gang.full_name}: started although the budget of queue {name} is used up"
 
 
@@ -93,9 +92,12 @@ def _is_unknown(caps: QueueCaps, world: World) -> bool:
     return world.books_full and caps.budget is not None and caps.budget.hard
 
 
-def _is_used_up(caps: QueueCaps, spent: QueueSpent | None) -> bool:
-    most = None if spent is None else _most_gpu_ms(caps, spent)
-    return spent is not None and most is not None and spent.gpu_ms >= most
+def _is_used_up(caps: QueueCaps, spent: QueueSpent | None, now_ms: int) -> bool:
+    """Whether a budget was told to be used up; nothing is known of a period after the one that was told of."""
+    if spent is None or now_ms >= spent.period_end_ms:
+        return False
+    most = _most_gpu_ms(caps, spent)
+    return most is not None and spent.gpu_ms >= most
 
 
 def _most_gpu_ms(caps: QueueCaps, spent: QueueSpent) -> int | None:

@@ -38,7 +38,7 @@ class ForceKeeper:
 
     def __init__(self) -> None:
         """Nothing is in force yet."""
-        self._version = -1
+        self._version: int | None = None
         self._last = InForce()
 
     def at(self, tenants: Tenants, now_ms: int) -> InForce:
