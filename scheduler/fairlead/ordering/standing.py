@@ -289,7 +289,7 @@ class Standing:
         return (1, 0, self._share_of_tree(scope), self._past_of_tree(scope), -priority, share, queue)
 
     def _share_of_tree(self, root: str) -> int:
-        """Return the share of entitlement that all below a queue use together, in millionths; 0 for the whole tree, ""."""
+        """Return the share of entitlement that all below a queue use together, in millionths; of "", the whole, 0."""
         if self._trees is None:
             self._trees = {}
             for name, amount in self.entitled.items():
