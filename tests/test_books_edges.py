@@ -310,3 +310,9 @@ def test_entries_of_every_kind_have_the_bytes_that_they_always_had() -> None:
     assert {entry.kind for entry in made} == set(EntryKind)
     assert len(made) == 47
     assert seal(Head(), made)[1].hash == "38e69172fd5a4f8619c09e5ff60e0116763e7cce081328f3218278e0b77eeda4"
+
+
+def test_an_entry_that_lost_its_lines_is_of_no_account() -> None:
+    entry = Books().take(*FLEET, Cut(at_ms=1_000)).sealed[0].entry
+    accounts = [dataclasses.replace(entry, postings=entry.postings[:lines]).account for lines in (2, 1, 0)]
+    assert accounts == ["free:main", "", ""]

@@ -121,13 +121,39 @@ def test_the_auditor_deals_a_gpu_out_to_unlike_parts_as_the_books_do(parts: tupl
     assert found.balances["capacity:main"] == -840 * 1_000
 
 
-@pytest.mark.parametrize("cut", ["dynamic", "3g.40gb@0,1g.10gb@4"])
-def test_an_instance_that_others_hold_takes_its_part_of_its_own_gpu_however_that_is_cut(cut: str) -> None:
+@pytest.mark.parametrize(
+    ("cut", "name", "theirs"),
+    [
+        ("dynamic", "3g40gb-9-0", 500),
+        ("dynamic", "1g10gb-19-4", 125),
+        ("dynamic", "7g80gb-0-0", 1_000),
+        ("3g.40gb@0,1g.10gb@4", "3g40gb-9-0", 500),
+        ("3g.40gb@0,1g.10gb@4", "1g10gb-19-4", 125),
+        ("7g.80gb@0", "7g80gb-0-0", 1_000),
+        ("3g.40gb@0", "1g10gb-19-4", 0),
+    ],
+)
+def test_an_instance_that_others_hold_takes_its_part_of_its_own_gpu_however_that_is_cut(
+    cut: str, name: str, theirs: int
+) -> None:
     both = tuple(cut_gpu(Gpu(id=f"GPU{i}", index=i, device=f"gpu-{i}", model=A100_80), cut) for i in (0, 1))
     books = Books().take(NodeSeen(node=dataclasses.replace(node(), machine=Machine(gpus=both)), at_ms=0))
-    books.take(ForeignDevices(name="n1", devices=("gpu-1-mig-3g40gb-9-0", "gpu-7-mig-3g40gb-9-0", "gpu-1-x"), at_ms=0))
+    books.take(ForeignDevices(name="n1", devices=(f"gpu-1-mig-{name}", f"gpu-7-mig-{name}", "gpu-1-x"), at_ms=0))
     found = books.take(Cut(at_ms=1_000)).gpu_ms()
-    assert found == {"capacity:main": -2_000, "unmanaged:main": 500, "free:main": 1_500}
+    assert found.pop("capacity:main") == -2_000
+    assert found == {name: ms for name, ms in (("unmanaged:main", theirs), ("free:main", 2_000 - theirs)) if ms}
+
+
+def test_what_was_cut_anew_counts_from_the_moment_that_an_engine_begins_whose_books_know_of_it() -> None:
+    books = Books().take(
+        *NAMED,
+        NodeSeen(node=node(gpus=1, cut="3g.40gb@0,1g.10gb@4"), at_ms=0),
+        hold(0, ("n1", (0,), 500, 0)),
+        NodeSeen(node=node(gpus=1, cut="1g.10gb@0,1g.10gb@4"), at_ms=1_000),
+        Started(rules=Rules(), at_ms=2_000, meter=1),
+        Cut(at_ms=4_000),
+    )
+    assert books.gpu_ms()["held:lab:vision:in-quota"] == 2_000 // 2
 
 
 def test_a_report_deals_out_what_is_whole_of_parts(tmp_path: Path) -> None:

@@ -197,7 +197,12 @@ class NodeTrack:
 
         Then what pods have beside devices, from `meter_ms` on, by hold; their device is "".
         """
-        spans = [(hold, self.end_of(hold)) for hold in self.holds]
+
+        def lasts(end_ms: int | None) -> bool:
+            return end_ms is None or end_ms > from_ms
+
+        held = [(hold, self.end_of(hold)) for hold in self.holds]
+        spans = [span for span in held if lasts(span[1])]
         moments = [from_ms, *self.windows.edges(from_ms), *self.kept.edges(NodeName(self.name), from_ms)]
         for track in self._told():
             moments += [at for at, _, _ in tracks.later(track, from_ms)]
@@ -226,9 +231,9 @@ class NodeTrack:
             yield device, self.outcomes[device], outcomes
         if meter_ms is not None:
             metered = [at for at in edges if at >= meter_ms]
-            for hold, end in spans:
+            for hold, end in held:
                 book = self.pods.get(hold.key)
-                if book is not None and (end is None or end > from_ms or not book.is_over(from_ms)):
+                if book is not None and (lasts(end) or not book.is_over(from_ms)):
                     yield "", book, self._pod_line(hold, end, from_ms, metered)
 
     def _pod_line(self, hold: MemberHold, end: int | None, from_ms: int, edges: Sequence[int]) -> Segments:
