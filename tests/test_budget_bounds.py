@@ -15,6 +15,8 @@ from fairlead.model.effects import Retier, Stop
 from fairlead.model.gang import Tier
 from fairlead.model.queue_caps import Budget, NamedCap, OnExhausted, QueueCaps
 from fairlead.model.reasons import Reason, refuse
+from fairlead.ordering.queue_tree import QueueTree
+from fairlead.ordering.standing import Standing
 from fairlead.planning import budgets, verify_budgets
 from fairlead.planning.caps import Caps
 from fairlead.planning.verify_caps import CapTally, check_admission, check_caps
@@ -81,6 +83,17 @@ def test_a_budget_that_bounds_nothing_is_never_used_up(budget: Budget | None, wo
     assert Caps(world, CHAINS).refusal(builders.gang("new"), 1_000) is None
 
 
+@pytest.mark.parametrize("policy", [OnExhausted.STOP, OnExhausted.DEMOTE])
+@pytest.mark.parametrize("words", [{"gpu_ms": 1, "hard": False}, {"nanos": 1, "currency": "EUR"}])
+def test_a_budget_that_bounds_nothing_takes_nobodys_hour(policy: OnExhausted, words: Any) -> None:
+    attempt = running(builders.gang("g"), 1_000, since_ms=NOW - HOUR + 1)
+    world = world_of([attempt], {"team": Budget(on_exhausted=policy, **words)}, [spent("team", 99)])
+    accounts, standing = Caps(world, CHAINS).renewing(), Standing(9_000, QueueTree(world.queues), {"team": 1_000}, [])
+    assert len(accounts) == 1
+    assert budgets.over_budget(world, accounts, standing, set(), 9) == []
+    assert budgets.demotions(world, accounts, CHAINS) == []
+
+
 def test_a_budget_of_money_bounds_the_gpu_time_that_it_comes_to() -> None:
     for used, starts in ((8, True), (9, False)):
         world = world_of([], {"team": Budget(nanos=1, currency="EUR", **SOFT)},
@@ -125,12 +138,20 @@ def test_two_demoted_jobs_do_not_have_the_same_hour_back() -> None:
         assert len(budgets.demotions(world, Caps(world, CHAINS).renewing(), CHAINS)) == back
 
 
-@pytest.mark.parametrize(("used", "says"), [(9, ["although there is enough"]), (10, [])])
+@pytest.mark.parametrize(
+    ("used", "left", "enough"), [(8, 2, True), (9, 2, False), (9, 1, True), (10, 1, True), (99, 1, True), (9, 9, False)]
+)
 @pytest.mark.parametrize("policy", [OnExhausted.STOP, OnExhausted.DEMOTE])
-def test_nobody_loses_his_hour_while_the_budget_comes_to_all_that_is_held(used, says, policy) -> None:
-    """Eleven GPU-ms, one of which is held to the end of the period."""
-    attempt = running(builders.gang("g"), 1_000, since_ms=NOW - HOUR + MINUTE)
-    world = world_of([attempt], {"team": Budget(gpu_ms=10, on_exhausted=policy)}, [spent("team", used, left=1)])
+def test_nobody_loses_his_hour_while_the_budget_comes_to_all_that_is_held(used, left, enough, policy) -> None:
+    """Of ten GPU-ms; the hour is over in a ms, and where the period is over by then nothing is to be renewed."""
+    attempt = running(builders.gang("g"), 1_000, since_ms=NOW - HOUR + 1)
+    caps = Budget(gpu_ms=10, on_exhausted=policy)
+    world = world_of([attempt], {"team": caps}, [spent("team", used, left=left)])
+    says = ["although there is enough"] if enough else []
+    accounts = Caps(world, CHAINS).renewing()
+    standing = Standing(9_000, QueueTree(world.queues), world.queue_gpu_milli, [])
+    losing = budgets.over_budget(world, accounts, standing, set(), 9) + budgets.demotions(world, accounts, CHAINS)
+    assert bool(losing) == (not enough)
     if policy is OnExhausted.STOP:
         stop = Stop(gang=attempt.gang, attempt=1, cause=refuse(Reason.BUDGET_NOT_RENEWED), requeue=True)
         found = list(verify_budgets.check_not_renewed(stop, attempt, world, above))

@@ -137,21 +137,26 @@ def test_who_has_borrowed_cores_loses_them_down_to_its_guarantees_and_no_further
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.booleans(), st.sampled_from(["team", "lab"])),
-             min_size=1, max_size=5),
-    st.integers(0, 12), st.integers(0, 3), st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from([1_000, 0, 1, 999, 1_001, 2_000, 2_001]), st.integers(0, 2),
+            st.sampled_from(["", "", "", "fixed"]), st.sampled_from(["team", "lab"]),
+        ),
+        min_size=1, max_size=5,
+    ),
+    st.integers(0, 6), st.integers(0, 2), st.booleans(),
 )  # fmt: skip
 @LOOKS
 def test_over_a_limit_as_many_are_stopped_as_need_be_and_none_in_vain(rows, limit, spare, cores) -> None:
     """Of a queue and all below it: lowest priority first, none of whom the others make up for."""
     queues = queues_of(team=f"{'cpu.' if cores else ''}limit={limit} over=requeue", lab="parent=team", other="")
     found = []
-    for at, (gpus, priority, fixed, queue) in enumerate(rows):
-        gang = builders.gang(f"g{at}", f"1x1 queue={queue} priority={priority}{' fixed' if fixed else ''}")
-        also = {"also": (("cpu", 1000 * gpus),)} if cores else {}
+    for at, (milli, priority, fixed, queue) in enumerate(rows):
+        gang = builders.gang(f"g{at}", f"1x1 queue={queue} priority={priority} {fixed}")
+        also = {"also": (("cpu", milli),)} if cores else {}
         member = Member(role="worker", index=0, rank=0, node="n1", devices=("gpu-0",))
         fields = {"placement": Placement(members=(member,)), "phase": Phase.STOPPING if at == 4 else Phase.RUNNING}
-        found.append(running(gang, 1000 * gpus, **fields, **also))
+        found.append(running(gang, milli, **fields, **also))
     found.append(running(builders.gang("other", "1x1 queue=other"), 9_000))
     used = {name: sum(a.gpu_milli for a in found if a.queue == name) for name in queues}
     counted = Counted(capacity={"cpu": 99_000}, used={"cpu": used}) if cores else None
@@ -245,3 +250,37 @@ def test_what_grows_in_quota_uses_up_the_guarantee_and_what_grows_borrowed_does_
     assert memo.fits("team", 5_000, ())
     assert not memo.fits("team", 5_001, ())
     assert memo.fits("nobody", 0, ())
+
+
+class Log:
+    """Attempts of which nothing earlier is known."""
+
+    log, revision = None, 0
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.everyone = dict(found)
+
+    def __iter__(self) -> Any:
+        return iter(self.everyone.values())
+
+    def changed_since(self, log: object, revision: int) -> None:
+        return None
+
+
+def test_a_guarantee_that_changes_for_hundreds_is_told_of_256_at_a_time_and_of_each_once() -> None:
+    texts = {"lab": 10, "team": 300, "zoo": 5}
+    tree = QueueTree(queues_of(**dict.fromkeys(texts, "guaranteed=1")))
+    found = {
+        f"{queue}{at}": running(builders.gang(f"{queue}{at}", f"1x1 queue={queue}"), 1)
+        for queue, count in texts.items()
+        for at in range(count)
+    }
+    memo, told = TierMemo(), list[str]()
+    for count, more in ((256, True), (54 + 5, False), (0, False)):
+        memo.follow(SimpleNamespace(running=Log(found), reserved=(), now_ms=0), tree)
+        retiers, left = memo.review()
+        assert (len(retiers), left) == (count, more)
+        assert {one.tier for one in retiers} <= {Tier.IN_QUOTA}
+        told += [one.gang for one in retiers]
+        found |= {one.gang: running(found[one.gang].spec, 1, tier=one.tier) for one in retiers}
+    assert sorted(told) == sorted(found)

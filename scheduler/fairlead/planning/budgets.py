@@ -224,14 +224,13 @@ def _uncovered(
 
     Nobody who is spared, nor spare work where the budget demotes.
     """
-    most, now_ms = account.all_gpu_ms, world.now_ms
-    if most is None or account.is_over(now_ms):
+    most, now_ms, end_ms = account.all_gpu_ms, world.now_ms, account.spent.period_end_ms
+    if most is None:
         return
     over = account.covered() - 1000 * (most - account.used_gpu_ms(now_ms))
-    due = _due(world, account.queue, chains) if over > 0 else []
+    due = _due(world, account.queue, chains, end_ms) if over > 0 else []
     freed = {
-        attempt.gang: attempt.gpu_milli
-        * max(0, min(hold_until(attempt, now_ms), account.spent.period_end_ms) - boundary_ms)
+        attempt.gang: attempt.gpu_milli * (min(hold_until(attempt, now_ms), end_ms) - boundary_ms)
         for attempt, boundary_ms in due
     }
     over -= sum(freed.get(gang, 0) for gang in given_up)
@@ -245,13 +244,15 @@ def _uncovered(
             yield attempt
 
 
-def _due(world: World, queue: str, chains: Mapping[str, tuple[str, ...]]) -> list[tuple[Running, int]]:
+def _due(world: World, queue: str, chains: Mapping[str, tuple[str, ...]], end_ms: int) -> list[tuple[Running, int]]:
+    """Return whose hold is being renewed and for which boundary; an hour that outlasts the period needs no renewal."""
     found = [
         (attempt, boundary_ms)
         for attempt in world.running
         if queue in chains.get(attempt.queue, ())
         and attempt.spec is not None
         and (boundary_ms := _renews_at(attempt, world.now_ms)) is not None
+        and boundary_ms < end_ms
         and attempt.gpu_milli > 0
     ]
     return sorted(found, key=lambda one: (one[0].spec.priority if one[0].spec else 0, -one[0].since_ms, one[0].gang))

@@ -88,12 +88,18 @@ def check_retier(effect: Retier, attempt: Running | None, world: World, above: A
 
 
 def _check_want(attempt: Running, world: World, above: Above, policy: str, done: str) -> Iterator[str]:
-    """Its hour is over in a minute, and a budget of this policy does not cover all that is held for another."""
-    if _end(attempt, world.now_ms, renewed=True) <= _end(attempt, world.now_ms, renewed=False):
+    """Its hour is over in a minute, and a budget of this policy does not cover all that is held for another.
+
+    A budget whose period ends within the hour pays for no other hour.
+    """
+    hour_ends = _end(attempt, world.now_ms, renewed=False)
+    if _end(attempt, world.now_ms, renewed=True) <= hour_ends:
         yield f"{attempt.gang}: {done} for want of budget before its hour is over"
-    mosts = {name: _most(name, world) for name in _asking(attempt.queue, world, above, policy)}
-    if not any(most is not None and _committed(name, world, above) > most for name, most in mosts.items()):
-        yield f"{attempt.gang}: {done} for want of budget although there is enough"
+    for name in _asking(attempt.queue, world, above, policy):
+        most = _most(name, world)
+        if most is not None and hour_ends < world.spent[name].period_end_ms and _committed(name, world, above) > most:
+            return
+    yield f"{attempt.gang}: {done} for want of budget although there is enough"
 
 
 def _asking(queue: str, world: World, above: Above, policy: str) -> list[str]:
