@@ -5,6 +5,7 @@ Of every rule both opinions are asked: the plan's own, and the one that refuses 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import builders
@@ -100,6 +101,32 @@ def test_a_budget_of_money_bounds_the_gpu_time_that_it_comes_to() -> None:
                          [spent("team", used, left=1, worth_gpu_ms=9)])  # fmt: skip
         assert (Caps(world, CHAINS).refusal(builders.gang("new"), 1_000) is None) is starts
         assert (complaints(world, builders.gang("new"), 1_000) == []) is starts
+
+
+@pytest.mark.parametrize(
+    ("later", "words", "refused"),
+    [
+        (-1, "1x8", False), (0, "1x8", True), (HOUR - 1, "1x8", True), (HOUR, "1x8", False), (0, "1x7", False),
+        (0, "2x4", True), (0, "1x8 class=training", False),
+    ],
+)  # fmt: skip
+def test_in_a_peak_period_nothing_large_of_its_class_starts(later: int, words: str, refused: bool) -> None:
+    """From 04:00, which it is now, to before 05:00; from 8 GPUs on."""
+    caps = builders.queue("org", "peak=batch:8/04:00/05:00").caps
+    world = world_of([], {"org": caps})
+    world.now_ms += later
+    found = list(check_admission(builders.gang("new", f"class=batch {words}"), 8_000, world, above))
+    assert found == (["team/new: started in a peak period of queue org"] if refused else [])
+
+
+def test_who_cannot_be_done_by_its_deadline_does_not_start() -> None:
+    for later, refused in ((0, False), (1, True)):
+        world = world_of()
+        world.now_ms += later
+        for words in ("duration=1h", ""):
+            gang = builders.gang("new", words or "1x1")
+            gang = replace(gang, deadline_ms=NOW + (gang.duration_ms or 0))
+            assert bool(list(check_admission(gang, 1_000, world, above))) == refused
 
 
 # --- who loses its right, and has it back ----------------------------------------------------------------------------

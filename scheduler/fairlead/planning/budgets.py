@@ -124,21 +124,24 @@ def hold_until(attempt: Running, now_ms: int) -> int:
     if attempt.phase is Phase.STOPPING or attempt.notice is not None or attempt.demoted:
         return now_ms
     hours = (now_ms + RENEW_MS - attempt.since_ms) // HOLD_MS + 1
-    return min(attempt.since_ms + hours * HOLD_MS, _declared_end(attempt, now_ms))
+    hour_ends, own_ends = attempt.since_ms + hours * HOLD_MS, _declared_end(attempt, now_ms)
+    return hour_ends if own_ends is None else min(hour_ends, own_ends)
 
 
-def _declared_end(attempt: Running, now_ms: int) -> int:
-    """Return when it is over by its own word; far away where it says nothing, or has run longer than it said."""
+def _declared_end(attempt: Running, now_ms: int) -> int | None:
+    """Return when it is over by its own word, None where it says nothing, or has run longer than it said."""
     duration_ms = None if attempt.spec is None else attempt.spec.duration_ms
     begun_ms = attempt.since_ms if attempt.all_running_ms is None else attempt.all_running_ms
     end_ms = None if duration_ms is None else begun_ms + duration_ms
-    return end_ms if end_ms is not None and end_ms > now_ms else 1 << 62
+    return end_ms if end_ms is not None and end_ms > now_ms else None
 
 
 def _renews_at(attempt: Running, now_ms: int) -> int | None:
     """Return the boundary for which a hold is being renewed now, None where it is not."""
     boundary_ms = attempt.since_ms + (now_ms + RENEW_MS - attempt.since_ms) // HOLD_MS * HOLD_MS
-    is_due = boundary_ms > max(now_ms, attempt.since_ms) and _declared_end(attempt, now_ms) > boundary_ms + RENEW_MS
+    own_ends = _declared_end(attempt, now_ms)
+    goes_on = own_ends is None or own_ends > boundary_ms + RENEW_MS
+    is_due = goes_on and boundary_ms > max(now_ms, attempt.since_ms)
     return boundary_ms if is_due and hold_until(attempt, now_ms) > now_ms else None
 
 
@@ -233,7 +236,7 @@ def _uncovered(
         attempt.gang: attempt.gpu_milli * (min(hold_until(attempt, now_ms), end_ms) - boundary_ms)
         for attempt, boundary_ms in due
     }
-    over -= sum(freed.get(gang, 0) for gang in given_up)
+    over -= sum(amount for gang, amount in freed.items() if gang in given_up)
     demotes = account.budget.on_exhausted is OnExhausted.DEMOTE
     for attempt, _ in due:
         if over <= 0:

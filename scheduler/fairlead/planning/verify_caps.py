@@ -73,12 +73,7 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
     for name in above(gang.queue):
         caps, spent = world.queues[name].caps, world.spent.get(name)
         for peak in caps.peaks:
-            inside = [
-                span
-                for window in peak.windows
-                for span in window.spans(world.now_ms, world.now_ms + 1)
-                if span[0] <= world.now_ms < span[1]
-            ]
+            inside = any(any(window.spans(world.now_ms, world.now_ms + 1)) for window in peak.windows)
             if inside and gang.service_class in peak.service_classes and gang.gpu_milli >= 1000 * peak.gpus_at_least:
                 yield f"{gang.full_name}: started in a peak period of queue {name}"
         if gpu_milli and _is_unknown(caps, world):
