@@ -144,6 +144,13 @@ def test_an_instance_that_others_hold_takes_its_part_of_its_own_gpu_however_that
     assert found == {name: ms for name, ms in (("unmanaged:main", theirs), ("free:main", 2_000 - theirs)) if ms}
 
 
+def test_an_instance_that_is_all_of_its_gpu_is_held_whole() -> None:
+    books = Books().take(Started(rules=Rules(), at_ms=0, meter=1), *NAMED)
+    books.take(NodeSeen(node=node(gpus=1, cut="7g.80gb@0"), at_ms=0), hold(0, ("n1", (0,), 1_000, 0)))
+    books.take(Cut(at_ms=1_000))
+    assert books.gpu_ms() == {"capacity:main": -1_000, "held:lab:vision:in-quota": 1_000}
+
+
 def test_what_was_cut_anew_counts_from_the_moment_that_an_engine_begins_whose_books_know_of_it() -> None:
     books = Books().take(
         *NAMED,
