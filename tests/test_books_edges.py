@@ -105,6 +105,16 @@ def test_a_hold_ends_with_its_release_or_its_node_whichever_came_first() -> None
         assert books.meter.is_over(("g1", 1, 0))
 
 
+def test_books_know_a_hold_whose_beginning_or_end_they_were_told_and_no_other() -> None:
+    books = Books().take(*FLEET, hold(1_000, ("n1", (0,))), release(2_000, rank=1), hold(2_000, ("n1", (2,)), uid="g2"))
+    books.take(release(3_000, uid="g2"))
+    of = {(gang, rank): books.meter for gang in ("g1", "g2") for rank in (0, 1)}
+    assert {at: meter.knows((at[0], 1, at[1])) for at, meter in of.items()} == {
+        ("g1", 0): True, ("g1", 1): True, ("g2", 0): True, ("g2", 1): False,
+    }  # fmt: skip
+    assert [at for at, meter in of.items() if meter.is_over((at[0], 1, at[1]))] == [("g1", 1), ("g2", 0)]
+
+
 def test_a_hold_that_begins_as_its_node_goes_is_one_of_the_node_that_comes_back() -> None:
     books = Books().take(*FLEET, NodeGone(name="n1", at_ms=2_000), hold(2_000, ("n1", (0,))))
     books.take(NodeSeen(node=node(), at_ms=3_000), Cut(at_ms=5_000))
