@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -108,6 +109,21 @@ def test_a_queue_that_says_nothing_has_no_quotas(read) -> None:
 def test_quotas_that_contradict_themselves_are_refused_with_the_field(read, resource, says) -> None:
     with pytest.raises(UnreadableInput, match=re.escape(says)):
         read("Queue", {"resources": [resource]})
+
+
+CRD = Path(__file__).parent.parent / "crds" / "queues.yaml"
+
+
+@pytest.mark.parametrize("read", [from_yaml, from_scenario])
+def test_a_file_may_say_as_much_as_a_cluster_takes_and_no_more(read) -> None:
+    version = yaml.safe_load(CRD.read_text(encoding="utf-8"))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    said = version["properties"]["spec"]["properties"]["resources"]["items"]["properties"]
+    for word in ("guaranteed", "limit", "lendLimit", "borrowLimit", "need"):
+        most = said[word]["maximum"]
+        enough = {"name": "cpu", "guaranteed": most} if word == "lendLimit" else {"name": "cpu"}
+        assert read("Queue", {"resources": [{**enough, word: most}]}).quota("cpu") is not None
+        with pytest.raises(UnreadableInput, match=word):
+            read("Queue", {"resources": [{**enough, word: most + 1}]})
 
 
 @READERS

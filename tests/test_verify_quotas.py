@@ -229,3 +229,21 @@ def test_what_is_guaranteed_of_models_is_guaranteed_of_gpus_and_of_nothing_else(
     for kind, due in {GPU: [3_000, 5_000, 0], "gpu/H100": [2_000, 0, 0], "cpu": [1_000, 0, 0]}.items():
         assert [quotas._guaranteed(name, kind) for name in queues] == due
         assert [tree.book(kind).guaranteed.get(name, 0) for name in queues] == due
+
+
+@pytest.mark.parametrize(
+    ("due", "wants", "has", "said"),
+    [
+        (0, 1, 1, ["team/taker: reclaims although team would be above its entitlement"]),
+        (1, 1, 1, []),
+        (1, 2, 1, ["team/taker: reclaims although team would be above its entitlement"]),
+        (1, 1, 0, ["it: taken although lab has borrowed nothing"]),
+    ],
+)
+def test_a_thousandth_of_a_gpu_decides_who_may_reclaim_from_whom(due, wants, has, said) -> None:
+    """Who is named in no division is entitled to nothing."""
+    queues = {name: builders.queue(name) for name in ("team", "lab")}
+    quotas = quotas_of(queues, {"lab": has}, entitled={"team": due} if due else {})
+    taker, victim = builders.gang("taker", "1x1 queue=team"), builders.gang("victim", "1x1 queue=lab")
+    quotas.hope(taker, placed(wants))
+    assert list(quotas.check_reclaim(running(victim, has), taker, "it")) == said

@@ -78,7 +78,10 @@ def _granted(
 ) -> dict[str, int]:
     """Return the most that each queue can be guaranteed of a resource, from the roots down."""
     promised = _promised(resource, queues, children, depth)
-    granted = {name: min(promised[name], _most(resource, queues[name])) for name in queues}
+    granted: dict[str, int] = {}
+    for name, queue in queues.items():
+        most = _most(resource, queue)
+        granted[name] = promised[name] if most is None else min(promised[name], most)
     for name in sorted(depth, key=depth.__getitem__):
         below = children.get(name, [])
         asked = sum(promised[child] for child in below)
@@ -188,10 +191,10 @@ def _limit(resource: str, queue: Queue) -> int | None:
     return None if quota is None or quota.limit is None else quota.limit // unit_of(resource)
 
 
-def _most(resource: str, queue: Queue) -> int:
-    """Return the most that the queue and those below it may be guaranteed."""
+def _most(resource: str, queue: Queue) -> int | None:
+    """Return the most that the queue and those below it may be guaranteed, None where it says nothing of that."""
     bounds = [bound for bound in (_limit(resource, queue), _own(resource, queue) or None) if bound is not None]
-    return min(bounds, default=1 << 62)
+    return min(bounds, default=None)
 
 
 def _unpayable(resource: str, queue: Queue, children: list[str], promised: Mapping[str, int]) -> Iterator[TreeProblem]:
@@ -205,7 +208,8 @@ def _unpayable(resource: str, queue: Queue, children: list[str], promised: Mappi
             closed=False,
         )
     asked = sum(promised[child] for child in children)
-    if asked > (most := _most(resource, queue)):
+    most = _most(resource, queue)
+    if most is not None and asked > most:
         bound = f"its own, {own}" if own and own <= most else f"its limit, {limit}"
         yield TreeProblem(
             field=f"{where}.guaranteed",
