@@ -58,6 +58,11 @@ class Books:
         return {name: ticks // 840 for name, ticks in found.balances.items() if ticks}
 
 
+def posted(audit: Audit) -> dict[str, int]:
+    """Account -> GPU-ms, without what there is as a whole."""
+    return {name: ticks // 840 for name, ticks in audit.balances.items() if ticks and not name.startswith("capacity")}
+
+
 def hold(at_ms: int, *members: tuple[Any, ...], uid: str = "g1", tier: Tier = Tier.IN_QUOTA) -> Intended:
     return Intended(
         gang=uid, attempt=1, placement=placement(*members), tier=tier, at_ms=at_ms, deadline_ms=at_ms + 30_000

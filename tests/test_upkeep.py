@@ -7,9 +7,11 @@ import asyncio
 import msgspec
 import pytest
 from ledger_facts import NAMED, node, placement
+from months import Months
 
 from fairlead.errors import Unreachable
 from fairlead.ledger.chain import Head
+from fairlead.ledger.published import NAME, Published
 from fairlead.model.events import Intended, MemberReleased, NodeSeen
 from fairlead.model.gang import Tier
 from fairlead.reports.queue_usage import month_start_ms
@@ -20,7 +22,7 @@ from fairlead.service.metrics import Metrics
 from fairlead.world.gangs import Hold
 from fairlead.world.use import Use
 from fairlead_operator import upkeep
-from fairlead_operator.chain_head import NAME, ChainHead
+from fairlead_operator.chain_head import ChainHead
 from fairlead_operator.device_objects import Claim
 from fairlead_operator.member_facts import allocated_members
 from fairlead_operator.release import HOLDER, depose
@@ -45,13 +47,18 @@ def publish(api, metrics, *heads):
 
     async def go():
         for number, head in enumerate(heads):
-            await chain.publish(head, NOW + number * 60_000)
+            said = head if isinstance(head, Published) else Published(head)
+            await chain.publish(said, NOW + number * 60_000)
 
     asyncio.run(go())
 
 
-def replaced(metrics):
-    return metrics.registry.get_sample_value("fairlead_drift_total", {"kind": "chain-head"})
+def replaced(metrics, kind="chain-head"):
+    return metrics.registry.get_sample_value("fairlead_drift_total", {"kind": kind})
+
+
+def both(entries, steps, period="2026-10 closed"):
+    return Published(entries, steps, period)
 
 
 def test_the_head_is_written_once_for_each_change(api):
@@ -81,10 +88,81 @@ def test_a_head_that_could_not_be_written_is_written_the_next_time(api):
     chain = ChainHead(api, "system", metrics)
     api.fault = lambda method, path, body: api_error(403, "Forbidden")
     with pytest.raises(Exception, match="Forbidden"):
-        asyncio.run(chain.publish(Head(1, "aa"), NOW))
+        asyncio.run(chain.publish(Published(Head(1, "aa")), NOW))
     api.fault = lambda method, path, body: None
-    asyncio.run(chain.publish(Head(1, "aa"), NOW))
+    asyncio.run(chain.publish(Published(Head(1, "aa")), NOW))
     assert api.objects[KEY]["data"]["number"] == "1"
+
+
+def test_the_last_step_of_periods_stands_beside_it(api):
+    metrics = Metrics()
+    publish(api, metrics, Head(1, "aa"))  # as a version without it has left it
+    publish(api, metrics, both(Head(1, "aa"), Head(), ""), both(Head(1, "aa"), Head(2, "pp")))
+    entries = {"number": "1", "hash": "aa", "at": "2026-01-01T00:02:40Z"}
+    steps = {"periodNumber": "2", "periodHash": "pp", "period": "2026-10 closed"}
+    assert api.objects[KEY]["data"] == entries | steps
+    assert metrics.registry.get_sample_value("fairlead_ledger_period_number") == 2
+    publish(api, metrics, Head(3, "bb"))  # by a process that cannot ask the database
+    assert api.objects[KEY]["data"] == entries | steps | {"number": "3", "hash": "bb", "at": "2026-01-01T00:01:40Z"}
+    assert replaced(metrics) is replaced(metrics, "period-head") is None
+
+
+@pytest.mark.parametrize("steps", [Head(1, "oo"), Head(2, "qq"), Head()])
+@pytest.mark.parametrize("first", [(), (Head(5, "ee"),)], ids=["at once", "once the database answers"])
+def test_periods_behind_their_published_step_are_told_and_the_old_one_is_kept(api, first, steps, caplog):
+    metrics = Metrics()
+    publish(api, metrics, both(Head(3, "bb"), Head(2, "pp")))
+    publish(api, metrics, *first, both(Head(5, "ee"), steps, "2026-11 closing"), both(Head(6, "ff"), Head(9, "rr")))
+    data = api.objects[KEY]["data"]
+    assert data["periodReplaced"].startswith("2 pp 2026-01-01T00:01:40Z 2026-10 closed")
+    assert (data["number"], data["periodNumber"], "replaced" in data) == ("6", "9", False)
+    assert (replaced(metrics), replaced(metrics, "period-head")) == (None, 1)
+    assert "event=periods_are_behind published=2" in caplog.text
+
+
+def test_books_that_go_back_while_we_run_are_told_too(api):
+    metrics = Metrics()
+    publish(api, metrics, both(Head(3, "bb"), Head(2, "pp")), both(Head(3, "bb"), Head(1, "oo")))
+    assert replaced(metrics, "period-head") == 1
+    publish(api, metrics, both(Head(3, "bb"), Head(1, "oo")))
+    assert replaced(metrics, "period-head") == 1
+
+
+def test_a_head_that_somebody_took_away_comes_back_whole(api):
+    chain = ChainHead(api, "system", Metrics())
+    asyncio.run(chain.publish(both(Head(3, "bb"), Head(2, "pp")), NOW))
+    del api.objects[KEY]
+    asyncio.run(chain.publish(Published(Head(4, "cc")), NOW))
+    data = api.objects[KEY]["data"]
+    assert (data["number"], data["periodNumber"], data["period"]) == ("4", "2", "2026-10 closed")
+
+
+def tending(api, books, metrics):
+    """An upkeep of which only the heads are looked after."""
+    none = object()
+    return upkeep.Upkeep(
+        api, none, none, books, none, none, {}, none,
+        now_ms=lambda: NOW, namespace="system", metrics=metrics, writes_per_s=10,
+    )  # fmt: skip
+
+
+def test_steps_of_another_process_are_published_and_a_database_that_is_away_keeps_back_only_them(api, tmp_path):
+    months, metrics = Months(tmp_path), Metrics()
+    tended = tending(api, months.books, metrics)
+    asyncio.run(tended._publish_head())
+    assert api.objects[KEY]["data"]["periodNumber"] == "0"
+    months.pass_to("2026-10-05T00:00Z").close("2026-09")
+    asyncio.run(tended._publish_head())
+    data, step, head = api.objects[KEY]["data"], months.steps()[-1], months.books.head
+    assert (data["periodNumber"], data["periodHash"], data["period"]) == ("2", step.hash, "2026-09 closed")
+    assert (data["number"], data["hash"]) == (str(head.number), head.hash)
+    (tmp_path / "b.sqlite").rename(tmp_path / "away.sqlite")
+    months.books._engine.dispose()
+    months.books._ledger_head = Head(head.number + 1, "ab")  # committed just before it went
+    (tmp_path / "b.sqlite").mkdir()
+    with pytest.raises(Unreachable):
+        asyncio.run(tended._publish_head())
+    assert api.objects[KEY]["data"] == data | {"number": str(head.number + 1), "hash": "ab"}
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------

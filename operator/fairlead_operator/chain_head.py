@@ -1,4 +1,4 @@
-"""Publishes the head of the ledger's chain outside the database: a ConfigMap in the operator's own namespace.
+"""Publishes the ends of the books' two chains outside the database: a ConfigMap in the operator's own namespace.
 
 What a chain cannot show by itself is that its tail was cut off or written anew; whoever can change the database should
 not be able to change this as well. A head that is behind the published one means books of an earlier day: it is said
@@ -8,9 +8,11 @@ loudly, and the one that was published is kept beside the new.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from fairlead.ledger.chain import Head
+from fairlead.ledger.published import ENTRIES, NAME, PERIOD, STEPS, Fields, Published, decimal
 from fairlead.service.metrics import Metrics
 from fairlead_operator.kube_client import ApiError, KubeClient
 from fairlead_operator.objects import CONFIG_MAPS
@@ -18,52 +20,86 @@ from fairlead_operator.statuses import rfc3339
 
 log = logging.getLogger(__name__)
 
-NAME = "fairlead-chain-head"
+
+@dataclass(frozen=True, slots=True)
+class _Alarm:
+    """How it is said that a chain is behind: the event, the metric's kind, and where the old head is kept."""
+
+    event: str
+    kind: str
+    kept_in: str
+
+
+_ALARMS = {
+    ENTRIES: _Alarm("books_are_behind", "chain-head", "replaced"),
+    STEPS: _Alarm("periods_are_behind", "period-head", "periodReplaced"),
+}
 
 
 class ChainHead:
-    """One ConfigMap with `number`, `hash` and `at`; also `replaced` after books that were behind it."""
+    """One ConfigMap with the fields of `Published` and `at`; also what was replaced after books that were behind it."""
 
     def __init__(self, client: KubeClient, namespace: str, metrics: Metrics) -> None:
         """Nothing is asked yet."""
         self._client = client
         self._namespace = namespace
         self._metrics = metrics
-        self._published: Head | None = None
+        self._data: dict[str, str] | None = None  # of the ConfigMap, as far as we know
 
-    async def publish(self, head: Head, now_ms: int) -> None:
-        """Write a head, unless it is the one that we wrote last.
+    async def publish(self, said: Published, now_ms: int) -> None:
+        """Write the heads that are known, unless they stand there already; what is not known stays as it was published.
 
         Raises
         ------
         FairleadError
             The server does not answer, refuses, or somebody else leads.
         """
-        self._metrics.ledger_head_number.set(head.number)
-        if head == self._published:
+        self._metrics.ledger.head_number.set(said.entries.number)
+        if said.steps is not None:
+            self._metrics.ledger.period_number.set(said.steps.number)
+        there = await self._there() if self._data is None else self._data
+        new = said.to_data()
+        if new.items() <= there.items():
+            self._data = there
             return
-        data = {"number": str(head.number), "hash": head.hash, "at": rfc3339(now_ms)}
+        data = there | new | {"at": rfc3339(now_ms)}
+        for fields, head in said.ends.items():
+            data |= self._behind(fields, head, there)
+        await self._write(data, make=not there)
+        self._data = data
+
+    async def _write(self, data: dict[str, str], *, make: bool) -> None:
+        """Write it whole: somebody may have taken it away since."""
+        if not make:
+            try:
+                await self._client.patch_merge(CONFIG_MAPS, NAME, {"data": data}, self._namespace)
+                return
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+        made: dict[str, Any] = {"metadata": {"name": NAME, "namespace": self._namespace}, "data": data}
+        await self._client.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **made}, self._namespace)
+
+    async def _there(self) -> dict[str, str]:
+        """Return what an earlier process published."""
         try:
-            if self._published is None:
-                data |= await self._behind(head)
-            await self._client.patch_merge(CONFIG_MAPS, NAME, {"data": data}, self._namespace)
+            return dict((await self._client.get(CONFIG_MAPS, NAME, self._namespace)).data)
         except ApiError as error:
             if error.status != 404:
                 raise
-            made: dict[str, Any] = {"metadata": {"name": NAME, "namespace": self._namespace}, "data": data}
-            await self._client.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **made}, self._namespace)
-        self._published = head
-
-    async def _behind(self, head: Head) -> dict[str, str]:
-        """Compare the first head of this process with the published one."""
-        found = (await self._client.get(CONFIG_MAPS, NAME, self._namespace)).data
-        text = found.get("number", "")
-        number = int(text) if text.isdecimal() else 0
-        if number < head.number or (number, found.get("hash")) == (head.number, head.hash):
             return {}
-        self._metrics.drift.labels(kind="chain-head").inc()
+
+    def _behind(self, fields: Fields, head: Head, there: dict[str, str]) -> dict[str, str]:
+        """Compare a head with the published one; return what is to be kept of that."""
+        if fields.number not in there:
+            return {}
+        number, alarm = decimal(there[fields.number]) or 0, _ALARMS[fields]
+        if number < head.number or (number, there.get(fields.hash)) == (head.number, head.hash):
+            return {}
+        self._metrics.drift.labels(kind=alarm.kind).inc()
         log.error(
-            "event=books_are_behind published=%d books=%d detail=%r", number, head.number,
+            "event=%s published=%d books=%d detail=%r", alarm.event, number, head.number,
             "the database is older than, or another than, the one whose head was published: was it restored?",
         )  # fmt: skip
-        return {"replaced": f"{number} {found.get('hash', '')} {found.get('at', '')}"}
+        words = [str(number), there.get(fields.hash, ""), there.get("at", "")]
+        return {alarm.kept_in: " ".join(words + [there.get(PERIOD, "")] * (fields is STEPS)).rstrip()}

@@ -13,6 +13,7 @@ from typing import Any
 
 from fairlead.errors import FairleadError
 from fairlead.ledger.chain import Head
+from fairlead.ledger.published import Published, with_step
 from fairlead.model.effects import Phase
 from fairlead.model.queue_tree import TreeProblem
 from fairlead.reports.budgets import Alerts
@@ -124,9 +125,9 @@ class Upkeep:
         holds, head, behind_ms = await asyncio.to_thread(self._ask_books)
         if holds:
             await self._cluster.booked(holds)
-        self._metrics.ledger_entries.inc(max(0, head.number - self._head.number))
-        self._metrics.ledger_head_number.set(head.number)
-        self._metrics.ledger_behind_seconds.set(behind_ms / 1000)
+        self._metrics.ledger.entries.inc(max(0, head.number - self._head.number))
+        self._metrics.ledger.head_number.set(head.number)
+        self._metrics.ledger.behind_seconds.set(behind_ms / 1000)
         self._head, self._behind_ms = head, behind_ms
 
     def _ask_books(self) -> tuple[Sequence[Hold], Head, int]:
@@ -146,8 +147,14 @@ class Upkeep:
         self._metrics.policy.observe_budgets(standings)
 
     async def _publish_head(self) -> None:
+        """Publish the ends of both chains; the entries' alone where the database does not say that of periods."""
         head = await asyncio.to_thread(lambda: self._books.head)
-        await self._chain_head.publish(head, self._now_ms())
+        try:
+            step = await asyncio.to_thread(self._books.last_step)
+        except FairleadError:
+            await self._chain_head.publish(Published(head), self._now_ms())
+            raise
+        await self._chain_head.publish(with_step(head, step), self._now_ms())
 
     async def _look_for_drift(self) -> None:
         """Compare the holds; books that are behind have not heard of the newest and are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ from fairlead.units import TICKS_PER_GPU_MS, beside_text, gpu_hours_text, money_
 
 if TYPE_CHECKING:
     from fairlead.ledger.audit import Audit
+    from fairlead.ledger.published import Published
+    from fairlead.reports.published import Compared
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -35,24 +38,44 @@ def verify(
     database: DatabaseOption = DEFAULT_URL,
     file: FileOption = None,
     archive: Annotated[list[Path] | None, typer.Option("--archive", help="File of entries that were dropped.")] = None,
+    head: Annotated[
+        Path | None, typer.Option("--head", help="The published head, a ConfigMap as JSON; - for standard input.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Recompute the timeline from the journal and compare every entry; exit 7 names the first that is wrong."""
-    from fairlead.reports import verification
+    from fairlead.reports import published, verification
     from fairlead.store import engine as store
     from fairlead.store import journal
 
+    said = None if head is None else _read_head(head)
     with to_read(url_of(database, file)) as engine:
         with store.reading(engine) as connection:
             cluster = journal.get_meta(connection, "cluster")
             found = verification.verify(connection, archive or ())
+            compared = None if said is None else published.compare(connection, said, archive or ())
         name = shown(engine)
+    if compared is not None:
+        found.findings += compared.findings
     if json:
-        render.as_json({"database": name, "cluster": cluster, **found.to_data()})
+        as_data = None if compared is None else {k: getattr(compared, k) for k in ("entry", "archive", "step")}
+        render.as_json({"database": name, "cluster": cluster, "published": as_data, **found.to_data()})
     else:
         _print(name, found)
+        if compared is not None and not compared.findings:
+            typer.echo(_agreement(compared))
     if not found.verified:
         raise typer.Exit(7)
+
+
+def _read_head(path: Path) -> Published:
+    from fairlead.ledger.published import read_config_map
+
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"--head: {path}: {error.strerror}") from None
+    return read_config_map(content, name=f"--head {path}")
 
 
 @app.command()
@@ -88,6 +111,15 @@ def _print(name: str, found: Audit) -> None:
         typer.echo("the books balance: capacity × time = held + reserved-idle + stranded + free + down + unmanaged")
     else:
         typer.echo("the books do not verify")
+
+
+def _agreement(compared: Compared) -> str:
+    """Say where the published numbers are."""
+    where = f"in the archive of {compared.archive}" if compared.archive else "in the books"
+    step = "of periods nothing was published" if compared.step is None else f"so is period step {compared.step}"
+    if compared.archive and compared.step is not None:
+        step = f"period step {compared.step} in the books"
+    return f"published entry {compared.entry} is {where}, {step}"
 
 
 @app.command()

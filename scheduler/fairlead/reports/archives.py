@@ -143,15 +143,18 @@ def earlier(connection: database.Connection, files: Sequence[Path]) -> Iterator[
     BooksDoNotVerify
         A file is damaged.
     """
-    with _archived(connection, files) as rows:
+    with archived(connection, files) as rows:
         yield from rows
 
 
 @contextmanager
-def _archived(
+def archived(
     connection: database.Connection, files: Sequence[Path], only: Step | None = None
 ) -> Generator[Iterator[Sealed]]:
-    """Give the entries that the database has no more, or those of one archive, from the files that have them."""
+    """Give the entries that the database has no more, or those of one archive, from the files that have them.
+
+    Raises as `earlier` does.
+    """
     wanted = periods.dropped(connection) if only is None else [only]
     known = {archive_file.digest(path): path for path in files}
     missing = [f"{step.period} ({step.sha256})" for step in wanted if step.sha256 not in known]
@@ -172,11 +175,11 @@ def findings(connection: database.Connection, files: Sequence[Path] = ()) -> Ite
         yield f"period step {number}: {field}: {message}"
         return
     for step in periods.dropped(connection):
-        with _archived(connection, files, step) as rows:
+        with archived(connection, files, step) as rows:
             there = [line_text(line) for line in summed(rows, step.period)]
         if there != list(periods.frozen(connection, periods.carried_name(step.period))):
             yield f"period step {step.number}: the sums of the entries that were dropped were changed"
-    with _archived(connection, files) as rows:
+    with archived(connection, files) as rows:
         told = stated(rows, closed(steps))
     done: list[Step] = []
     for step in closed(steps):

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, UnreadableInput
-from fairlead.ledger.accounts import TICKS
 from fairlead.ledger.chain import Head, seal
 from fairlead.ledger.entry import Entry
 from fairlead.ledger.meter import HOUR_MS, Meter
+from fairlead.ledger.periods import Step
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
 from fairlead.model.codec import Cut
@@ -43,7 +43,7 @@ from fairlead.service.batches import Batch, ended_by, known
 from fairlead.service.outbox import Outbox, Queued
 from fairlead.service.snapshot_writer import SNAPSHOT_AFTER, SnapshotWriter
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, rollups, usage
+from fairlead.store import entries, journal, periods, rollups, usage
 from fairlead.units import TICKS_PER_GPU_MS
 
 OUTBOX_BYTES = 256 * 2**20
@@ -261,11 +261,9 @@ class Bookkeeper:
             with alone, database.reading(self._engine) as connection:
                 return take(connection, now)
 
-    def balances(self) -> dict[str, int]:
-        """Return account -> GPU-ms posted so far (open segments not included)."""
-        with database.reading(self._engine) as connection:
-            found = entries.balances(connection).get(TICKS, {})
-        return {name: ticks // TICKS_PER_GPU_MS for name, ticks in found.items()}
+    def last_step(self) -> Step | None:
+        """Return the newest step of any period, which others write: read anew each time. Raises as `_read` does."""
+        return self._read(lambda connection, _: periods.last(connection))
 
     def _start(self) -> None:
         """Open the outbox and the database and replay its journal; the meter is set only when all of it is read."""

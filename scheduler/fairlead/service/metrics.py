@@ -132,6 +132,23 @@ class SavingGauges:
         self.false_claims.set(sum(view.false_claims for view in found))
 
 
+class LedgerSeries:
+    """The series about the books."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.behind_seconds = Gauge(
+            "fairlead_ledger_behind_seconds", "Age of the oldest fact that is not in the books yet.", registry=r
+        )
+        self.entries = Counter("fairlead_ledger_entries_total", "Entries added to the ledger.", registry=r)
+        self.head_number = Gauge(
+            "fairlead_ledger_head_number", "Number of the last entry of the ledger's chain.", registry=r
+        )
+        self.period_number = Gauge(
+            "fairlead_ledger_period_number", "Number of the last step of the chain of periods.", registry=r
+        )
+
+
 class Metrics:
     """The series of one process. A registry of its own, so that two may live in one test."""
 
@@ -149,6 +166,7 @@ class Metrics:
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
         self.room = RoomGauges(r)
         self.policy, self.promises, self.saving = PolicyGauges(r), PromiseGauges(r), SavingGauges(r)
+        self.ledger = LedgerSeries(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
             "Time from the start of writing a placement to its last binding, or to its failure.",
@@ -179,13 +197,6 @@ class Metrics:
         self.ready = Gauge("fairlead_ready", "1 once state has been rebuilt from the cluster.", registry=r)
         self.status_backlog = Gauge(
             "fairlead_status_backlog", "Statuses that have changed and are not written yet.", registry=r
-        )
-        self.ledger_behind_seconds = Gauge(
-            "fairlead_ledger_behind_seconds", "Age of the oldest fact that is not in the books yet.", registry=r
-        )
-        self.ledger_entries = Counter("fairlead_ledger_entries_total", "Entries added to the ledger.", registry=r)
-        self.ledger_head_number = Gauge(
-            "fairlead_ledger_head_number", "Number of the last entry of the ledger's chain.", registry=r
         )
         self.drift_holds = Gauge(
             "fairlead_drift_holds",

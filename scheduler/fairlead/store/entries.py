@@ -47,6 +47,11 @@ def head(connection: sa.Connection) -> Head:
     return Head(int(row[0]), str(row[1])) if row else Head()
 
 
+def hash_of(connection: sa.Connection, number: int) -> str | None:
+    """Return the hash of an entry as it lies there, None where there is no such entry."""
+    return connection.scalar(sa.select(entry.c.hash).where(entry.c.number == number))
+
+
 def read(connection: sa.Connection, *, gang: str = "", after: int = 0, up_to: int | None = None) -> Iterator[Sealed]:
     """Yield entries numbered ]after, up_to] with their postings, in order of number, a batch in memory at a time."""
     wanted = [entry.c.gang == gang] if gang else []

@@ -29,14 +29,26 @@ _JOINED = posting.join(entry, entry.c.number == posting.c.number)
 
 def steps(connection: sa.Connection) -> list[Step]:
     """Return every step of every period, in order."""
-    found: list[Step] = []
-    for row in connection.execute(sa.select(period).order_by(period.c.number)).mappings():
-        values: dict[str, Any] = {field.name: row[field.name] for field in fields(Step)}
-        if values["state"] not in tuple(PeriodState):
-            raise BooksDoNotVerify(f"period step {values['number']}: state: is {values['state']!r}")
-        values["state"] = PeriodState(values["state"])
-        found.append(Step(**values))
-    return found
+    return [_step(row) for row in connection.execute(sa.select(period).order_by(period.c.number)).mappings()]
+
+
+def last(connection: sa.Connection) -> Step | None:
+    """Return the newest step, None where no period became anything yet."""
+    row = connection.execute(sa.select(period).order_by(period.c.number.desc()).limit(1)).mappings().first()
+    return None if row is None else _step(row)
+
+
+def hash_of(connection: sa.Connection, number: int) -> str | None:
+    """Return the hash of a step as it lies there, None where there is no such step."""
+    return connection.scalar(sa.select(period.c.hash).where(period.c.number == number))
+
+
+def _step(row: sa.RowMapping) -> Step:
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Step)}
+    if values["state"] not in tuple(PeriodState):
+        raise BooksDoNotVerify(f"period step {values['number']}: state: is {values['state']!r}")
+    values["state"] = PeriodState(values["state"])
+    return Step(**values)
 
 
 def append(connection: sa.Connection, new: Sequence[Step]) -> None:
