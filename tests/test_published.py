@@ -69,8 +69,8 @@ def test_books_that_went_on_have_what_was_published(months: Months) -> None:
         assert sentences(months, said) == []
     found = run(months, late)
     assert found.exit_code == 0, found.output
-    assert f"published entry {late.entries.number} is in the books, so is period step 2" in found.stdout
-    assert "of periods nothing was published" in run(months, Published(late.entries)).stdout
+    assert f"published: entry {late.entries.number} in the books, period step 2 in the books" in found.stdout
+    assert "in the books, no period step" in run(months, Published(late.entries)).stdout
     told = json.loads(run(months, late, "--json").stdout)
     assert told["published"] == {"entry": late.entries.number, "archive": "", "step": 2}
     assert told["verified"]
@@ -93,7 +93,7 @@ def test_books_of_an_earlier_day_verify_by_themselves_but_not_against_the_head(m
     assert f"published with the hash {said.entries.hash}; the last one here is {end}:" in told["findings"][0]["message"]
     assert told["findings"][1]["message"].startswith("period step 2 (2026-09 closed): number: was published with")
     text = run(older, said)
-    assert (text.exit_code, text.stdout.count("WRONG"), "published entry" in text.stdout) == (7, 2, False)
+    assert (text.exit_code, text.stdout.count("WRONG"), "published:" in text.stdout) == (7, 2, False)
 
 
 def test_a_tail_that_was_written_anew_is_found(months: Months, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_an_entry_that_was_dropped_is_compared_with_its_archive(months: Months, 
         sentences(months, said)
     found = run(months, said, "--archive", str(path))
     assert found.exit_code == 0, found.output
-    where = "is in the archive of 2026-09, period step 2 in the books"
-    assert f"published entry {said.entries.number} {where}" in found.stdout
+    where = "in the archive of 2026-09, period step 2 in the books"
+    assert f"published: entry {said.entries.number} {where}" in found.stdout
     assert json.loads(run(months, said, "--archive", str(path), "--json").stdout)["published"]["archive"] == "2026-09"
     (told,) = sentences(months, Published(Head(said.entries.number, A), said.steps), path)
     assert told.startswith(f"entry {said.entries.number}: hash: is {said.entries.hash}; published was {A}")

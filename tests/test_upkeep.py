@@ -104,7 +104,7 @@ def test_the_last_step_of_periods_stands_beside_it(api):
     assert metrics.registry.get_sample_value("fairlead_ledger_period_number") == 2
     publish(api, metrics, Head(3, "bb"))  # by a process that cannot ask the database
     assert api.objects[KEY]["data"] == entries | steps | {"number": "3", "hash": "bb", "at": "2026-01-01T00:01:40Z"}
-    assert replaced(metrics) is replaced(metrics, "period-head") is None
+    assert (replaced(metrics), replaced(metrics, "period-head")) == (None, None)
 
 
 @pytest.mark.parametrize("steps", [Head(1, "oo"), Head(2, "qq"), Head()])

@@ -58,8 +58,8 @@ def verify(
     if compared is not None:
         found.findings += compared.findings
     if json:
-        as_data = None if compared is None else {k: getattr(compared, k) for k in ("entry", "archive", "step")}
-        render.as_json({"database": name, "cluster": cluster, "published": as_data, **found.to_data()})
+        numbers = None if compared is None else compared.to_data()
+        render.as_json({"database": name, "cluster": cluster, "published": numbers, **found.to_data()})
     else:
         _print(name, found)
         if compared is not None and not compared.findings:
@@ -115,11 +115,9 @@ def _print(name: str, found: Audit) -> None:
 
 def _agreement(compared: Compared) -> str:
     """Say where the published numbers are."""
-    where = f"in the archive of {compared.archive}" if compared.archive else "in the books"
-    step = "of periods nothing was published" if compared.step is None else f"so is period step {compared.step}"
-    if compared.archive and compared.step is not None:
-        step = f"period step {compared.step} in the books"
-    return f"published entry {compared.entry} is {where}, {step}"
+    where = f"the archive of {compared.archive}" if compared.archive else "the books"
+    step = "no period step" if compared.step is None else f"period step {compared.step} in the books"
+    return f"published: entry {compared.entry} in {where}, {step}"
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fairlead.ledger.chain import GENESIS, Head
 from fairlead.ledger.published import Published
@@ -25,6 +26,10 @@ class Compared:
     archive: str
     step: int | None
     findings: tuple[Finding, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what was compared as plain data for JSON; the findings go with the other ones."""
+        return {"entry": self.entry, "archive": self.archive, "step": self.step}
 
 
 def compare(connection: database.Connection, published: Published, archives: Sequence[Path] = ()) -> Compared:
