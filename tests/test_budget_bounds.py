@@ -10,7 +10,7 @@ from typing import Any
 
 import builders
 import pytest
-from cap_worlds import CHAINS, HOUR, MINUTE, NOW, above, running, spent, world_of
+from cap_worlds import CHAINS, HOUR, MINUTE, NOW, QUEUES, above, running, spent, world_of
 
 from fairlead.model.effects import Retier, Stop
 from fairlead.model.gang import Tier
@@ -20,7 +20,7 @@ from fairlead.ordering.queue_tree import QueueTree
 from fairlead.ordering.standing import Standing
 from fairlead.planning import budgets, verify_budgets
 from fairlead.planning.caps import Caps
-from fairlead.planning.verify_caps import CapTally, check_admission, check_caps
+from fairlead.planning.verify_caps import CapTally, check_admission, check_caps, starting_nothing
 
 SOFT = {"soft_percent": 100}
 
@@ -71,6 +71,19 @@ def test_a_budget_is_used_up_at_its_amount_and_until_its_period_ends(used: int, 
     assert (refusal is not None and refusal.reason is Reason.BUDGET_EXHAUSTED) == bool(says)
     assert list(check_admission(gang, 0, world, above)) == [], "what needs no GPU starts"
     assert Caps(world, CHAINS).refusal(gang, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("used", "ago", "over"), [(4, 3, True), (4, 2, False), (3, 3, False), (10, 0, True), (10, -3, True), (9, -3, False)]
+)
+def test_what_was_held_since_the_books_last_told_counts_as_used(used: int, ago: int, over: bool) -> None:
+    """Two GPUs run, of a budget of ten GPU-ms; books that are ahead of our clock take nothing back."""
+    runs = [running(builders.gang(f"g{at}", f"1x1 queue={at}"), 1_000) for at in ("team", "lab")]
+    world = world_of(runs, {"org": Budget(gpu_ms=10)}, [spent("org", used, ago=ago)])
+    caps = Caps(world, CHAINS)
+    closed = {"org", "team", "lab"} if over else set()
+    assert {name for name in QUEUES if caps.starts_nothing(name)} == closed
+    assert starting_nothing(world) == closed
 
 
 @pytest.mark.parametrize(

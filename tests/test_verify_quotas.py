@@ -247,3 +247,15 @@ def test_a_thousandth_of_a_gpu_decides_who_may_reclaim_from_whom(due, wants, has
     taker, victim = builders.gang("taker", "1x1 queue=team"), builders.gang("victim", "1x1 queue=lab")
     quotas.hope(taker, placed(wants))
     assert list(quotas.check_reclaim(running(victim, has), taker, "it")) == said
+
+
+@pytest.mark.parametrize(("held", "wants", "may"), [(0, 2, True), (0, 3, False), (1, 1, True), (1, 2, False)])
+def test_a_scope_of_priority_reclaims_up_to_what_all_in_it_are_entitled_to(held, wants, may) -> None:
+    """Two thousandths; who holds and wants nothing changes nothing."""
+    queues = {name: builders.queue(name, "parent=org") for name in ("team", "kid", "idle")}
+    queues |= {"org": builders.queue("org", "scope=subtree"), "lab": builders.queue("lab")}
+    quotas = quotas_of(queues, {"lab": 3, "kid": held}, entitled={"team": 1, "kid": 1})
+    taker, victim = builders.gang("taker", "1x1 queue=team"), builders.gang("victim", "1x1 queue=lab")
+    quotas.hope(taker, placed(wants))
+    said = [] if may else ["team/taker: reclaims although team would be above its entitlement"]
+    assert list(quotas.check_reclaim(running(victim, 3), taker, "it")) == said

@@ -187,8 +187,8 @@ def _within(gang: Gang, resource: str, room: int | None, feasibility: Feasibilit
     roles: list[Role] = []
     for role in reversed(gang.roles):
         each = each_of(role)
-        fewer = min(role.replicas - role.fewest, -(-over // each)) if over > 0 and each else 0
-        over -= fewer * each
+        fewer = min(role.replicas - role.fewest, -(-over // each)) if each else 0
+        over = max(0, over - fewer * each)
         roles.append(replace(role, replicas=role.replicas - fewer))
     return replace(gang, roles=tuple(reversed(roles)))
 
