@@ -262,6 +262,19 @@ def test_a_job_that_grows_is_no_job_more(most: int, full: bool) -> None:
         assert counted.refusal(new, 1_000) is not None
 
 
+def test_who_has_as_many_jobs_as_he_may_hears_how_many_that_is() -> None:
+    old = [running(builders.gang(f"old{at}", "1x1 user=ann"), 1_000) for at in range(2)]
+    world = world_of(old, {"org": QueueCaps(users=(NamedCap(name="*", max_jobs=2),))})
+    refusal = Caps(world, CHAINS).refusal(builders.gang("new", "1x1 user=ann"), 1_000)
+    assert refusal is not None
+    said = {"who": "user ann", "queue": "org", "what": "jobs", "used": 2, "need": 1, "limit": 2}
+    assert dict(refusal.details) == said
+    world = world_of(old, {"org": QueueCaps(max_jobs=2)})
+    refusal = Caps(world, CHAINS).refusal(builders.gang("new", "1x1 user=bob"), 1_000)
+    assert refusal is not None
+    assert dict(refusal.details) == {"queue": "org", "used": 2, "limit": 2}
+
+
 def test_while_the_books_are_behind_nothing_that_a_hard_budget_pays_for_starts_or_grows() -> None:
     for budget, held_back in ((Budget(gpu_ms=HOUR), True), (Budget(gpu_ms=HOUR, hard=False), False)):
         world = world_of([], {"org": budget}, [], books_full=True)
