@@ -20,8 +20,8 @@ from fairlead.ordering.queue_tree import QueueTree
 
 LOOKS = settings(max_examples=250, deadline=None, derandomize=True)
 KINDS = st.sampled_from(["weighted", "equal", "slo", "work-conserving"])
-each = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3))
-halves = st.dictionaries(st.sampled_from(NAMES), st.tuples(st.integers(0, 14), st.integers(0, 14)))
+each = st.fixed_dictionaries({name: st.integers(0, 3) for name in NAMES})
+halves = st.fixed_dictionaries({name: st.tuples(st.integers(0, 9), st.integers(0, 9)) for name in NAMES})
 Tree = tuple[dict[str, str], dict[str, int], dict[str, int], str]
 drawn = st.tuples(trees(), each, each, KINDS)
 
