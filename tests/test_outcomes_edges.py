@@ -129,3 +129,10 @@ def test_a_window_that_came_days_ago_still_says_what_a_late_stop_leaves_of_it() 
     found = books.gpu_ms()
     assert found["use:lab:vision:used"] == 2 * HOUR
     assert found["waste:preempted:lab:vision"] == 40 * HOUR
+
+
+def test_a_hold_that_is_told_after_it_was_counted_was_busy_in_that_window_and_in_no_other_time() -> None:
+    books = Books().take(*FLEET, DevicesCounted(name="n1", from_ms=3_000, busy=(("gpu-0", 500),), at_ms=5_000))
+    found = books.take(Cut(at_ms=6_000), hold(1_000, ("n1", (0,))), Cut(at_ms=8_000)).gpu_ms()
+    assert (found["use:lab:vision:used"], found["use:lab:vision:idle"]) == (1_000, 1_000)
+    assert found["use:lab:vision:unmeasured"] == -2_000
