@@ -31,7 +31,7 @@ def months(tmp_path: Path) -> Months:
 
 
 def now_published(months: Months) -> Published:
-    return with_step(months.books.head, months.books.last_step())
+    return with_step(months.books.head, months.books.ask(periods.last))
 
 
 def written(said: Published, **more: str) -> str:

@@ -19,6 +19,7 @@ from fairlead.reports.usage import By
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.service.drift import Differences, DriftWatch, differences
 from fairlead.service.metrics import Metrics
+from fairlead.store import engine as database
 from fairlead.world.gangs import Hold
 from fairlead.world.use import Use
 from fairlead_operator import upkeep
@@ -163,6 +164,56 @@ def test_steps_of_another_process_are_published_and_a_database_that_is_away_keep
     with pytest.raises(Unreachable):
         asyncio.run(tended._publish_head())
     assert api.objects[KEY]["data"] == data | {"number": str(head.number + 1), "hash": "ab"}
+
+
+REWRITTEN = {
+    "entry": "UPDATE entry SET hash = '{}' WHERE number = (SELECT max(number) FROM entry)",
+    "period": "UPDATE period SET hash = '{}' WHERE number = 2",
+}
+
+
+@pytest.mark.parametrize("table", REWRITTEN)
+def test_books_that_were_written_anew_below_what_was_published_are_told_though_they_grew(api, tmp_path, table, caplog):
+    """Who changes what was published and then lets the books grow past it is found at the next minute."""
+    months, metrics = Months(tmp_path), Metrics()
+    months.pass_to("2026-10-05T00:00Z").close("2026-09")
+    tended = tending(api, months.books, metrics)
+    asyncio.run(tended._publish_head())
+    published = dict(api.objects[KEY]["data"])
+    with database.writing(months.engine) as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER {table}_no_update")
+        connection.exec_driver_sql(REWRITTEN[table].format("f" * 64))
+    months.pass_to("2026-10-06T00:00Z")
+    asyncio.run(tending(api, months.books, metrics)._publish_head())  # a process of its own, which knows nothing
+    data = api.objects[KEY]["data"]
+    kept, hash_, kind = ("replaced", "hash", "chain-head")
+    if table == "period":
+        kept, hash_, kind = ("periodReplaced", "periodHash", "period-head")
+    assert data[kept].split()[1] == published[hash_]
+    assert int(data["number"]) > int(published["number"])
+    assert [replaced(metrics, one) for one in ("chain-head", "period-head")].count(None) == 1
+    assert replaced(metrics, kind) == 1
+    assert "was written anew" in caplog.text
+
+
+def test_what_was_published_and_is_as_it_was_raises_no_alarm(api, tmp_path):
+    months, metrics = Months(tmp_path), Metrics()
+    months.pass_to("2026-10-05T00:00Z").close("2026-09")
+    for day in (6, 7, 8):
+        asyncio.run(tending(api, months.books, metrics)._publish_head())
+        months.pass_to(f"2026-10-0{day}T00:00Z")
+    assert (replaced(metrics), replaced(metrics, "period-head")) == (None, None)
+    assert not {"replaced", "periodReplaced"} & api.objects[KEY]["data"].keys()
+
+
+def test_a_published_head_that_nobody_can_read_is_said_and_replaced(api, caplog):
+    publish(api, Metrics(), Head(3, "b" * 64))
+    api.objects[KEY]["data"]["number"] = "three"
+    chain = ChainHead(api, "system", Metrics())
+    assert asyncio.run(chain.published()) is None
+    assert "event=published_head_unreadable" in caplog.text
+    asyncio.run(chain.publish(Published(Head(4, "c" * 64)), NOW))
+    assert api.objects[KEY]["data"]["number"] == "4"
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------

@@ -1,18 +1,21 @@
 """Publishes the ends of the books' two chains outside the database: a ConfigMap in the operator's own namespace.
 
 What a chain cannot show by itself is that its tail was cut off or written anew; whoever can change the database should
-not be able to change this as well. A head that is behind the published one means books of an earlier day: it is said
-loudly, and the one that was published is kept beside the new.
+not be able to change this as well. A head that is behind the published one means books of an earlier day, and another
+hash under the published number means that they were written anew: it is said loudly, and the one that was published is
+kept beside the new.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead.errors import UnreadableInput
 from fairlead.ledger.chain import Head
-from fairlead.ledger.published import ENTRIES, NAME, PERIOD, STEPS, Fields, Published, decimal
+from fairlead.ledger.published import ENTRIES, NAME, PERIOD, STEPS, Fields, Published, decimal, from_data
 from fairlead.service.metrics import Metrics
 from fairlead_operator.kube_client import ApiError, KubeClient
 from fairlead_operator.objects import CONFIG_MAPS
@@ -46,8 +49,22 @@ class ChainHead:
         self._metrics = metrics
         self._data: dict[str, str] | None = None  # of the ConfigMap, as far as we know
 
-    async def publish(self, said: Published, now_ms: int) -> None:
+    async def published(self) -> Published | None:
+        """Return what stands there, from us or an earlier process; None where that is nothing that can be read.
+
+        Raises as `publish` does.
+        """
+        self._data = await self._there() if self._data is None else self._data
+        try:
+            return from_data(self._data, name=NAME) if self._data else None
+        except UnreadableInput as error:
+            log.warning("event=published_head_unreadable error=%r", str(error))
+            return None
+
+    async def publish(self, said: Published, now_ms: int, denied: Collection[Fields] = ()) -> None:
         """Write the heads that are known, unless they stand there already; what is not known stays as it was published.
+
+        `denied` are the chains whose published head the books do not have any more.
 
         Raises
         ------
@@ -59,12 +76,12 @@ class ChainHead:
             self._metrics.ledger.period_number.set(said.steps.number)
         there = await self._there() if self._data is None else self._data
         new = said.to_data()
-        if new.items() <= there.items():
+        if new.items() <= there.items() and not denied:
             self._data = there
             return
         data = there | new | {"at": rfc3339(now_ms)}
         for fields, head in said.ends.items():
-            data |= self._behind(fields, head, there)
+            data |= self._behind(fields, head, there, denied=fields in denied)
         await self._write(data, make=not there)
         self._data = data
 
@@ -89,17 +106,17 @@ class ChainHead:
                 raise
             return {}
 
-    def _behind(self, fields: Fields, head: Head, there: dict[str, str]) -> dict[str, str]:
+    def _behind(self, fields: Fields, head: Head, there: dict[str, str], *, denied: bool) -> dict[str, str]:
         """Compare a head with the published one; return what is to be kept of that."""
         if fields.number not in there:
             return {}
         number, alarm = decimal(there[fields.number]) or 0, _ALARMS[fields]
-        if number < head.number or (number, there.get(fields.hash)) == (head.number, head.hash):
+        if not denied and (number < head.number or (number, there.get(fields.hash)) == (head.number, head.hash)):
             return {}
         self._metrics.drift.labels(kind=alarm.kind).inc()
         log.error(
             "event=%s published=%d books=%d detail=%r", alarm.event, number, head.number,
-            "the database is older than, or another than, the one whose head was published: was it restored?",
+            "the database is older or another than the one that was published, or was written anew: was it restored?",
         )  # fmt: skip
         words = [str(number), there.get(fields.hash, ""), there.get("at", "")]
         return {alarm.kept_in: " ".join(words + [there.get(PERIOD, "")] * (fields is STEPS)).rstrip()}

@@ -86,6 +86,11 @@ def read_config_map(content: bytes, *, name: str) -> Published:
         data = msgspec.json.decode(content, type=_ConfigMap).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableInput(f"{name}: {error}; {_HOW}") from None
+    return from_data(data, name=name)
+
+
+def from_data(data: Mapping[str, str], *, name: str) -> Published:
+    """Read the fields of the ConfigMap. Raises UnreadableInput as `read_config_map` does."""
     steps = _head(data, STEPS, name) if data.keys() & set(STEPS) else None
     return Published(_head(data, ENTRIES, name), steps, data.get(PERIOD, "") if steps else "")
 

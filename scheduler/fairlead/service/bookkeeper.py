@@ -26,7 +26,6 @@ from fairlead.errors import BooksDoNotVerify, FairleadError, Unreachable, Unread
 from fairlead.ledger.chain import Head, seal
 from fairlead.ledger.entry import Entry
 from fairlead.ledger.meter import HOUR_MS, Meter
-from fairlead.ledger.periods import Step
 from fairlead.ledger.timeline import HoldKey
 from fairlead.model import codec
 from fairlead.model.codec import Cut
@@ -43,7 +42,7 @@ from fairlead.service.batches import Batch, ended_by, known
 from fairlead.service.outbox import Outbox, Queued
 from fairlead.service.snapshot_writer import SNAPSHOT_AFTER, SnapshotWriter
 from fairlead.store import engine as database
-from fairlead.store import entries, journal, periods, rollups, usage
+from fairlead.store import entries, journal, rollups, usage
 from fairlead.units import TICKS_PER_GPU_MS
 
 OUTBOX_BYTES = 256 * 2**20
@@ -261,9 +260,9 @@ class Bookkeeper:
             with alone, database.reading(self._engine) as connection:
                 return take(connection, now)
 
-    def last_step(self) -> Step | None:
-        """Return the newest step of any period, which others write: read anew each time. Raises as `_read` does."""
-        return self._read(lambda connection, _: periods.last(connection))
+    def ask(self, take: Callable[[database.Connection], T]) -> T:
+        """Read what others write, or what was committed long ago. Raises as `_read` does."""
+        return self._read(lambda connection, _: take(connection))
 
     def _start(self) -> None:
         """Open the outbox and the database and replay its journal; the meter is set only when all of it is read."""
