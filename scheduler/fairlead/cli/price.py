@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fairlead.cli import render
 from fairlead.cli.books_file import DEFAULT_URL, DatabaseOption, FileOption, JsonOption, decided, to_read, url_of
+from fairlead.cli.estimate import estimate
 from fairlead.cli.report import SinceOption, UntilOption
 from fairlead.cli.report_answer import moment_of
 from fairlead.errors import UnreadableInput
 from fairlead.units import gpu_hours_text, utc_text
 
-if TYPE_CHECKING:
-    from fairlead.model.prices import PriceBook
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+app.command("estimate")(estimate)
 
 
 @app.callback()
 def root() -> None:
-    """List, set and check prices."""
+    """List, set and check prices, and say what a job would cost."""
 
 
 @app.command("list")
 def show(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json: JsonOption = False) -> None:
     """List all prices with their periods, those of queues below those of everybody."""
     from fairlead.model.prices import per_hour_text
+    from fairlead.reports.prices import books_in
     from fairlead.store import engine as store
 
     with to_read(url_of(database, file)) as engine, store.reading(engine) as connection:
-        books = _books(connection)
+        books = books_in(connection)
     rows: list[dict[str, Any]] = [
         {
             "book": book.name,
@@ -68,6 +70,7 @@ def take(
     from fairlead.clock import now_ms
     from fairlead.model.events import PriceBookSeen
     from fairlead.model.prices import check_book
+    from fairlead.reports.prices import books_in
     from fairlead.simulation import gangjob_yaml
     from fairlead.store import engine as store
 
@@ -80,7 +83,7 @@ def take(
         raise UnreadableInput(f"{documents}: holds something else than PriceBooks, or none; write only those")
     url = url_of(database, file)
     with to_read(url) as engine, store.reading(engine) as connection:
-        known = {book.name: book for book in _books(connection)}
+        known = {book.name: book for book in books_in(connection)}
     known |= {book.name: book for book in found.books}
     for book in found.books:
         check_book(book, [one for one in known.values() if one is not book], field=f"PriceBook {book.name}: spec")
@@ -115,13 +118,6 @@ def check(
         typer.echo("all that was held has a price")
     if found:
         raise typer.Exit(1)
-
-
-def _books(connection: Any) -> tuple[PriceBook, ...]:
-    from fairlead.reports.prices import books_of, price_rows
-    from fairlead.store.journal import record_of
-
-    return books_of(record_of(row) for row in price_rows(connection))
 
 
 def _no_jobs(namespace: str, name: str) -> Any:

@@ -86,6 +86,11 @@ _ELSE = {PriceTier.RESERVED: PriceTier.IN_QUOTA, PriceTier.OPPORTUNISTIC: PriceT
 """What a tier costs that has no price of its own: a reservation is quota, spare capacity is somebody else's."""
 
 
+def tiers_for(tier: PriceTier) -> tuple[PriceTier, ...]:
+    """Return the tiers by which what is held in one may be priced, the first that has a price."""
+    return (tier, _ELSE[tier]) if tier in _ELSE else (tier,)
+
+
 @dataclass(slots=True)
 class _Hold:
     chain: tuple[str, ...]
@@ -295,7 +300,7 @@ class Pricing:
             model=self.model_of(node, device, at_ms),
             mig=hold.mig.get(state.rank, ""),
             chain=hold.chain,
-            tiers=(tier, _ELSE[tier]) if tier in _ELSE else (tier,),
+            tiers=tiers_for(tier),
             ticks=state.ticks,
         )
         return tenant, queue, terms, credit

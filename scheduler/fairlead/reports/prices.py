@@ -44,6 +44,11 @@ def price_rows(connection: database.Connection) -> Iterator[Row]:
     return journal.of_kinds(connection, (PriceBookSeen.__name__, PriceBookGone.__name__))
 
 
+def books_in(connection: database.Connection) -> tuple[PriceBook, ...]:
+    """Return the price books that hold at the end of the journal, by name."""
+    return books_of(journal.record_of(row) for row in price_rows(connection))
+
+
 def correction(engine: database.Engine, pricing: Pricing) -> Adjusted | None:
     """Return what the first of the prices that came late changes of what is posted; None where none did."""
     if not pricing.late:
