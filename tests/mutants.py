@@ -59,7 +59,7 @@ TESTS = (
     "accounts", "accounts_by_hand", "archives", "audit", "audit_money", "books_edges", "budget_bounds", "budgets",
     "decode_queues", "dominant", "entitlements_by_hand", "fair_share", "holds", "ledger", "ledger_parts",
     "meter_snapshot", "money_commands", "outcomes", "outcomes_edges", "over_limit", "periods", "pods_booked",
-    "policy_objects", "prices", "queue_tree", "quota_readers", "quotas", "reports", "rollups", "scenarios",
+    "policy_objects", "prices", "published", "queue_tree", "quota_readers", "quotas", "reports", "rollups", "scenarios",
     "slurm_classic", "standing_order", "tamper", "tiers", "topology_penalty", "verify", "verify_quotas",
     "worked_example",
 )  # fmt: skip
