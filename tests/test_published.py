@@ -20,7 +20,7 @@ from fairlead.model.events import NodeSeen
 from fairlead.reports import archives
 from fairlead.reports.published import compare
 from fairlead.store import engine as database
-from fairlead.store import entries, periods
+from fairlead.store import entries, journal, periods
 
 A, B = "a" * 64, "b" * 64
 
@@ -31,7 +31,7 @@ def months(tmp_path: Path) -> Months:
 
 
 def now_published(months: Months) -> Published:
-    return with_step(months.books.head, months.books.ask(periods.last))
+    return with_step(months.books.head, months.books.ask(periods.last), months.books.ask(journal.head))
 
 
 def written(said: Published, **more: str) -> str:
@@ -60,7 +60,7 @@ def untied(months: Months, *statements: str) -> None:
 
 def test_books_that_went_on_have_what_was_published(months: Months) -> None:
     early = now_published(months)
-    assert early == Published(months.books.head, Head(), "")
+    assert early == Published(months.books.head, Head(), "", months.books.ask(journal.head))
     months.close("2026-09")
     late = now_published(months)
     assert (late.steps, late.period) == (Head(2, months.steps()[-1].hash), "2026-09 closed")
@@ -72,7 +72,7 @@ def test_books_that_went_on_have_what_was_published(months: Months) -> None:
     assert f"published: entry {late.entries.number} in the books, period step 2 in the books" in found.stdout
     assert "in the books, no period step" in run(months, Published(late.entries)).stdout
     told = json.loads(run(months, late, "--json").stdout)
-    assert told["published"] == {"entry": late.entries.number, "archive": "", "step": 2}
+    assert told["published"] == {"entry": late.entries.number, "archive": "", "step": 2, "record": late.journal.number}
     assert told["verified"]
     bare = CliRunner().invoke(app, ["verify", "--database", months.url, "--json"])
     assert json.loads(bare.stdout)["published"] is None
@@ -89,11 +89,32 @@ def test_books_of_an_earlier_day_verify_by_themselves_but_not_against_the_head(m
     told = json.loads(found.stdout)
     end = older.books.head.number
     assert (told["verified"], told["published"]["entry"]) == (False, said.entries.number)
-    assert [(f["entry"], f["field"]) for f in told["findings"]] == [(said.entries.number, "number"), (None, "periods")]
+    assert [(f["entry"], f["record"], f["field"]) for f in told["findings"]] == [
+        (said.entries.number, None, "number"),
+        (None, None, "periods"),
+        (None, said.journal.number, "hash"),
+    ]
     assert f"published with the hash {said.entries.hash}; the last one here is {end}:" in told["findings"][0]["message"]
     assert told["findings"][1]["message"].startswith("period step 2 (2026-09 closed): number: was published with")
     text = run(older, said)
-    assert (text.exit_code, text.stdout.count("WRONG"), "published:" in text.stdout) == (7, 2, False)
+    assert (text.exit_code, text.stdout.count("WRONG"), "published:" in text.stdout) == (7, 3, False)
+
+
+def test_a_record_that_no_entry_shows_cannot_be_written_anew(months: Months) -> None:
+    """How everybody stood is in no entry: whoever changes such a fact, and the journal's chain after it, is found."""
+    said = now_published(months)
+    assert said.journal is not None
+    number, true = said.journal.number, said.journal.hash
+    with database.writing(months.engine) as connection:
+        connection.exec_driver_sql("DROP TRIGGER journal_no_update")
+        connection.exec_driver_sql(f"UPDATE journal SET hash = '{A}' WHERE number = {number}")
+    found = (
+        f"journal record {number}: hash: is {A}; published was {true}: it, or what comes before it, was written anew"
+    )
+    assert sentences(months, said) == [found]
+    assert sentences(months, Published(said.entries)) == []
+    cut_off = Published(said.entries, journal=Head(number + 5, B))
+    assert sentences(months, cut_off)[0].startswith(f"journal record {number + 5}: number: was published with the hash")
 
 
 def test_a_tail_that_was_written_anew_is_found(months: Months, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Publishes the ends of the books' two chains outside the database: a ConfigMap in the operator's own namespace.
+"""Publishes the ends of the books' chains outside the database: a ConfigMap in the operator's own namespace.
 
 What a chain cannot show by itself is that its tail was cut off or written anew; whoever can change the database should
 not be able to change this as well. A head that is behind the published one means books of an earlier day, and another
@@ -15,7 +15,7 @@ from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger.chain import Head
-from fairlead.ledger.published import ENTRIES, NAME, PERIOD, STEPS, Fields, Published, decimal, from_data
+from fairlead.ledger.published import ENTRIES, JOURNAL, NAME, PERIOD, STEPS, Fields, Published, decimal, from_data
 from fairlead.service.metrics import Metrics
 from fairlead_operator.kube_client import ApiError, KubeClient
 from fairlead_operator.objects import CONFIG_MAPS
@@ -36,6 +36,7 @@ class _Alarm:
 _ALARMS = {
     ENTRIES: _Alarm("books_are_behind", "chain-head", "replaced"),
     STEPS: _Alarm("periods_are_behind", "period-head", "periodReplaced"),
+    JOURNAL: _Alarm("journal_is_behind", "journal-head", "journalReplaced"),
 }
 
 

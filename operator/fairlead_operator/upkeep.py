@@ -13,8 +13,7 @@ from typing import Any
 
 from fairlead.errors import FairleadError, UnreadableInput
 from fairlead.ledger.chain import Head
-from fairlead.ledger.periods import Step
-from fairlead.ledger.published import ENTRIES, STEPS, Fields, Published, with_step
+from fairlead.ledger.published import ENTRIES, JOURNAL, STEPS, Fields, Published, with_step
 from fairlead.model.effects import Phase
 from fairlead.model.queue_tree import TreeProblem
 from fairlead.reports.budgets import Alerts
@@ -26,7 +25,7 @@ from fairlead.service.engine import Engine
 from fairlead.service.loop import Loop
 from fairlead.service.metrics import Metrics
 from fairlead.service.ports import Hold
-from fairlead.store import periods
+from fairlead.store import journal, periods
 from fairlead.store.engine import Connection
 from fairlead_operator.chain_head import ChainHead
 from fairlead_operator.custom_objects import PoolObject, QueueObject
@@ -151,18 +150,18 @@ class Upkeep:
         self._metrics.policy.observe_budgets(standings)
 
     async def _publish_head(self) -> None:
-        """Publish the ends of both chains; the entries' alone where the database does not answer.
+        """Publish the ends of the chains; the entries' alone where the database does not answer.
 
         Before that, the books are asked for what was published last: nothing of that may have changed since.
         """
         head = await asyncio.to_thread(lambda: self._books.head)
         before = await self._chain_head.published()
         try:
-            step, denied = await asyncio.to_thread(self._books.ask, lambda connection: _ends(connection, before))
+            said, denied = await asyncio.to_thread(self._books.ask, lambda connection: _ends(connection, head, before))
         except FairleadError:
             await self._chain_head.publish(Published(head), self._now_ms())
             raise
-        await self._chain_head.publish(with_step(head, step), self._now_ms(), denied)
+        await self._chain_head.publish(said, self._now_ms(), denied)
 
     async def _look_for_drift(self) -> None:
         """Compare the holds; books that are behind have not heard of the newest and are left out."""
@@ -299,13 +298,16 @@ class Upkeep:
         return self._troubles[1]
 
 
-def _ends(connection: Connection, before: Published | None) -> tuple[Step | None, list[Fields]]:
-    """Return the last step of periods, and the chains whose published head the books do not have any more."""
+def _ends(connection: Connection, head: Head, before: Published | None) -> tuple[Published, list[Fields]]:
+    """Return what is to be published, and the chains whose published head the books do not have any more."""
     try:
         found = compare(connection, before).findings if before else ()
     except UnreadableInput:  # the entry was dropped with its archive, which only `ledger verify --head` is given
         found = ()
-    return periods.last(connection), [STEPS if finding.entry is None else ENTRIES for finding in found]
+    denied = [
+        ENTRIES if finding.entry is not None else STEPS if finding.record is None else JOURNAL for finding in found
+    ]
+    return with_step(head, periods.last(connection), journal.head(connection)), denied
 
 
 async def _every(name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:

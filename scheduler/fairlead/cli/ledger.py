@@ -117,7 +117,8 @@ def _agreement(compared: Compared) -> str:
     """Say where the published numbers are."""
     where = f"the archive of {compared.archive}" if compared.archive else "the books"
     step = "no period step" if compared.step is None else f"period step {compared.step} in the books"
-    return f"published: entry {compared.entry} in {where}, {step}"
+    record = "no journal record" if compared.record is None else f"journal record {compared.record} in the books"
+    return f"published: entry {compared.entry} in {where}, {step}, {record}"
 
 
 @app.command()

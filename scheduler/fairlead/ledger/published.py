@@ -1,4 +1,4 @@
-"""What is published of the books outside their database: the ends of both chains, as fields of a ConfigMap.
+"""What is published of the books outside their database: the ends of their chains, as fields of a ConfigMap.
 
 Who writes it and who compares it with the books later use the same names, which are here.
 """
@@ -31,12 +31,13 @@ class Fields(NamedTuple):
 
 ENTRIES = Fields("number", "hash")
 STEPS = Fields("periodNumber", "periodHash")
+JOURNAL = Fields("journalNumber", "journalHash")
 PERIOD = "period"
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The end of the chain of entries, and that of the chain of period steps, None where it is not known.
+    """The ends of the chain of entries, of that of period steps, and of the journal's, None where it is not known.
 
     `period` says what the last step was: a period and the state that it came to, "" where there was no step yet.
     """
@@ -44,11 +45,13 @@ class Published:
     entries: Head
     steps: Head | None = None
     period: str = ""
+    journal: Head | None = None
 
     @property
     def ends(self) -> dict[Fields, Head]:
         """What is known of each chain."""
-        return {ENTRIES: self.entries} if self.steps is None else {ENTRIES: self.entries, STEPS: self.steps}
+        all_of_them = {ENTRIES: self.entries, STEPS: self.steps, JOURNAL: self.journal}
+        return {fields: head for fields, head in all_of_them.items() if head is not None}
 
     def to_data(self) -> dict[str, str]:
         """Return it as fields of the ConfigMap; what is not known has none."""
@@ -58,11 +61,11 @@ class Published:
         return data if self.steps is None else data | {PERIOD: self.period}
 
 
-def with_step(entries: Head, step: Step | None) -> Published:
-    """Return what is to be published of both chains; `step` is the last one, None where there is none yet."""
+def with_step(entries: Head, step: Step | None, journal: Head | None = None) -> Published:
+    """Return what is to be published of the chains; `step` is the last one, None where there is none yet."""
     if step is None:
-        return Published(entries, Head())
-    return Published(entries, Head(step.number, step.hash), f"{step.period} {step.state}")
+        return Published(entries, Head(), journal=journal)
+    return Published(entries, Head(step.number, step.hash), f"{step.period} {step.state}", journal)
 
 
 def decimal(text: str) -> int | None:
@@ -91,8 +94,8 @@ def read_config_map(content: bytes, *, name: str) -> Published:
 
 def from_data(data: Mapping[str, str], *, name: str) -> Published:
     """Read the fields of the ConfigMap. Raises UnreadableInput as `read_config_map` does."""
-    steps = _head(data, STEPS, name) if data.keys() & set(STEPS) else None
-    return Published(_head(data, ENTRIES, name), steps, data.get(PERIOD, "") if steps else "")
+    steps, journal = (_head(data, fields, name) if data.keys() & set(fields) else None for fields in (STEPS, JOURNAL))
+    return Published(_head(data, ENTRIES, name), steps, data.get(PERIOD, "") if steps else "", journal)
 
 
 _HOW = f"make it with `{COMMAND}` in the operator's namespace"

@@ -12,12 +12,13 @@ from fairlead.ledger.published import Published
 from fairlead.ledger.records import Finding
 from fairlead.reports.archives import archived
 from fairlead.store import engine as database
-from fairlead.store import entries, periods
+from fairlead.store import entries, journal, periods
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """The numbers that were published of entries and period steps (None: nothing was), and what is not as it was.
+    """The numbers that were published of entries, period steps and the journal's records (None: nothing was), and what
+    is not as it was.
 
     `archive` is the period whose archive has the entry, "" where the database has it or should.
     """
@@ -25,15 +26,16 @@ class Compared:
     entry: int
     archive: str
     step: int | None
+    record: int | None
     findings: tuple[Finding, ...]
 
     def to_data(self) -> dict[str, Any]:
         """Return what was compared as plain data for JSON; the findings go with the other ones."""
-        return {"entry": self.entry, "archive": self.archive, "step": self.step}
+        return {"entry": self.entry, "archive": self.archive, "step": self.step, "record": self.record}
 
 
 def compare(connection: database.Connection, published: Published, archives: Sequence[Path] = ()) -> Compared:
-    """Look for the published entry and period step in the books, for an entry that was dropped in its archive.
+    """Look for the published entry, period step and record in the books, for an entry that was dropped in its archive.
 
     Hashes are taken as they lie there: that they are those of the chains is for `verification.verify` to say.
 
@@ -63,10 +65,15 @@ def compare(connection: database.Connection, published: Published, archives: Seq
             step = f"period step {published.steps.number}"
             step += f" ({published.period})" if published.period else ""
             found.append(Finding(field="periods", message=f"{step}: {field}: {message}"))
+    if published.journal is not None:
+        there = journal.hash_of(connection, published.journal.number)
+        for field, message in _differences(published.journal, there, journal.head(connection).number):
+            found.append(Finding(record=published.journal.number, field=field, message=message))
     return Compared(
         entry=head.number,
         archive=gone.period if gone else "",
         step=published.steps.number if published.steps else None,
+        record=published.journal.number if published.journal else None,
         findings=tuple(found),
     )
 

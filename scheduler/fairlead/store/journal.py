@@ -90,6 +90,11 @@ def head(connection: sa.Connection) -> Head:
     return Head(int(row[0]), str(row[1])) if row else Head()
 
 
+def hash_of(connection: sa.Connection, number: int) -> str | None:
+    """Return the hash of a record as it lies there, None where there is no such record."""
+    return connection.scalar(sa.select(journal.c.hash).where(journal.c.number == number))
+
+
 def read(connection: sa.Connection, after: int = 0) -> Iterator[Row]:
     """Yield rows with numbers above `after`, in order, a batch in memory at a time."""
     query = sa.select(*_COLUMNS).where(journal.c.number > after).order_by(journal.c.number)
