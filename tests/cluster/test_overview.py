@@ -207,7 +207,8 @@ def test_a_queue_made_anew_has_a_status_again(world, operator):
 
 def test_the_head_of_the_chain_is_published_and_nothing_drifts(world, operator):
     first = world.api.get(HEAD)["data"]
-    assert sorted(first) == ["at", "hash", "number", "period", "periodHash", "periodNumber"]
+    journal = ["journalHash", "journalNumber"]
+    assert sorted(first) == ["at", "hash", *journal, "number", "period", "periodHash", "periodNumber"]
     metrics = operator.metrics()
     assert metrics["fairlead_ledger_head_number"] >= int(first["number"])
     world.patch_gang("waits", {"suspend": True})
