@@ -95,6 +95,22 @@ def test_a_head_that_could_not_be_written_is_written_the_next_time(api):
     assert api.objects[KEY]["data"]["number"] == "1"
 
 
+def test_a_head_of_which_the_answer_was_lost_is_asked_for_again(api):
+    """It was made all the same: to make it again would be refused for ever."""
+    chain = ChainHead(api, "system", Metrics())
+
+    async def go():
+        assert await chain.published() is None
+        api.fault = lambda method, path, body: "lost" if method == "POST" else None
+        with pytest.raises(Unreachable):
+            await chain.publish(Published(Head(1, "aa")), NOW)
+        api.fault = lambda method, path, body: None
+        await chain.publish(Published(Head(2, "bb")), NOW)
+
+    asyncio.run(go())
+    assert api.objects[KEY]["data"]["number"] == "2"
+
+
 def test_the_last_step_of_periods_stands_beside_it(api):
     metrics = Metrics()
     publish(api, metrics, Head(1, "aa"))  # as a version without it has left it

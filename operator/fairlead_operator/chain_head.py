@@ -55,9 +55,9 @@ class ChainHead:
 
         Raises as `publish` does.
         """
-        self._data = await self._there() if self._data is None else self._data
+        there = await self._there()
         try:
-            return from_data(self._data, name=NAME) if self._data else None
+            return from_data(there, name=NAME) if there else None
         except UnreadableInput as error:
             log.warning("event=published_head_unreadable error=%r", str(error))
             return None
@@ -75,14 +75,13 @@ class ChainHead:
         self._metrics.ledger.head_number.set(said.entries.number)
         if said.steps is not None:
             self._metrics.ledger.period_number.set(said.steps.number)
-        there = await self._there() if self._data is None else self._data
-        new = said.to_data()
+        there, new = await self._there(), said.to_data()
         if new.items() <= there.items() and not denied:
-            self._data = there
             return
         data = there | new | {"at": rfc3339(now_ms)}
         for fields, head in said.ends.items():
             data |= self._behind(fields, head, there, denied=fields in denied)
+        self._data = None  # until the answer is in; one that is lost may have been for a write that was done
         await self._write(data, make=not there)
         self._data = data
 
@@ -99,13 +98,15 @@ class ChainHead:
         await self._client.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **made}, self._namespace)
 
     async def _there(self) -> dict[str, str]:
-        """Return what an earlier process published."""
-        try:
-            return dict((await self._client.get(CONFIG_MAPS, NAME, self._namespace)).data)
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return {}
+        """Return what we know to stand there; what an earlier process published is asked for once."""
+        if self._data is None:
+            try:
+                self._data = dict((await self._client.get(CONFIG_MAPS, NAME, self._namespace)).data)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                self._data = {}
+        return self._data
 
     def _behind(self, fields: Fields, head: Head, there: dict[str, str], *, denied: bool) -> dict[str, str]:
         """Compare a head with the published one; return what is to be kept of that."""

@@ -223,21 +223,13 @@ class Bookkeeper:
     def usage(
         self, now_ms: int, *, since_ms: int | None = None, until_ms: int | None = None, by: By = By.JOB
     ) -> UsageReport:
-        """Report usage with open segments up to `now_ms`; nothing is posted for it.
-
-        Raises
-        ------
-        Unreachable
-            The database is away, or behind.
-        """
+        """Report usage with open segments up to `now_ms`; nothing is posted for it. Raises as `_read` does."""
         with self._lock:
-            self.open()
-            if self._meter is None or self._outbox:
-                raise Unreachable("the books are behind: the database did not take the last facts")
+            meter = self._up_to_date()
             with database.reading(self._engine) as connection:
                 amounts = usage.amounts(connection, since_ms, until_ms, jobs=by is By.JOB)
             return usage_report.report(
-                amounts, self._meter.open_segments(), as_of_ms=now_ms, since_ms=since_ms, until_ms=until_ms, by=by
+                amounts, meter.open_segments(), as_of_ms=now_ms, since_ms=since_ms, until_ms=until_ms, by=by
             )
 
     def queue_usage(self, now_ms: int) -> QueueUsage:
@@ -252,17 +244,27 @@ class Bookkeeper:
         """Read as of one moment, one reader at a time; writing goes on. Raises Unreachable: it is away, or behind."""
         with self._tally_lock:
             with self._lock:
-                self.open()
-                if self._meter is None or self._outbox:
-                    raise Unreachable("the books are behind: the database did not take the last facts")
-                now = Now(self._ledger_head.number, tuple(self._meter.open_segments()), self._meter.pricing)
-            alone = self._lock if database.is_shared(self._engine) else nullcontext()
-            with alone, database.reading(self._engine) as connection:
-                return take(connection, now)
+                meter = self._up_to_date()
+                now = Now(self._ledger_head.number, tuple(meter.open_segments()), meter.pricing)
+            return self._look(lambda connection: take(connection, now))
 
     def ask(self, take: Callable[[database.Connection], T]) -> T:
         """Read what others write, or what was committed long ago. Raises as `_read` does."""
-        return self._read(lambda connection, _: take(connection))
+        with self._lock:
+            self._up_to_date()
+        return self._look(take)
+
+    def _up_to_date(self) -> Meter:
+        """Return the meter of books in which nothing waits. Raises Unreachable."""
+        self.open()
+        if self._meter is None or self._outbox:
+            raise Unreachable("the books are behind: the database did not take the last facts")
+        return self._meter
+
+    def _look(self, take: Callable[[database.Connection], T]) -> T:
+        alone = self._lock if database.is_shared(self._engine) else nullcontext()
+        with alone, database.reading(self._engine) as connection:
+            return take(connection)
 
     def _start(self) -> None:
         """Open the outbox and the database and replay its journal; the meter is set only when all of it is read."""

@@ -10,7 +10,7 @@ from fairlead.ledger.meter import Meter
 from fairlead.model.codec import Cut
 from fairlead.service.batches import Batch
 from fairlead.store import engine as database
-from fairlead.store import journal, snapshots
+from fairlead.store import snapshots
 
 SNAPSHOT_AFTER = 50_000
 """Records and entries that a start would have to replay: about ten seconds."""
@@ -57,9 +57,8 @@ class SnapshotWriter:
             _log.warning("event=snapshot_not_written error=%r", str(error))
 
     def _replay(self, connection: database.Connection, start: snapshots.Start) -> tuple[Meter, Head]:
-        meter, head, self._since = start.meter, start.head, 0
-        for row in journal.read(connection, start.number):
-            outcome = meter.apply(journal.record_of(row), row.id)
+        head, self._since = start.head, 0
+        for outcome in snapshots.replayed(connection, start):
             head = seal(head, outcome.entries)[1]
             self._since += 1 + len(outcome.entries)
-        return meter, head
+        return start.meter, head

@@ -7,13 +7,14 @@ and where none fits the journal is replayed from its first record.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from fairlead.errors import UnreadableInput
 from fairlead.ledger.chain import Head
-from fairlead.ledger.meter import Meter
+from fairlead.ledger.meter import Meter, Outcome
 from fairlead.ledger.snapshot import FORM, freeze, thaw
 from fairlead.store import journal
 from fairlead.store.tables import journal as rows
@@ -62,9 +63,15 @@ def current(connection: sa.Connection, *, anew: bool = False) -> Meter:
         A record cannot be read; the text has its number.
     """
     begun = start(connection, anew=anew)
-    for row in journal.read(connection, begun.number):
-        begun.meter.apply(journal.record_of(row), row.id)
+    for _ in replayed(connection, begun):
+        pass
     return begun.meter
+
+
+def replayed(connection: sa.Connection, begun: Start) -> Iterator[Outcome]:
+    """Give a meter every record that comes after where it begins; yield what each did. Raises as `current` does."""
+    for row in journal.read(connection, begun.number):
+        yield begun.meter.apply(journal.record_of(row), row.id)
 
 
 def size(connection: sa.Connection) -> int:
