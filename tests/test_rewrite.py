@@ -233,6 +233,25 @@ def test_a_reader_that_waits_sees_the_rows(postgres: PostgresServer) -> None:
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("setting", ["enable_seqscan", "enable_indexscan"])
+def test_the_order_in_which_the_catalog_keeps_triggers_does_not_matter(postgres: PostgresServer, setting: str) -> None:
+    """A row of the catalog that is written anew, as by DISABLE and ENABLE, goes to its end or into any free place."""
+    engine = database.connect(postgres.schema())
+    database.upgrade(engine)
+    with engine.begin() as connection:
+        for scan in (setting, "enable_bitmapscan"):
+            connection.exec_driver_sql(f"SET LOCAL {scan} = off")
+        before = protection.of(connection, "posting")
+        assert [text.split()[2] for text in before.triggers] == sorted(text.split()[2] for text in before.triggers)
+        for order in (before.triggers, before.triggers[::-1]):
+            for text in order:
+                for verb in ("DISABLE", "ENABLE"):
+                    connection.exec_driver_sql(f"ALTER TABLE posting {verb} TRIGGER {text.split()[2]}")
+            assert protection.of(connection, "posting") == before
+    engine.dispose()
+
+
+@pytest.mark.postgres
 def test_rights_and_owners_are_made_again(postgres: PostgresServer) -> None:
     engine = database.connect(postgres.schema())
     database.upgrade(engine)
