@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -238,6 +239,23 @@ def unplaced(
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
     answer(asked, report.unplaced, stood.stood)
+
+
+@app.command()
+def anomalies(
+    ctx: typer.Context,
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    period: PeriodOption = None,
+    output: OutputOption = "table",
+) -> None:
+    """Print the days on which a queue cost what its days before do not explain, and what drove that."""
+    from fairlead.reports import anomalies as report
+
+    asked = Asked(url_of(database, file), since, until, period, None, output, ctx.obj)
+    answer(asked, report.anomalies, partial(report.look, calendar=ctx.obj))
 
 
 @app.command()

@@ -41,7 +41,8 @@ def of(connection: sa.Connection, table: str) -> Protection:
         raise BooksDoNotVerify(
             f"{table}: row security, grants on columns or a publication would be lost; take them away first"
         )
-    found = connection.exec_driver_sql(  # in the order in which they are made again, which is not how the catalog keeps them
+    # in the order in which they are made again, which is not how the catalog keeps them
+    found = connection.exec_driver_sql(
         "SELECT statement FROM (SELECT 1, tgname, pg_get_triggerdef(oid) FROM pg_trigger "
         "WHERE tgrelid = %s::regclass AND NOT tgisinternal "
         "UNION ALL SELECT 2, tgname, format('ALTER TABLE %%s ENABLE ALWAYS TRIGGER %%I', tgrelid::regclass, tgname) "

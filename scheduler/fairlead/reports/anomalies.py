@@ -1,0 +1,123 @@
+"""Which days of queues cost what nobody would expect, and what drove it, as the books say now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from fairlead.errors import NotFound
+from fairlead.ledger.anomalies import DAYS, Finding, findings
+from fairlead.ledger.cost_days import Chain, Part, Tariff, costs_of
+from fairlead.ledger.cost_drivers import Driver
+from fairlead.ledger.prices import PriceList
+from fairlead.model.calendars import Calendar, Grain, Span
+from fairlead.model.events import QueueGone, QueueSeen
+from fairlead.model.prices import Adjusted
+from fairlead.model.tenancy import Queue, ancestors
+from fairlead.reports.document import Document, Value
+from fairlead.reports.prices import books_in
+from fairlead.reports.statements import calendar_of
+from fairlead.store import engine as database
+from fairlead.store import journal, periods, rollups, usage
+from fairlead.units import utc_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What is to be told of the days that touch [since_ms, until_ms)."""
+
+    since_ms: int
+    until_ms: int
+    as_of_ms: int
+    findings: tuple[Finding, ...]
+
+
+def look(engine: database.Engine, span: Span | None, calendar: Calendar | None = None) -> Found:
+    """Look at the days that touch a span, at all where there is none, of the books' calendar where none is said.
+
+    Raises
+    ------
+    NotFound
+        Nothing was booked in it.
+    """
+    with database.reading(engine) as connection:
+        return found_in(connection, span, calendar or calendar_of(connection))
+
+
+def found_in(connection: database.Connection, span: Span | None, calendar: Calendar) -> Found:
+    """Look at the days that touch a span; whole days are read, and four weeks before them. Raises as `look` does."""
+    cut_ms, begin_ms = periods.last_cut_ms(connection), rollups.begin_ms(connection)
+    if cut_ms is None or begin_ms is None:
+        raise NotFound("the books have nothing booked yet")
+    begin_ms = max([begin_ms, *(step.latest_ms for step in periods.dropped(connection))])
+    since_ms = begin_ms if span is None else max(begin_ms, span.from_ms)
+    until_ms = cut_ms if span is None else min(cut_ms, span.to_ms)
+    if since_ms >= until_ms:
+        raise NotFound(f"the books have nothing of that time: they go from {utc_text(begin_ms)} to {utc_text(cut_ms)}")
+    first_ms = calendar.at(Grain.DAY, since_ms).from_ms
+    since_ms, until_ms = max(begin_ms, first_ms), min(cut_ms, calendar.at(Grain.DAY, until_ms - 1).to_ms)
+    read_ms = first_ms
+    for _ in range(DAYS):
+        if read_ms > begin_ms:
+            read_ms = calendar.at(Grain.DAY, read_ms - 1).from_ms
+    books = books_in(connection)
+    prices = [price for book in books for price in book.prices]
+    edges = sorted({at for price in prices for at in (price.from_ms, price.to_ms) if at is not None})
+    parts = [
+        Part(day, from_ms, to_ms, usage.lines(connection, from_ms, to_ms, jobs=False))
+        for day in calendar.spans(Grain.DAY, read_ms, until_ms)
+        for from_ms, to_ms in _cut(max(day.from_ms, begin_ms), min(day.to_ms, until_ms), edges)
+    ]
+    records = [journal.record_of(row) for row in journal.of_kinds(connection, (Adjusted.__name__,))]
+    tariff = Tariff(
+        prices=PriceList(books),
+        chains=_chains(connection),
+        adjusted=[record for record in records if isinstance(record, Adjusted)],
+    )
+    told = [finding for costs in costs_of(parts, tariff) for finding in findings(costs, first_ms)]
+    told.sort(key=lambda one: (one.day, one.queue, one.currency))
+    return Found(since_ms=since_ms, until_ms=until_ms, as_of_ms=cut_ms, findings=tuple(told))
+
+
+def _chains(connection: database.Connection) -> dict[str, list[tuple[int, Chain]]]:
+    """Return where each queue stood in the tree, from when on."""
+    queues, found = dict[str, Queue](), dict[str, list[tuple[int, Chain]]]()
+    for row in journal.of_kinds(connection, (QueueSeen.__name__, QueueGone.__name__)):
+        record = journal.record_of(row)
+        if isinstance(record, QueueSeen):
+            before = queues.get(record.queue.name)
+            queues[record.queue.name] = record.queue
+            if before is not None and before.parent == record.queue.parent:
+                continue
+        elif isinstance(record, QueueGone):
+            queues.pop(record.name, None)
+        for name in queues:
+            chain, known = ancestors(name, queues), found.setdefault(name, [])
+            if not known or known[-1][1] != chain:
+                known.append((row.at_ms, chain))
+    return found
+
+
+def _cut(from_ms: int, to_ms: int, edges: list[int]) -> list[tuple[int, int]]:
+    return list(pairwise([from_ms, *(edge for edge in edges if from_ms < edge < to_ms), to_ms]))
+
+
+def anomalies(found: Found) -> Document:
+    """Return a row for each thing that is to be told of a queue's day; the parts sum to the change."""
+    rows: list[tuple[Value, ...]] = []
+    for one in found.findings:
+        of = one.divided
+        amounts = (None,) * (3 + len(Driver)) if of is None else (
+            of.expected, of.actual, of.change, *(of.parts[driver] for driver in Driver))  # fmt: skip
+        alarm = "yes" if one.alarm else "no"
+        rows.append((one.day.name, one.tenant, one.queue, one.currency, one.kind, alarm, *amounts, one.by_hand))
+    names = ("expected", "actual", "change", *(driver.replace("-", "_") for driver in Driver), "by_hand")
+    return Document(
+        report="anomalies",
+        since_ms=found.since_ms,
+        until_ms=found.until_ms,
+        as_of_ms=found.as_of_ms,
+        columns=("day", "tenant", "queue", "currency", "kind", "alarm", *(f"{name}_nanos" for name in names)),
+        rows=tuple(rows),
+        facts={"alarms": sum(one.alarm for one in found.findings)},
+    )
