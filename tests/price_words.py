@@ -8,7 +8,8 @@ from ledger_books import Books
 from mig_grids import A100_80 as MODEL
 
 from fairlead.model.events import PriceBookSeen
-from fairlead.model.prices import TIER_WORDS, Price, PriceBook, per_hour_of
+from fairlead.model.prices import TIER_WORDS, Price, PriceBook
+from fairlead.model.rates import per_hour_of
 
 
 def price(text: str, begin: int | None = None, end: int | None = None, **more: Any) -> Price:

@@ -158,3 +158,12 @@ def test_the_form_follows_the_fields_and_not_the_words() -> None:
         "properties": [{"type": "int"}]
     }
     assert len(snapshot.FORM) == 64
+
+
+def test_a_snapshot_from_before_books_had_costs_is_read() -> None:
+    meter = agree(PRICED, set())
+    saved = msgspec.to_builtins(meter.saved())
+    late = [book for one in saved["pricing"]["late"] for book in (*one["before"], *one["after"])]
+    for book in (*saved["pricing"]["books"].values(), *late):
+        del book["costs"], book["fixed"]
+    assert thaw(zlib.compress(msgspec.msgpack.encode(saved)), "c").saved() == meter.saved()

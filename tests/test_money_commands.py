@@ -99,6 +99,32 @@ def test_prices_are_set_listed_and_checked(path: Path) -> None:
     assert "2026-01-01T00:00:00Z to ever and another of book eur 2026-01-01T00:00:00Z to ever" in str(again.exception)
 
 
+COSTS = """  costs:
+  - model: H100
+    to: "2027-01-01T00:00:00Z"
+    rental: {perHour: "2"}
+    power: {watts: 700, perKwh: "0.20"}
+  fixed:
+  - {name: security, perMonth: "12000"}
+"""
+
+
+def test_what_the_platform_pays_is_set_and_listed_beside_the_prices(path: Path) -> None:
+    assert set_prices(path, BOOK + COSTS).exit_code == 0
+    said = json.loads(run(price_cli.app, path, "list", "--json").output)
+    assert [(row["cost"], row["per_gpu_hour"]) for row in said["costs"]] == [
+        ("rental", "2.00"),
+        ("power", "0.14"),
+        ("total", "2.14"),
+    ]
+    assert said["fixed"][0]["per_month"] == "12000.00"
+    listed = run(price_cli.app, path, "list").output
+    assert "eur   H100   -     2027-01-01T00:00:00Z  total           2.14  EUR" in listed
+    assert "eur   security    -     -    12000.00  EUR" in listed
+    wrong = set_prices(path, BOOK + COSTS.replace('perHour: "2"', 'perHour: "2", perMonth: "3"'))
+    assert "costs[0].rental: is paid by the month or by the hour" in str(wrong.exception)
+
+
 def test_a_credit_is_divided_as_it_was_spent_and_says_who_and_why(path: Path) -> None:
     set_prices(path)
     done = run(

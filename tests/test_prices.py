@@ -21,7 +21,8 @@ from fairlead.model.codec import Cut
 from fairlead.model.events import Adjusted, GangSeen, KeptFree, NodeSeen, PriceBookGone, QueueSeen
 from fairlead.model.gang import Role, Tier
 from fairlead.model.hardware import NodeName
-from fairlead.model.prices import AdjustedLine, PriceTier, check_book, per_hour_of, per_hour_text
+from fairlead.model.prices import AdjustedLine, PriceTier, check_book
+from fairlead.model.rates import per_hour_of, per_hour_text
 from fairlead.model.tenancy import Queue
 from fairlead.units import money_text
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from fairlead.errors import UnreadableInput
+from fairlead.model.costs import cost_of, fixed_of
 from fairlead.model.events import Event, PriceBookGone, PriceBookSeen
 from fairlead.model.prices import PriceBook, check_book, price_of
 from fairlead_operator.custom_objects import API
@@ -41,11 +42,62 @@ class PriceSpec(Record, frozen=True, kw_only=True):
     per_hour: PerHourSpec = PerHourSpec()
 
 
+class PurchaseSpec(Record, frozen=True, kw_only=True):
+    """GPUs that were bought together."""
+
+    price: str = ""
+    gpus: int = 1
+    life_months: int = 0
+    residual: str = ""
+    spares_percent: str = ""
+
+
+class OutlaySpec(Record, frozen=True, kw_only=True):
+    """What is paid by the month or by the hour, for some GPUs together."""
+
+    per_month: str = ""
+    per_hour: str = ""
+    gpus: int = 1
+
+
+class PowerSpec(Record, frozen=True, kw_only=True):
+    """What a GPU draws, and what that costs."""
+
+    watts: int = 0
+    per_kwh: str = ""
+    pue: str = ""
+
+
+class CostSpec(Record, frozen=True, kw_only=True):
+    """What the platform pays for GPUs of a model."""
+
+    model: str = ""
+    begins: str = msgspec.field(default="", name="from")
+    ends: str = msgspec.field(default="", name="to")
+    purchase: PurchaseSpec | None = None
+    rental: OutlaySpec | None = None
+    power: PowerSpec | None = None
+    networking: OutlaySpec | None = None
+    storage: OutlaySpec | None = None
+    engineering: OutlaySpec | None = None
+
+
+class FixedSpec(Record, frozen=True, kw_only=True):
+    """What the platform pays in a month whatever is held."""
+
+    name: str = ""
+    per_month: str = ""
+    begins: str = msgspec.field(default="", name="from")
+    ends: str = msgspec.field(default="", name="to")
+
+
 class PriceBookSpec(Record, frozen=True, kw_only=True):
-    """Prices in one currency."""
+    """Prices in one currency, and what the platform itself pays."""
 
     currency: str = ""
     prices: list[PriceSpec] = []
+    costs: list[CostSpec] = []
+    fixed: list[FixedSpec] = []
 
 
 class PriceBookObject(Record, frozen=True, kw_only=True):
@@ -75,9 +127,14 @@ def decode_book(found: PriceBookObject, others: Iterable[PriceBook] = ()) -> Pri
         )
         for at, said in enumerate(found.spec.prices)
     )
-    return check_book(
-        PriceBook(name=found.metadata.name, currency=found.spec.currency, prices=prices), others, field=field
+    costs = tuple(
+        cost_of(msgspec.to_builtins(said), field=f"{field}.costs[{at}]") for at, said in enumerate(found.spec.costs)
     )
+    fixed = tuple(
+        fixed_of(msgspec.to_builtins(said), field=f"{field}.fixed[{at}]") for at, said in enumerate(found.spec.fixed)
+    )
+    book = PriceBook(name=found.metadata.name, currency=found.spec.currency, prices=prices, costs=costs, fixed=fixed)
+    return check_book(book, others, field=field)
 
 
 class PriceFacts:

@@ -63,3 +63,12 @@ def may(api, user, verb, resource, *, group="", name="", namespace="", subresour
     review["spec"] = {"user": user, "resourceAttributes": {key: value for key, value in asked.items() if value}}
     _, answer = api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
     return answer["status"]["allowed"]
+
+
+def thing(sort, name="a", **spec):
+    return {
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": sort,
+        "metadata": {"name": name},
+        "spec": {word: value for word, value in spec.items() if value is not None},
+    }

@@ -5,19 +5,11 @@ import importlib.util
 
 import pytest
 
-from cluster.api_objects import FAIRLEAD, TEAM_A, job, named, pool, queue, quota, role
+from cluster import price_cases
+from cluster.api_objects import FAIRLEAD, TEAM_A, job, named, pool, queue, quota, role, thing
 from cluster.chart import ROOT
 
 pytestmark = pytest.mark.cluster
-
-
-def thing(sort, name="a", **spec):
-    return {
-        "apiVersion": "fairlead.dev/v1alpha1",
-        "kind": sort,
-        "metadata": {"name": name},
-        "spec": {word: value for word, value in spec.items() if value is not None},
-    }
 
 
 def policy(**words):
@@ -35,11 +27,6 @@ def saves(**words):
 def exception(name="a", **words):
     plain = {"queue": "a", "owner": "ann", "reason": "a paper", "change": {"limit": 1}}
     return thing("QuotaException", name, **{**plain, "expires": "2027-01-01T00:00:00Z", **words})
-
-
-def prices(name="eur", **words):
-    price = {"model": "H100", "perHour": {"inQuota": "2.50"}, **words}
-    return thing("PriceBook", name, currency="EUR", prices=[price])
 
 
 def reservation(name="a", **words):
@@ -198,11 +185,7 @@ REFUSED = {
         queue(budget={"gpuHours": 8, "currency": "EUR"}),
         "spec.budget.currency belongs to an amount",
     ),
-    "prices with a dot": (prices("e.ur"), "metadata.name is shown beside prices"),
-    "prices that end first": (
-        prices(**{"from": "2027-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"}),
-        "spec.prices[].to is not after from",
-    ),
+    **price_cases.REFUSED,
     "another switchboard": (thing("Switchboard", "other"), "metadata.name must be cluster"),
 }
 # What is refused as a change of an accepted GangJob.
@@ -245,6 +228,7 @@ MALFORMED = {
     "another overflow": queue(onOverflow="Explode"),
     "every node": pool(nodeSelector={}),
     "a budget of a plain name": pool(budgets=[{"level": "rack", "resource": "watts", "amount": "1"}]),
+    **price_cases.MALFORMED,
     "a budget twice": pool(budgets=[{"level": "rack", "resource": "x.y/w", "amount": "1"}] * 2),
 }
 

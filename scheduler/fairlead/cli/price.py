@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from fairlead.cli.report import SinceOption, UntilOption
 from fairlead.cli.report_answer import moment_of
 from fairlead.errors import UnreadableInput
 from fairlead.units import gpu_hours_text, utc_text
+
+if TYPE_CHECKING:
+    from fairlead.model.prices import PriceBook
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -28,8 +32,8 @@ def root() -> None:
 
 @app.command("list")
 def show(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json: JsonOption = False) -> None:
-    """List all prices with their periods, those of queues below those of everybody."""
-    from fairlead.model.prices import per_hour_text
+    """List all prices with their periods, those of queues below those of everybody, and what the platform pays."""
+    from fairlead.model.rates import per_hour_text
     from fairlead.reports.prices import books_in
     from fairlead.store import engine as store
 
@@ -50,14 +54,62 @@ def show(database: DatabaseOption = DEFAULT_URL, file: FileOption = None, json: 
         for price in sorted(book.prices, key=lambda one: (one.queue, one.sku, one.from_ms or 0))
         for tier, amount in price.per_hour
     ]
+    costs, fixed = list(_costs(books)), list(_fixed(books))
     if json:
-        render.as_json({"items": rows})
+        render.as_json({"items": rows, "costs": costs, "fixed": fixed})
         return
-    head = ("BOOK", "SKU", "QUEUE", "FROM", "TO", "TIER", "PER-HOUR", "CURRENCY")
+    _table(("BOOK", "SKU", "QUEUE", "FROM", "TO", "TIER", "PER-HOUR", "CURRENCY"), rows)
+    for head, of in (
+        (("BOOK", "MODEL", "FROM", "TO", "COST", "PER-GPU-HOUR", "CURRENCY"), costs),
+        (("BOOK", "FIXED-COST", "FROM", "TO", "PER-MONTH", "CURRENCY"), fixed),
+    ):
+        if of:
+            typer.echo("")
+            _table(head, of)
+
+
+def _costs(books: Iterable[PriceBook]) -> Iterator[dict[str, Any]]:
+    """Yield what an hour of a GPU costs the platform, by part and in all."""
+    from fairlead.ledger.costs import gpu_hour
+    from fairlead.model.rates import per_hour_text
+
+    for book in books:
+        for cost in sorted(book.costs, key=lambda one: (one.model, one.from_ms or 0)):
+            parts = gpu_hour(cost)
+            said = {part.value: amount for part, amount in parts.items() if amount}
+            for name, amount in {**said, "total": sum(parts.values())}.items():
+                yield {
+                    "book": book.name,
+                    "model": cost.model,
+                    "from_ms": cost.from_ms,
+                    "to_ms": cost.to_ms,
+                    "cost": name,
+                    "per_gpu_hour": per_hour_text(amount),
+                    "currency": book.currency,
+                }
+
+
+def _fixed(books: Iterable[PriceBook]) -> Iterator[dict[str, Any]]:
+    """Yield what the platform pays whatever is held."""
+    from fairlead.model.rates import per_hour_text
+
+    for book in books:
+        for one in sorted(book.fixed, key=lambda one: (one.name, one.from_ms or 0)):
+            yield {
+                "book": book.name,
+                "name": one.name,
+                "from_ms": one.from_ms,
+                "to_ms": one.to_ms,
+                "per_month": per_hour_text(one.per_month),
+                "currency": book.currency,
+            }
+
+
+def _table(head: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     cells = [
         [_when(row[column]) if column in ("from_ms", "to_ms") else row[column] or "-" for column in row] for row in rows
     ]  # fmt: skip
-    render.table(head, cells, right=frozenset({"PER-HOUR"}))
+    render.table(head, cells, right=frozenset({"PER-HOUR", "PER-GPU-HOUR", "PER-MONTH"}))
 
 
 @app.command("set")

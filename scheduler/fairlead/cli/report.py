@@ -113,6 +113,33 @@ def chargeback(
 
 
 @app.command()
+def costs(
+    ctx: typer.Context,
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    by: ByOption = "queue",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    period: PeriodOption = None,
+    each: EachOption = None,
+    currency: CurrencyOption = None,
+    output: OutputOption = "table",
+) -> None:
+    """Print what held time cost the platform: hardware by part, idle fleet and fixed costs, beside what it charged."""
+    from functools import cache
+
+    from fairlead.reports import costs as report
+
+    kept, known = by_of(by), cache(report.known)
+    asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
+    answer(
+        asked,
+        lambda found: report.costs(found, kept),
+        lambda engine, span: report.device_times(engine, known(engine), span, jobs=kept == "job", currency=currency),
+    )
+
+
+@app.command()
 def efficiency(
     ctx: typer.Context,
     database: DatabaseOption = DEFAULT_URL,

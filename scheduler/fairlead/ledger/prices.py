@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fairlead.model.prices import PRICE_SCALE, Price, PriceBook, PriceTier
+from fairlead.model.prices import Price, PriceBook, PriceTier
+from fairlead.model.rates import PRICE_SCALE
 from fairlead.units import NANO, TICKS_PER_GPU_MS
 
 HOUR_MS = 3_600_000

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fairlead.ledger import accounts
@@ -215,6 +215,11 @@ class Pricing:
     def charges_of(self, entry: Entry) -> Iterator[Charge]:
         """Yield what an entry costs by the prices that are known now."""
         return self.charges(entry.node, entry.device, _state(entry), (entry.from_ms, entry.to_ms))
+
+    @property
+    def models(self) -> Mapping[tuple[str, str], Sequence[tuple[int, str]]]:
+        """(node, device) -> (since when, model), in order; the first holds for the time before, too."""
+        return self._models
 
     def model_of(self, node: str, device: str, at_ms: int) -> str:
         """Return the model that a device had at a moment, "" where it was never seen."""

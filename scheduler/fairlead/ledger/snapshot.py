@@ -2,7 +2,7 @@
 
 A snapshot is derived: it says nothing that a replay of the journal up to its record would not, and whoever doubts one
 deletes it. `FORM` changes whenever what is written looks otherwise, so that no other release's bytes are misread; then
-the journal is replayed.
+the journal is replayed, unless the form before is among the `READABLE`.
 """
 
 from __future__ import annotations
@@ -60,3 +60,5 @@ def _form() -> str:
 
 FORM = _form()
 """What the bytes look like, as a SHA-256."""
+READABLE = (FORM, "9504ff762cb48779175e7c62a4783f99ce90c3e0214a9c79ab93d57d9483da56")
+"""`FORM`, and those before it that lack only fields with a default: `thaw` reads them."""

@@ -56,7 +56,9 @@ _REFUSAL_FIELDS = {
     for name, kind in KINDS.items()
 }
 _ENCODER = msgspec.json.Encoder(order="sorted")
-_LATER = (b'"slowed_permille":0,', b'"meter":0,', b'"idle_milli":0,', b'"unplaced":[],')
+_LATER = (
+    b'"slowed_permille":0,', b'"meter":0,', b'"idle_milli":0,', b'"unplaced":[],', b'"costs":[],', b'"fixed":[],'
+)  # fmt: skip
 """Fields with their defaults, as they are left out; quotes in a text are escaped, so it is never one of these."""
 
 

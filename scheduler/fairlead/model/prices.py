@@ -9,12 +9,10 @@ from enum import StrEnum
 from itertools import combinations
 
 from fairlead.errors import UnreadableInput
-from fairlead.units import fixed_text, moment_ms, utc_text
+from fairlead.model.costs import FixedCost, HardwareCost, cost_problems, fixed_problems
+from fairlead.model.rates import PRICE_SCALE, Lasting, ended, per_hour_of, period_of
 
-PRICE_SCALE = 10_000_000_000
-"""Prices are in ten-billionths of a currency's unit an hour: ten decimal places."""
 MOST_PER_HOUR = 1_000_000
-_PRICE = re.compile(r"([0-9]{1,7})(?:\.([0-9]{1,10}))?")
 _CURRENCY = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 
 
@@ -29,7 +27,7 @@ class PriceTier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+class Price(Lasting):
     """What an hour of one GPU of a model, or of one MIG instance of a profile of it, costs by tier, in `PRICE_SCALE`.
 
     It holds for `queue` and those below it, "" is everybody, and from `from_ms` to before `to_ms` (UTC); None is ever.
@@ -39,8 +37,6 @@ class Price:
     model: str
     mig: str = ""
     queue: str = ""
-    from_ms: int | None = None
-    to_ms: int | None = None
     per_hour: tuple[tuple[PriceTier, int], ...] = ()
 
     @property
@@ -48,39 +44,33 @@ class Price:
         """What is priced: the model, and the profile where it is of instances."""
         return f"{self.model}/{self.mig}" if self.mig else self.model
 
-    @property
-    def period(self) -> str:
-        """When it holds, for people."""
-        begins = "ever" if self.from_ms is None else utc_text(self.from_ms)
-        return f"{begins} to {'ever' if self.to_ms is None else utc_text(self.to_ms)}"
-
-    def is_valid(self, at_ms: int) -> bool:
-        """Whether it holds at a moment."""
-        return (self.from_ms is None or self.from_ms <= at_ms) and (self.to_ms is None or at_ms < self.to_ms)
-
     def meets(self, other: Price) -> bool:
         """Whether both price the same thing for the same queue at some moment."""
         return (
             (self.sku, self.queue) == (other.sku, other.queue)
             and not {tier for tier, _ in self.per_hour}.isdisjoint(tier for tier, _ in other.per_hour)
-            and (self.to_ms is None or other.from_ms is None or other.from_ms < self.to_ms)
-            and (other.to_ms is None or self.from_ms is None or self.from_ms < other.to_ms)
+            and self.overlaps(other)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceBook:
-    """Prices in one currency: a code such as EUR, or a name such as GPU-credits."""
+    """Prices in one currency, a code such as EUR or a name such as GPU-credits, and what the platform itself pays."""
 
     name: str
     currency: str
     prices: tuple[Price, ...] = ()
+    costs: tuple[HardwareCost, ...] = ()
+    fixed: tuple[FixedCost, ...] = ()
 
     def closed(self, at_ms: int) -> PriceBook:
-        """Return it as it is when it is taken away at a moment: what was priced before stays priced."""
-        kept = [price for price in self.prices if price.from_ms is None or price.from_ms < at_ms]
-        ends = [at_ms if price.to_ms is None else min(price.to_ms, at_ms) for price in kept]
-        return replace(self, prices=tuple(replace(p, to_ms=end) for p, end in zip(kept, ends, strict=True)))
+        """Return it as it is when it is taken away at a moment: what it said of the time before stays."""
+        return replace(
+            self,
+            prices=ended(self.prices, at_ms),
+            costs=ended(self.costs, at_ms),
+            fixed=ended(self.fixed, at_ms),
+        )
 
 
 def check_book(book: PriceBook, others: Iterable[PriceBook] = (), *, field: str) -> PriceBook:
@@ -89,8 +79,8 @@ def check_book(book: PriceBook, others: Iterable[PriceBook] = (), *, field: str)
     Raises
     ------
     UnreadableInput
-        A price ends before it begins, says nothing or too much, or two of them overlap; the message names `field`, and
-        of an overlap both periods.
+        A price or cost ends before it begins, says nothing or too much, or two of them overlap; the message names
+        `field`, and of an overlap both periods.
     """
     if not _CURRENCY.fullmatch(book.currency):
         raise UnreadableInput(
@@ -100,15 +90,34 @@ def check_book(book: PriceBook, others: Iterable[PriceBook] = (), *, field: str)
         where = f"{field}.prices[{at}]"
         if not price.model.strip() or not price.model.isprintable():
             raise UnreadableInput(f"{where}.model: {price.model!r} is no model; write it as the node's GPUs say it")
-        if price.from_ms is not None and price.to_ms is not None and price.from_ms >= price.to_ms:
+        if price.is_backward:
             raise UnreadableInput(f"{where}.to: is not after from; give it a later time")
         if not price.per_hour:
             raise UnreadableInput(f"{where}.perHour: says no tier; write for example inQuota: '2.50'")
         if any(not 0 <= amount <= MOST_PER_HOUR * PRICE_SCALE for _, amount in price.per_hour):
             raise UnreadableInput(f"{where}.perHour: must be 0 to {MOST_PER_HOUR}")
-    for problem in overlaps((book, *others)):
+    for at, cost in enumerate(book.costs):
+        for name, problem in cost_problems(cost):
+            raise UnreadableInput(f"{field}.costs[{at}].{name}: {problem}")
+    for at, fixed in enumerate(book.fixed):
+        for name, problem in fixed_problems(fixed):
+            raise UnreadableInput(f"{field}.fixed[{at}].{name}: {problem}")
+    books = (book, *others)
+    for problem in overlaps(books):
         raise UnreadableInput(f"{field}.prices: {problem}")
+    for problem in _twice([(one.name, cost.model, cost) for one in books for cost in one.costs]):
+        raise UnreadableInput(f"{field}.costs: {problem}")
+    for problem in _twice([(one.name, fixed.name, fixed) for one in books for fixed in one.fixed]):
+        raise UnreadableInput(f"{field}.fixed: {problem}")
     return book
+
+
+def _twice(said: Sequence[tuple[str, str, Lasting]]) -> Iterator[str]:
+    """Yield a sentence for each two costs, given as (book, whose, cost), of the same at the same time."""
+    for (one, what, a), (two, other, b) in combinations(said, 2):
+        if what == other and a.overlaps(b):
+            of = "" if one == two else f" of book {two}"
+            yield f"{what} has a cost {a.period} and another{of} {b.period}; end one where the other begins"
 
 
 def overlaps(books: Sequence[PriceBook]) -> Iterator[str]:
@@ -119,25 +128,6 @@ def overlaps(books: Sequence[PriceBook]) -> Iterator[str]:
             of = f" for queue {a.queue}" if a.queue else ""
             other = "" if one.name == two.name else f" of book {two.name}"
             yield f"{a.sku}{of} has a price {a.period} and another{other} {b.period}; end one where the other begins"
-
-
-def per_hour_of(text: str, *, field: str) -> int:
-    """Return a price such as ``2.50`` in `PRICE_SCALE`.
-
-    Raises
-    ------
-    UnreadableInput
-        It is no price; the message names `field`.
-    """
-    match = _PRICE.fullmatch(text)
-    if match is None:
-        raise UnreadableInput(f"{field}: {text!r} is no price; write at most ten decimal places, for example '2.50'")
-    return int(match[1]) * PRICE_SCALE + int((match[2] or "").ljust(10, "0"))
-
-
-def per_hour_text(amount: int) -> str:
-    """Write a price exactly, two places at least."""
-    return fixed_text(amount, 10)
 
 
 class MoneyFact:
@@ -214,9 +204,7 @@ def price_of(said: Mapping[str, str], per_hour: Mapping[str, str], *, field: str
     UnreadableInput
         A text is no time or no price; the message names the field below `field`.
     """
-    times = {
-        name: moment_ms(said[name], field=f"{field}.{name}") if said.get(name) else None for name in ("from", "to")
-    }
+    from_ms, to_ms = period_of(said.get("from", ""), said.get("to", ""), field=field)
     amounts = {
         tier: per_hour_of(per_hour[word], field=f"{field}.perHour.{word}")
         for word, tier in TIER_WORDS.items()
@@ -226,7 +214,7 @@ def price_of(said: Mapping[str, str], per_hour: Mapping[str, str], *, field: str
         model=said.get("model", ""),
         mig=said.get("mig", ""),
         queue=said.get("queue", ""),
-        from_ms=times["from"],
-        to_ms=times["to"],
+        from_ms=from_ms,
+        to_ms=to_ms,
         per_hour=tuple(amounts.items()),
     )

@@ -84,6 +84,23 @@ def booked(engine: database.Engine, span: Span | None = None, *, jobs: bool = Tr
 
 
 def _live(connection: database.Connection, span: Span | None, jobs: bool) -> Booked:
+    since_ms, until_ms, cut_ms = window(connection, span)
+    return Booked(
+        since_ms=since_ms,
+        until_ms=until_ms,
+        as_of_ms=cut_ms,
+        lines=tuple(usage.lines(connection, since_ms, until_ms, jobs=jobs)),
+    )
+
+
+def window(connection: database.Connection, span: Span | None) -> tuple[int, int, int]:
+    """Return a span cut to what is booked, (since_ms, until_ms), and up to when everything is.
+
+    Raises
+    ------
+    NotFound
+        Nothing was booked in it.
+    """
     cut_ms, begin_ms = periods.last_cut_ms(connection), rollups.begin_ms(connection)
     if cut_ms is None or begin_ms is None:
         raise NotFound("the books have nothing booked yet")
@@ -93,12 +110,7 @@ def _live(connection: database.Connection, span: Span | None, jobs: bool) -> Boo
     until_ms = cut_ms if span is None else min(cut_ms, span.to_ms)
     if since_ms >= until_ms:
         raise NotFound(f"the books have nothing of that time: they go from {utc_text(begin_ms)} to {utc_text(cut_ms)}")
-    return Booked(
-        since_ms=since_ms,
-        until_ms=until_ms,
-        as_of_ms=cut_ms,
-        lines=tuple(usage.lines(connection, since_ms, until_ms, jobs=jobs)),
-    )
+    return since_ms, until_ms, cut_ms
 
 
 def span_of(since_ms: int | None, until_ms: int | None) -> Span | None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from fairlead.errors import UnreadableInput
 from fairlead.ledger.chain import Head
 from fairlead.ledger.meter import Meter, Outcome
-from fairlead.ledger.snapshot import FORM, freeze, thaw
+from fairlead.ledger.snapshot import FORM, READABLE, freeze, thaw
 from fairlead.store import journal
 from fairlead.store.tables import journal as rows
 from fairlead.store.tables import meter_snapshot as table
@@ -39,7 +39,7 @@ def start(connection: sa.Connection, *, anew: bool = False) -> Start:
     fitting = (
         sa.select(table.c.number, table.c.entries_to, table.c.entries_hash, table.c.sha256, table.c.content)
         .join(rows, (rows.c.number == table.c.number) & (rows.c.hash == table.c.journal_hash))
-        .where(table.c.form == FORM)
+        .where(table.c.form.in_(READABLE))
         .order_by(table.c.number.desc())
     )
     for found in () if anew else connection.execute(fitting).all():
