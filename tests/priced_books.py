@@ -67,9 +67,9 @@ ENTRIES = (
 )  # fmt: skip
 
 
-def priced_books(folder: Path, given: tuple[Entry, ...] = ENTRIES) -> database.Engine:
-    """Write them; everything is booked up to the tenth hour."""
-    engine = database.connect(f"sqlite:///{folder}/priced.sqlite")
+def priced_books(where: Path | str, given: tuple[Entry, ...] = ENTRIES) -> database.Engine:
+    """Write them into a folder or the database of a URL; everything is booked up to the tenth hour."""
+    engine = database.connect(where if isinstance(where, str) else f"sqlite:///{where}/priced.sqlite")
     database.upgrade(engine)
     cut = Cut(at_ms=BEGIN + 10 * HOUR)
     row, _ = journal.make_row(Head(), cut, encode(cut), 0)

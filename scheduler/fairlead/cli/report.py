@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +23,10 @@ from fairlead.cli.report_answer import (
     show,
 )
 from fairlead.cli.usage_text import print_usage
+
+if TYPE_CHECKING:
+    from fairlead.model.calendars import Span
+    from fairlead.store.engine import Engine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -283,6 +288,38 @@ def anomalies(
 
     asked = Asked(url_of(database, file), since, until, period, None, output, ctx.obj)
     answer(asked, report.anomalies, partial(report.look, calendar=ctx.obj))
+
+
+@app.command()
+def tokens(
+    ctx: typer.Context,
+    counts: Annotated[Path, typer.Option("--counts", help="CSV or JSON lines: who served which tokens, and when.")],
+    peak: Annotated[
+        str | None, typer.Option("--peak", help="Tell a time of the day apart, such as 08:00-20:00.")
+    ] = None,
+    weight: Annotated[list[str] | None, typer.Option("--weight", help="Such as completion=4; repeat it.")] = None,
+    database: DatabaseOption = DEFAULT_URL,
+    file: FileOption = None,
+    by: ByOption = "job",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    period: PeriodOption = None,
+    each: EachOption = None,
+    currency: CurrencyOption = None,
+    output: OutputOption = "table",
+) -> None:
+    """Print what tokens cost, idle time included, by counts that whoever serves them told."""
+    from fairlead.cli.report_tokens import counts_of, terms_of
+    from fairlead.reports import token_books as report
+
+    asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
+    kept, rows = by_of(by), counts_of(counts)
+
+    def look(engine: Engine, span: Span | None) -> report.TokenCosts:
+        terms = terms_of(peak, weight or (), (ctx.obj or books_calendar(engine)).zone)
+        return report.from_database(engine, span, rows, str(counts), terms)
+
+    answer(asked, lambda found: report.report(found, kept, currency), look)
 
 
 @app.command()

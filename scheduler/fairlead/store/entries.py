@@ -73,6 +73,12 @@ def held_between(connection: sa.Connection, since_ms: int | None, until_ms: int 
     return _read(connection, wanted)
 
 
+def of_gang(connection: sa.Connection, gang: str, since_ms: int, until_ms: int) -> Iterator[Sealed]:
+    """Yield the entries of a gang's devices that touch [since_ms, until_ms): what they were in, what became of that."""
+    kinds = entry.c.kind.in_((*TIMELINE, *OUTCOMES))
+    return _read(connection, [entry.c.gang == gang, kinds, entry.c.to_ms > since_ms, entry.c.from_ms < until_ms])
+
+
 def _read(connection: sa.Connection, wanted: Sequence[sa.ColumnElement[bool]]) -> Iterator[Sealed]:
     joined = entry.outerjoin(posting, entry.c.number == posting.c.number)
     query = (
@@ -135,6 +141,19 @@ def gangs_named(connection: sa.Connection, name: str) -> list[tuple[str, str, st
         found = sa.and_(entry.c.namespace == namespace, entry.c.name == short)
     query = sa.select(entry.c.gang, entry.c.namespace, entry.c.name).where(found, entry.c.gang != "").distinct()
     return sorted((str(a), str(b), str(c)) for a, b, c in connection.execute(query))
+
+
+def holders(connection: sa.Connection, field: str, values: Sequence[str]) -> Iterator[tuple[str, str, str, int, int]]:
+    """Yield (uid, namespace, name, since, until when it held anything) of gangs whose uid or name is one of `values`.
+
+    `field` is ``gang`` or ``name``; there is an index only for the first.
+    """
+    key = (entry.c.gang, entry.c.namespace, entry.c.name)
+    query = sa.select(*key, sa.func.min(entry.c.from_ms), sa.func.max(entry.c.to_ms)).group_by(*key)
+    for at in range(0, len(values), _BATCH):
+        for *names, since_ms, until_ms in connection.execute(query.where(entry.c[field].in_(values[at : at + _BATCH]))):
+            gang, namespace, name = map(str, names)
+            yield gang, namespace, name, int(since_ms), int(until_ms)
 
 
 def _rank(number: object) -> tuple[bool, int]:
