@@ -61,6 +61,15 @@ def test_a_queue_that_was_never_taken_over_says_why():
     assert known["usageGpuMs"] == 7
 
 
+def test_what_of_its_costs_alarms_stands_in_a_queue_and_in_its_views():
+    assert "CostAnomaly" not in by_type(queue_status(queue(), Standing(), None, {}, NOW)[0])  # nobody has looked yet
+    status, _ = queue_status(queue(), Standing(), None, {}, NOW, "")
+    assert by_type(status)["CostAnomaly"]["status"] == "False"
+    status, _ = queue_status(queue(), Standing(), None, {}, NOW, "it costs more")
+    said = by_type(status)["CostAnomaly"]
+    assert (said["status"], said["reason"], said["message"]) == ("True", "Alarm", "it costs more")
+
+
 def test_a_condition_keeps_its_time_while_it_holds_even_over_a_restart():
     written = tuple(Condition(kind, "False", "WithinLimit", "", EARLIER) for kind in ("Accepted", "OverLimit"))
     status, made = queue_status(queue(), Standing(conditions=written), None, {}, NOW)

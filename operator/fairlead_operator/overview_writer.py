@@ -21,7 +21,7 @@ from fairlead_operator.objects import Resource
 from fairlead_operator.overviews import PoolTroubles, Standing, pool_status, queue_status, queue_view_status
 from fairlead_operator.pods import API_VERSION
 from fairlead_operator.status_writer import patch_status
-from fairlead_operator.statuses import Condition, rfc3339
+from fairlead_operator.statuses import MESSAGE_MAX, Condition, rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ Standings = Mapping[tuple[str, str], Standing]
 class Overview:
     """All that is told at one moment. `namespaces` is queue -> those that it lists and that exist.
 
+    `alarms` is queue -> what of its costs alarms, None where nobody has looked yet.
     `policies` are (resource, name, uid, status) of QuotaExceptions and the Switchboard.
     """
 
@@ -46,6 +47,7 @@ class Overview:
     standings: Standings
     troubles: Mapping[str, PoolTroubles] = field(default_factory=dict[str, PoolTroubles])
     usage: QueueUsage | None = None
+    alarms: Mapping[str, str] | None = None
     policies: Sequence[tuple[Resource[Any], str, str, dict[str, Any]]] = ()
 
 
@@ -105,7 +107,8 @@ class OverviewWriter:
             if kind == "Queue":
                 standing, before = overview.standings[kind, name], self._conditions.get((kind, name), {})
                 gpu_ms = None if used is None else max(0, used.get(name, 0))
-                status, made = queue_status(views.get(name), standing, gpu_ms, before, self._now_ms())
+                alarm = None if overview.alarms is None else overview.alarms.get(name, "")
+                status, made = queue_status(views.get(name), standing, gpu_ms, before, self._now_ms(), alarm)
                 if await self._write_changed(QUEUES, name, "", status, uid=standing.uid):
                     self._conditions[kind, name] = made
 
@@ -125,6 +128,8 @@ class OverviewWriter:
         for queue in overview.queues:
             for namespace in sorted(overview.namespaces.get(queue.name, ())):
                 status = queue_view_status(queue, by_place.get((queue.name, namespace), []))
+                if overview.alarms is not None:
+                    status["costAnomaly"] = overview.alarms.get(queue.name, "")[:MESSAGE_MAX] or None
                 if usage is not None:
                     gpu_ms = max(0, usage.period.get(queue.name, 0))
                     status["usage"] = {"periodStart": rfc3339(usage.period_start_ms), "gpuMs": gpu_ms}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead.ledger.anomalies import Finding
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.hardware import Node
 from fairlead.model.queue_tree import TreeProblem
@@ -17,6 +18,7 @@ from fairlead.model.quota_exception import QuotaException
 from fairlead.model.reasons import Reason
 from fairlead.model.tenancy import Pool
 from fairlead.world.views import GangView, PoolView, QueueView
+from fairlead_operator.cluster_events import Told
 from fairlead_operator.decode_nodes import overlap_sentence, pools_of
 from fairlead_operator.statuses import MESSAGE_MAX, Condition, rfc3339
 
@@ -60,14 +62,24 @@ def pool_troubles(nodes: Iterable[Node], pools: Sequence[Pool]) -> dict[str, Poo
 
 
 def queue_status(
-    view: QueueView | None, standing: Standing, gpu_ms: int | None, before: Mapping[str, Condition], now_ms: int
+    view: QueueView | None,
+    standing: Standing,
+    gpu_ms: int | None,
+    before: Mapping[str, Condition],
+    now_ms: int,
+    alarm: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Condition]]:
-    """Return the merge patch of a Queue's status, and its conditions for the next time."""
+    """Return the merge patch of a Queue's status, and its conditions for the next time.
+
+    `alarm` says what of its costs alarms, "" for nothing; None where nobody has looked yet.
+    """
     facts = {"Accepted": _accepted(standing, known=view is not None)}
     status: dict[str, Any] = {}
     if view is not None:
         over = f"holds {view.used_gpus} GPUs; the limit is {view.limit_gpus}" if view.over_limit else ""
         facts["OverLimit"] = (view.over_limit, "AboveLimit" if view.over_limit else "WithinLimit", over)
+        if alarm is not None:
+            facts["CostAnomaly"] = (bool(alarm), "Alarm" if alarm else "AsUsual", alarm)
         status = {
             "guaranteed": view.guaranteed_gpus,
             "limit": view.limit_gpus,
@@ -82,6 +94,14 @@ def queue_status(
         if gpu_ms is not None:
             status["usageGpuMs"] = gpu_ms
     return _with_conditions(status, facts, standing, before, now_ms)
+
+
+def cost_event(one: Finding, uid: str, note: str) -> Told:
+    """Return the Event of a cost that alarms."""
+    mark = f"{one.queue}/{one.currency}/{one.day.name}/{one.kind}"
+    return Told(
+        kind="Queue", name=one.queue, uid=uid, action="Alarm", reason="CostAnomaly", note=note, mark=mark, bad=True
+    )
 
 
 def pool_status(

@@ -9,7 +9,6 @@ was sent before the next attempt was placed may reach it after that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,18 +18,12 @@ from fairlead.model.effects import Phase
 from fairlead.model.gang import GangId
 from fairlead.service.metrics import Metrics
 from fairlead.world.views import GangView
+from fairlead_operator.cluster_events import Told, tell
 from fairlead_operator.custom_objects import GANGJOBS, GangJob
-from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
+from fairlead_operator.kube_client import ApiError, KubeClient
 from fairlead_operator.objects import Condition as Written
 from fairlead_operator.objects import Resource
-from fairlead_operator.pods import API_VERSION
-from fairlead_operator.statuses import (
-    HOLDING,
-    Condition,
-    conditions,
-    gang_status,
-    rfc3339_micro,
-)
+from fairlead_operator.statuses import HOLDING, Condition, conditions, gang_status
 
 log = logging.getLogger(__name__)
 
@@ -165,32 +158,18 @@ class StatusWriter:
         """Tell of a change of phase; an Event that is refused or lost is no loss."""
         token = view.refusal.reason.token if view.refusal else view.phase.value
         bad = view.phase in _BAD_ENDS or view.phase is Phase.STOPPING
-        mark = hashlib.sha256(f"{view.id}/{view.attempt}/{view.phase}/{now_ms}".encode()).hexdigest()[:16]
-        body = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": f"{view.name}.{mark}", "namespace": view.namespace},
-            "eventTime": rfc3339_micro(now_ms),
-            "reportingController": "fairlead.dev/operator",
-            "reportingInstance": "fairlead-operator",
-            "action": view.phase.value,
-            "reason": token,
-            "type": "Warning" if bad and token != "Finished" else "Normal",
-            "note": (view.refusal.message if view.refusal else f"the gang is {view.phase.value}")[:1_000],
-            "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": "GangJob",
-                "namespace": view.namespace,
-                "name": view.name,
-                "uid": view.id,
-            },
-        }
-        try:
-            await self._client.request("POST", f"/apis/events.k8s.io/v1/namespaces/{view.namespace}/events", body)
-        except NotLeader:
-            raise
-        except FairleadError as error:
-            log.info("event=event_lost gang=%s/%s error=%r", view.namespace, view.name, str(error))
+        told = Told(
+            kind="GangJob",
+            namespace=view.namespace,
+            name=view.name,
+            uid=view.id,
+            action=view.phase.value,
+            reason=token,
+            note=view.refusal.message if view.refusal else f"the gang is {view.phase.value}",
+            mark=f"{view.id}/{view.attempt}/{view.phase}",
+            bad=bad and token != "Finished",
+        )
+        await tell(self._client, told, now_ms)
 
 
 async def patch_status(

@@ -16,10 +16,12 @@ from fairlead.ledger.chain import Head
 from fairlead.ledger.published import ENTRIES, JOURNAL, STEPS, Fields, Published, with_step
 from fairlead.model.effects import Phase
 from fairlead.model.queue_tree import TreeProblem
+from fairlead.reports.anomalies import sentence
 from fairlead.reports.budgets import Alerts
 from fairlead.reports.published import compare
 from fairlead.reports.queue_usage import QueueUsage
 from fairlead.service.bookkeeper import Bookkeeper
+from fairlead.service.cost_watch import CostWatch
 from fairlead.service.drift import DriftWatch, differences
 from fairlead.service.engine import Engine
 from fairlead.service.loop import Loop
@@ -28,6 +30,7 @@ from fairlead.service.ports import Hold
 from fairlead.store import journal, periods
 from fairlead.store.engine import Connection
 from fairlead_operator.chain_head import ChainHead
+from fairlead_operator.cluster_events import tell
 from fairlead_operator.custom_objects import PoolObject, QueueObject
 from fairlead_operator.expiry import delete_expired
 from fairlead_operator.facts import Watches
@@ -40,6 +43,7 @@ from fairlead_operator.overview_writer import Overview, OverviewWriter
 from fairlead_operator.overviews import (
     PoolTroubles,
     Standing,
+    cost_event,
     exception_status,
     fairness_status,
     in_force_status,
@@ -59,6 +63,7 @@ USAGE_S = 30.0
 CHAIN_HEAD_S = 60.0
 DRIFT_S = 60.0
 FRAGMENTATION_S = 10.0
+COSTS_S = 60.0
 EXPIRY_S = 5.0
 EXPIRED_AT_ONCE = 100
 FIRST_TURN_LOOKS = 100  # 5 s at most
@@ -101,6 +106,7 @@ class Upkeep:
         self._behind_ms = 0
         self._usage: QueueUsage | None = None
         self._alerts = Alerts()
+        self._costs = CostWatch(books)
         self._troubles: tuple[object, dict[str, PoolTroubles]] = (None, {})
 
     async def run(self) -> None:
@@ -114,6 +120,7 @@ class Upkeep:
                 ("books", BOOKS_S, self._tend_books),
                 ("overview", OVERVIEW_S, self._write_overview),
                 ("usage", USAGE_S, self._read_usage),
+                ("costs", COSTS_S, self._watch_costs),
                 ("chain_head", CHAIN_HEAD_S, self._publish_head),
                 ("drift", DRIFT_S, self._look_for_drift),
                 ("fragmentation", FRAGMENTATION_S, self._measure_fragmentation),
@@ -148,6 +155,18 @@ class Upkeep:
                         standing.queue, standing.alert, standing.period.name, standing.used, standing.amount,
                         standing.budget.currency or "GPU-ms")  # fmt: skip
         self._metrics.policy.observe_budgets(standings)
+
+    async def _watch_costs(self) -> None:
+        """Look, once a line is drawn through the books, whether what queues cost alarms; a thread does the work."""
+        if not await asyncio.to_thread(self._costs.look):
+            return
+        self._metrics.policy.observe_costs(self._costs.alarms)
+        uids = {queue.metadata.name: queue.metadata.uid for queue in self._watches.queues.store}
+        for one in self._costs.news():
+            note = sentence(one)
+            log.warning("event=cost_alarm queue=%s kind=%s said=%r", one.queue, one.kind, note)
+            if one.queue in uids:
+                await tell(self._client, cost_event(one, uids[one.queue], note), self._now_ms())
 
     async def _publish_head(self) -> None:
         """Publish the ends of the chains; the entries' alone where the database does not answer.
@@ -208,6 +227,7 @@ class Upkeep:
             standings=self._standings(),
             troubles=self._pool_troubles(),
             usage=self._usage,
+            alarms=self._costs.said,
             policies=self._policies(now_ms),
         )
         await self._overviews.write(overview)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fairlead.errors import NotFound
-from fairlead.ledger.anomalies import DAYS, Finding, findings
+from fairlead.ledger.anomalies import DAYS, Finding, Kind, findings
 from fairlead.ledger.cost_days import Chain, Part, Tariff, costs_of
 from fairlead.ledger.cost_drivers import Driver
 from fairlead.ledger.prices import PriceList
@@ -19,7 +19,7 @@ from fairlead.reports.prices import books_in
 from fairlead.reports.statements import calendar_of
 from fairlead.store import engine as database
 from fairlead.store import journal, periods, rollups, usage
-from fairlead.units import utc_text
+from fairlead.units import money_text, utc_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,18 @@ class Found:
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What is judged: `parts` of the days of a window, which begin at `first_ms`, and of four weeks before them."""
+
+    since_ms: int
+    until_ms: int
+    as_of_ms: int
+    first_ms: int
+    parts: tuple[Part, ...]
+    tariff: Tariff
+
+
 def look(engine: database.Engine, span: Span | None, calendar: Calendar | None = None) -> Found:
     """Look at the days that touch a span, at all where there is none, of the books' calendar where none is said.
 
@@ -41,11 +53,12 @@ def look(engine: database.Engine, span: Span | None, calendar: Calendar | None =
         Nothing was booked in it.
     """
     with database.reading(engine) as connection:
-        return found_in(connection, span, calendar or calendar_of(connection))
+        found = read(connection, span, calendar or calendar_of(connection))
+    return judged(found)
 
 
-def found_in(connection: database.Connection, span: Span | None, calendar: Calendar) -> Found:
-    """Look at the days that touch a span; whole days are read, and four weeks before them. Raises as `look` does."""
+def read(connection: database.Connection, span: Span | None, calendar: Calendar) -> Read:
+    """Read the days that touch a span, whole, and four weeks before them. Raises as `look` does."""
     cut_ms, begin_ms = periods.last_cut_ms(connection), rollups.begin_ms(connection)
     if cut_ms is None or begin_ms is None:
         raise NotFound("the books have nothing booked yet")
@@ -74,9 +87,26 @@ def found_in(connection: database.Connection, span: Span | None, calendar: Calen
         chains=_chains(connection),
         adjusted=[record for record in records if isinstance(record, Adjusted)],
     )
-    told = [finding for costs in costs_of(parts, tariff) for finding in findings(costs, first_ms)]
+    return Read(
+        since_ms=since_ms, until_ms=until_ms, as_of_ms=cut_ms, first_ms=first_ms, parts=tuple(parts), tariff=tariff
+    )
+
+
+def judged(read: Read) -> Found:
+    """Judge what was read; no books are asked any more."""
+    told = [finding for costs in costs_of(read.parts, read.tariff) for finding in findings(costs, read.first_ms)]
     told.sort(key=lambda one: (one.day, one.queue, one.currency))
-    return Found(since_ms=since_ms, until_ms=until_ms, as_of_ms=cut_ms, findings=tuple(told))
+    return Found(since_ms=read.since_ms, until_ms=read.until_ms, as_of_ms=read.as_of_ms, findings=tuple(told))
+
+
+def sentence(one: Finding) -> str:
+    """Say what is told of a day in a sentence, what drove it included."""
+    if one.divided is None:
+        return f"{one.day.name}: there are too few days before it to say what is usual"
+    drivers = [f"{driver} {money_text(amount)}" for driver, amount in one.divided.parts.items() if amount]
+    usual = "a day as usual is" if one.kind is Kind.SPEND else "the same time was, as usual,"
+    of = f"{money_text(one.divided.actual)} {one.currency}, where {usual} {money_text(one.divided.expected)}"
+    return f"{one.day.name}, {one.kind}: {of}; {', '.join(drivers)}"
 
 
 def _chains(connection: database.Connection) -> dict[str, list[tuple[int, Chain]]]:

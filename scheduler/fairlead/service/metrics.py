@@ -9,6 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 
 from fairlead.errors import MissingExtra
+from fairlead.ledger.anomalies import Finding
 from fairlead.model.quota_exception import QuotaException
 from fairlead.reports.budgets import BudgetStanding
 from fairlead.world.promises import PromiseBook
@@ -79,6 +80,18 @@ class PolicyGauges:
         self.budgets = Gauge(
             "fairlead_budget_spent_ratio", "What a queue has used of its budget in this period.", ["queue"], registry=r
         )
+        self.costs = Gauge(
+            "fairlead_cost_anomalies",
+            "Alarms on what a queue cost today or yesterday, by kind; absent where there are none.",
+            ["queue", "kind"],
+            registry=r,
+        )
+
+    def observe_costs(self, alarms: Iterable[Finding]) -> None:
+        """Count what alarms, by queue and kind."""
+        self.costs.clear()
+        for (queue, kind), count in Tally((one.queue, one.kind.value) for one in alarms).items():
+            self.costs.labels(queue=queue, kind=kind).set(count)
 
     def observe_budgets(self, standings: Iterable[BudgetStanding]) -> None:
         """Set the share of each budget that is used."""
