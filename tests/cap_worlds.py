@@ -43,6 +43,11 @@ class Attempts(list[Running]):
         """Those that a budget does not cover."""
         return [attempt for attempt in self if attempt.demoted]
 
+    @property
+    def idle(self) -> list[Running]:
+        """Those whose devices do nothing."""
+        return [attempt for attempt in self if attempt.idle_ms is not None]
+
 
 def spent(queue: str, gpu_ms: int, *, ago: int = 0, left: int = 10 * HOUR, **fields: Any) -> QueueSpent:
     """What was told so long ago of a period that ends in so long."""

@@ -5,9 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fairlead.model.events import QueueSpent
+from fairlead.model.events import DevicesCounted, QueueSpent
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import Budget, NamedCap, OnExhausted, Overflow, Peak, QueueCaps, SubmitRate
+from fairlead.model.hardware import NodeName
+from fairlead.model.queue_caps import (
+    Budget,
+    IdleRule,
+    NamedCap,
+    OnExhausted,
+    OnIdle,
+    Overflow,
+    Peak,
+    QueueCaps,
+    SubmitRate,
+)
 from fairlead.model.quota_exception import MoreOf, QuotaException, more_of
 from fairlead.model.switches import Switches
 from fairlead.timezones import window_of
@@ -18,7 +29,7 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
     """jobs= (most that run), pending= (most that wait), pending-of=batch:2, rate=6/2 (a minute, at once), reject (and
     not defer), users=ann:2j,bob:8g,*:1j4g (jobs and GPUs), groups= likewise, budget= (GPU-hours), soft= (percent),
     said-only (it holds nothing back), exhausted= (what becomes of what runs),
-    peak=batch:8/09:00/17:00 (from 8 GPUs on; UTC)."""
+    peak=batch:8/09:00/17:00 (from 8 GPUs on; UTC), idle=2h/demote/interactive (after what time, what then, whom)."""
     rate = [int(n) for n in named["rate"].split("/")] if "rate" in named else None
     of_class = (part.split(":") for part in named.get("pending-of", "").split(",") if part)
     return QueueCaps(
@@ -38,7 +49,14 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
         if "budget" in named
         else None,
         peaks=(_peak(named["peak"]),) if "peak" in named else (),
+        idle=_idle(named["idle"]) if "idle" in named else None,
     )
+
+
+def _idle(text: str) -> IdleRule:
+    after, *more = text.split("/")
+    classes = tuple(ServiceClass(name) for name in more[1:])
+    return IdleRule(after_ms=duration_ms(after), then=OnIdle(more[0] if more else "notify"), service_classes=classes)
 
 
 def _peak(text: str) -> Peak:
@@ -58,6 +76,14 @@ def spent(queue: str, text: str, now_ms: int) -> QueueSpent:
         period_end_ms=now_ms + duration_ms(named["for"]),
         at_ms=now_ms,
     )
+
+
+def counted(node: str, text: str, now_ms: int) -> DevicesCounted:
+    """0=0 1=0.8 (device 0 did nothing, device 1 was busy for 80 % of the time), over= (the time before now; 1m)."""
+    named = dict(word.split("=") for word in text.split())
+    over_ms = duration_ms(named.pop("over", "1m"))
+    busy = tuple((f"gpu-{device}", round(1000 * float(part))) for device, part in sorted(named.items()))
+    return DevicesCounted(name=NodeName(node), from_ms=now_ms - over_ms, busy=busy, at_ms=now_ms)
 
 
 def exception(name: str, text: str, now_ms: int) -> QuotaException:

@@ -7,7 +7,18 @@ import pytest
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import NO_CAPS, Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.queue_caps import (
+    NO_CAPS,
+    Budget,
+    IdleRule,
+    NamedCap,
+    OnIdle,
+    Overflow,
+    Peak,
+    QueueCaps,
+    SubmitRate,
+    TenantKind,
+)  # fmt: skip
 from fairlead.model.tenancy import Queue
 from fairlead.model.windows import Window
 from fairlead.simulation import gangjob_yaml
@@ -26,6 +37,7 @@ SPEC = {
     "groups": [{"name": "interns", "maxJobs": 2, "maxGpus": 4}],
     "budget": {"gpuHours": 100},
     "peaks": [{"serviceClasses": ["batch"], "gpusAtLeast": 8, "windows": [{"from": "08:00", "to": "18:00"}]}],
+    "idle": {"after": "90m", "then": "demote", "serviceClasses": ["interactive"]},
 }
 CAPS = QueueCaps(
     max_jobs=5,
@@ -43,6 +55,7 @@ CAPS = QueueCaps(
             gpus_at_least=8,
         ),
     ),
+    idle=IdleRule(after_ms=5_400_000, then=OnIdle.DEMOTE, service_classes=(ServiceClass.INTERACTIVE,)),
 )
 
 
@@ -95,6 +108,12 @@ def test_both_doors_read_the_same_words(door) -> None:
             {"peaks": [{"serviceClasses": ["batch"], "windows": [{"from": "08:00", "to": "9:00", "timeZone": "X"}]}]},
             "peaks",
         ),
+        ({"idle": {}}, "idle.after"),
+        ({"idle": {"after": "4m59s"}}, "idle.after: must be 5m to 30d; remove idle for no rule"),
+        ({"idle": {"after": "721h"}}, "idle.after"),
+        ({"idle": {"after": "soon"}}, "idle.after"),
+        ({"idle": {"after": "1h", "then": "kill"}}, "idle.then"),
+        ({"idle": {"after": "1h", "serviceClasses": ["bulk"]}}, "idle.serviceClasses"),
         ({"groups": [{"name": "*", "maxJobs": 1}]}, "groups"),
     ],
 )

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from fairlead.errors import Forbidden, UnreadableInput
+from fairlead_operator.kubectl import documents
 from fairlead_operator.kubectl.access import find
 
 PLUGIN = str(Path(sys.executable).parent / "kubectl-fairlead")
@@ -231,6 +232,14 @@ def test_explain_shows_devices_pace_attempts_and_cost(config: Path):
     assert "number 1 in queue research" in waits
     assert "NoDomainFits: no rack has room; wait" in waits
     assert "start      unknown" in waits
+
+
+def test_who_is_idle_is_said_to_be_while_it_runs():
+    since_ms = 1_767_225_600_000
+    idle = documents.gang(gang("team", "runs", phase="Running", idleSinceMs=since_ms), {})
+    assert idle["idle_since_ms"] == since_ms
+    over = documents.gang(gang("team", "runs", phase="Failed", idleSinceMs=since_ms), {})
+    assert over["idle_since_ms"] is None
 
 
 def test_a_tenant_sees_its_own_namespace_and_the_queue_view_only(config: Path):

@@ -64,6 +64,7 @@ def test_what_is_lost_is_what_is_in_no_checkpoint_and_whose_who_gained() -> None
         (refuse(Reason.MEMBER_FAILED, member="a", detail="exit 1"), "waste:failed:lab:vision", "vision"),
         (refuse(Reason.HUNG, limit="5m"), "waste:hung:lab:vision", "vision"),
         (refuse(Reason.OVERRUN), "waste:overrun:lab:vision", "vision"),
+        (refuse(Reason.IDLE, queue="vision", idle="2h"), "waste:idle-stopped:lab:vision", "vision"),
     ],
 )
 def test_each_cause_has_its_account_and_whose_it_is(cause: Refusal, account: str, actor: str) -> None:

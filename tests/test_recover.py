@@ -154,9 +154,11 @@ def test_a_gang_that_was_leaving_goes_on_leaving(cluster):
     assert apply(recovery, "a").gangs["uid-a"].phase.value == "Stopping"
 
 
-def test_a_gang_that_was_ended_for_good_is_not_requeued(cluster):
-    stop = facts(cluster.job(phase="Stopping", reason="DurationExceeded").objects().recover(), StopIntended)[0]
-    assert (stop.cause.reason, stop.requeue) == (Reason.OVERRUN, False)
+@pytest.mark.parametrize("reason", [Reason.OVERRUN, Reason.IDLE])
+def test_a_gang_that_was_ended_for_good_is_not_requeued(cluster, reason):
+    stop = facts(cluster.job(phase="Stopping", reason=reason.token).objects().recover(), StopIntended)[0]
+    assert (stop.cause.reason, stop.requeue) == (reason, False)
+    assert stop.cause.message
 
 
 def test_a_status_of_the_attempt_before_that_came_late_ends_nothing(cluster):

@@ -13,6 +13,7 @@ Steps are facts or expectations:
     commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
     beats: a           its heartbeat moves
     grow-fails: a 4 5          who was to join a does not, and these of them hold nothing
+    counted: n1 0=0 1=0.8      how busy devices of n1 were (in the last minute; over=1h for longer)
     stop-refused: a            a disruption budget keeps it from being stopped or shrunk
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
@@ -347,6 +348,7 @@ DO = {
         ev.ExceptionSeen(exception=queue_words.exception(name, more, stage.now_ms), at_ms=stage.now_ms)
     ),
     "exception-gone": lambda stage, name, more: stage.take(ev.ExceptionGone(name=name, at_ms=stage.now_ms)),
+    "counted": lambda stage, name, more: stage.take(queue_words.counted(name, more, stage.now_ms)),
     "spent": lambda stage, name, more: stage.take(queue_words.spent(name, more, stage.now_ms)),
     "switch": lambda stage, name, more: stage.take(
         ev.SwitchesSet(switches=queue_words.switches(f"{name} {more}"), at_ms=stage.now_ms)

@@ -22,10 +22,10 @@ KEY = ("gangjobs", "team", "train")
 MEMBERS = {"members": [{"node": "n1", "pods": ["worker-0=gpu-0"]}]}
 
 
-def view(phase: Phase, attempt: int) -> GangView:
+def view(phase: Phase, attempt: int, idle_ms: int | None = None) -> GangView:
     return GangView(
         id=UID, namespace="team", name="train", queue="research", priority=0, gpus=1, members=1,
-        phase=phase, attempt=attempt,
+        phase=phase, attempt=attempt, idle_ms=idle_ms,
     )  # fmt: skip
 
 
@@ -55,6 +55,10 @@ class Statuses:
         """What placing does: tell the writer, then write status itself."""
         self.writer.placing(UID, attempt)
         self.status.update(phase="Placing", attempt=attempt, allocation={"attempt": attempt, **MEMBERS})
+
+    def events(self, reason: str) -> list[dict]:
+        found = [body for (kind, _, _), body in self.api.objects.items() if kind == "events"]
+        return [body for body in found if body["reason"] == reason]
 
     def patches(self) -> int:
         return sum(1 for method, path in self.api.log if method == "PATCH" and path.endswith("train/status"))
@@ -125,3 +129,26 @@ def test_it_is_taken_away_once_and_not_with_every_status_of_who_waits():
     world.place(1)
     world.say(view(Phase.PENDING, 1), view(Phase.SUSPENDED, 1), view(Phase.PENDING, 1))
     assert world.patches() == 1 + 3
+
+
+def test_the_owner_of_an_idle_job_is_told_once_and_again_when_it_works():
+    world = Statuses(phase="Running", attempt=1)
+    world.say(view(Phase.RUNNING, 1, 1_800_000_000_000), view(Phase.RUNNING, 1, 1_800_000_000_000))
+
+    def idle() -> dict:
+        return next(one for one in world.status["conditions"] if one["type"] == "Idle")
+
+    assert (idle()["status"], idle()["reason"]) == ("True", "AllDevicesIdle")
+    assert "all its devices are idle since 2027-01-15T08:00:00Z" in idle()["message"]
+    assert [event["note"] for event in world.events("AllDevicesIdle")] == [idle()["message"]]
+    world.say(view(Phase.RUNNING, 1))
+    assert (idle()["status"], idle()["reason"], idle()["message"]) == ("False", "InUse", "")
+    assert len(world.events("AllDevicesIdle")) == 1
+    world.say(view(Phase.RUNNING, 1, 1_800_000_060_000))
+    assert len(world.events("AllDevicesIdle")) == 2
+
+
+def test_a_job_that_was_never_idle_has_no_such_condition():
+    world = Statuses()
+    world.say(view(Phase.RUNNING, 1))
+    assert [one["type"] for one in world.status["conditions"]] == ["Accepted", "Placed", "Running", "Finished"]

@@ -209,6 +209,14 @@ class PeakSpec(Record, frozen=True, kw_only=True):
     windows: list[WindowSpec] = []
 
 
+class IdleSpec(Record, frozen=True, kw_only=True):
+    """How long jobs may hold devices and not use them, and what then."""
+
+    after: str = ""
+    then: str = "notify"
+    service_classes: list[str] = []
+
+
 class PromiseSpec(Record, frozen=True, kw_only=True):
     """Latest starts that jobs of a queue may ask for."""
 
@@ -248,6 +256,7 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     shares: str = "own"
     budget: BudgetSpec | None = None
     peaks: list[PeakSpec] = []
+    idle: IdleSpec | None = None
     promise: PromiseSpec = PromiseSpec()
     preemption: TakingSpec = TakingSpec()
 

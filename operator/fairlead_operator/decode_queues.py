@@ -10,10 +10,21 @@ import msgspec
 from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.queue_caps import (
+    Budget,
+    IdleRule,
+    NamedCap,
+    OnIdle,
+    Overflow,
+    Peak,
+    QueueCaps,
+    SubmitRate,
+    TenantKind,
+    checked_idle_rule,
+)
 from fairlead.model.tenancy import TakingCaps
 from fairlead.units import duration_ms
-from fairlead_operator.custom_objects import BudgetSpec, NamedCapSpec, PeakSpec, QueueSpec
+from fairlead_operator.custom_objects import BudgetSpec, IdleSpec, NamedCapSpec, PeakSpec, QueueSpec
 from fairlead_operator.pool_objects import windows_of
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -64,7 +75,17 @@ def queue_caps(name: str, spec: QueueSpec) -> QueueCaps:
         groups=tuple(_cap(f"{at}.groups", one) for one in sorted(spec.groups, key=_name)),
         budget=None if spec.budget is None else _budget(f"{at}.budget", spec.budget),
         peaks=tuple(_peak(f"{at}.peaks[{number}]", one) for number, one in enumerate(spec.peaks)),
+        idle=None if spec.idle is None else _idle(f"{at}.idle", spec.idle),
     )
+
+
+def _idle(at: str, spec: IdleSpec) -> IdleRule:
+    rule = IdleRule(
+        after_ms=duration_ms(spec.after, field=f"{at}.after"),
+        then=_word(f"{at}.then", spec.then, OnIdle),
+        service_classes=tuple(_word(f"{at}.serviceClasses", one, ServiceClass) for one in spec.service_classes),
+    )
+    return checked_idle_rule(rule, field=at)
 
 
 def _budget(at: str, spec: BudgetSpec) -> Budget:

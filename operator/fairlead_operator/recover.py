@@ -299,6 +299,8 @@ def _why_leaving(job: GangJob | None) -> tuple[Refusal, bool]:
         return cause_of_notice(kept), kept.requeue
     if job.status.reason == Reason.OVERRUN.token and job.spec.overrun == "stop":
         return refuse(Reason.OVERRUN), False
+    if job.status.reason == Reason.IDLE.token:
+        return refuse(Reason.IDLE, queue=job.spec.queue, idle="too long"), False
     if job.status.reason == Reason.FINISHED.token:
         return refuse(Reason.FINISHED), False
     if job.status.reason == Reason.RESTARTS_EXHAUSTED.token:

@@ -23,7 +23,7 @@ from fairlead_operator.custom_objects import GANGJOBS, GangJob
 from fairlead_operator.kube_client import ApiError, KubeClient
 from fairlead_operator.objects import Condition as Written
 from fairlead_operator.objects import Resource
-from fairlead_operator.statuses import HOLDING, Condition, conditions, gang_status
+from fairlead_operator.statuses import HOLDING, IDLE, Condition, conditions, gang_status, idle_text
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,9 @@ class StatusWriter:
         known = self._phases.get(view.id)
         self._phases[view.id] = view.phase
         if known is not view.phase and not (known is None and job.status.phase == view.phase.value):
-            await self._event(view, now_ms)
+            await self._tell_phase(view, now_ms)
+        if view.idle_ms is not None and (IDLE not in before or before[IDLE].status != "True"):
+            await self._event(view, "Idle", "AllDevicesIdle", idle_text(view.idle_ms), now_ms, bad=True)
 
     async def _take_allocation(self, view: GangView, job: GangJob) -> None:
         """Take away the allocation of an attempt that is over, so that none is read beside a phase that has none."""
@@ -154,20 +156,24 @@ class StatusWriter:
         for memory in (self._conditions, self._phases, self._placed):
             memory.pop(gang, None)
 
-    async def _event(self, view: GangView, now_ms: int) -> None:
-        """Tell of a change of phase; an Event that is refused or lost is no loss."""
+    async def _tell_phase(self, view: GangView, now_ms: int) -> None:
+        """Tell of a change of phase."""
         token = view.refusal.reason.token if view.refusal else view.phase.value
         bad = view.phase in _BAD_ENDS or view.phase is Phase.STOPPING
+        note = view.refusal.message if view.refusal else f"the gang is {view.phase.value}"
+        await self._event(view, view.phase.value, token, note, now_ms, bad=bad and token != "Finished")
+
+    async def _event(self, view: GangView, action: str, reason: str, note: str, now_ms: int, *, bad: bool) -> None:
         told = Told(
             kind="GangJob",
             namespace=view.namespace,
             name=view.name,
             uid=view.id,
-            action=view.phase.value,
-            reason=token,
-            note=view.refusal.message if view.refusal else f"the gang is {view.phase.value}",
-            mark=f"{view.id}/{view.attempt}/{view.phase}",
-            bad=bad and token != "Finished",
+            action=action,
+            reason=reason,
+            note=note,
+            mark=f"{view.id}/{view.attempt}/{action}/{note}",
+            bad=bad,
         )
         await tell(self._client, told, now_ms)
 

@@ -19,6 +19,8 @@ from fairlead_operator.saving_status import checkpoint_status, saving_conditions
 MESSAGE_MAX = 4_000
 _BOUND = (Phase.STARTING, Phase.RUNNING)
 _WAITING = (Phase.PENDING, Phase.SUSPENDED, Phase.REFUSED)
+IDLE = "Idle"
+"""The condition of a job that holds devices and does not use them."""
 HOLDING = (Phase.PLACING, Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 """Phases in which an attempt has devices, or may have them any moment."""
 
@@ -55,8 +57,13 @@ def rfc3339_micro(ms: int) -> str:
     return datetime.fromtimestamp(ms // 1000, UTC).strftime(f"%Y-%m-%dT%H:%M:%S.{ms % 1000:03d}000Z")
 
 
+def idle_text(since_ms: int) -> str:
+    """Return what the owner of an idle job is told."""
+    return f"all its devices are idle since {rfc3339(since_ms)}; spec.idle of its Queue says what comes of that"
+
+
 def conditions(view: GangView, before: Mapping[str, Condition], now_ms: int) -> dict[str, Condition]:
-    """Return the four conditions of a GangJob, and two more where something is to be said of its checkpoints."""
+    """Return the four conditions of a GangJob, and more where something is to be said of its checkpoints or its use."""
     phase, why = view.phase, view.refusal
     token = why.reason.token if why else phase.value
     told = (why.message if why else "")[:MESSAGE_MAX]
@@ -70,6 +77,10 @@ def conditions(view: GangView, before: Mapping[str, Condition], now_ms: int) -> 
         "Finished": (finished, token if finished else "NotFinished", told if finished else ""),
     }
     facts |= saving_conditions(view, before)
+    if view.idle_ms is not None:
+        facts[IDLE] = (True, "AllDevicesIdle", idle_text(view.idle_ms))
+    elif IDLE in before:
+        facts[IDLE] = (False, "InUse" if phase is Phase.RUNNING else token, "")
     made: dict[str, Condition] = {}
     for kind, (holds, reason, message) in facts.items():
         status, old = ("True" if holds else "False"), before.get(kind)
@@ -95,6 +106,7 @@ def gang_status(view: GangView, made: Mapping[str, Condition], generation: int, 
         "conditions": [condition.as_json(generation) for condition in made.values()],
         "usage": {"gpuMs": view.gpu_ms, "asOf": rfc3339(now_ms)},
         "lostGpuMs": view.lost_gpu_ms,
+        "idleSinceMs": view.idle_ms,
         "failures": {failure.value: count for failure, count in view.failures} or None,
         "checkpoint": checkpoint_status(view.checkpoint),
         "startedAtMs": view.started_ms,

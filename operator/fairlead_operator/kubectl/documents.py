@@ -67,6 +67,7 @@ def gang(item: Object, priorities: Mapping[str, int]) -> GangDoc:
         gpu_ms=int((status.get("usage") or {}).get("gpuMs") or 0),
         lost_gpu_ms=int(status.get("lostGpuMs") or 0),
         checkpoint=_saving(status),
+        idle_since_ms=status.get("idleSinceMs") if phase == "Running" else None,
     )
 
 

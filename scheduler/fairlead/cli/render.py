@@ -167,7 +167,11 @@ def _attempt_lines(gang: GangDoc, now_ms: int) -> list[str]:
         parts.append(f"first ran {_clock(gang['started_ms'])}")
     if gang["finished_ms"] is not None:
         parts.append(f"ended {_clock(gang['finished_ms'])}")
-    return ["  " + ", ".join(parts)]
+    lines = ["  " + ", ".join(parts)]
+    if gang["idle_since_ms"] is not None:
+        idle = duration_text(max(0, now_ms - gang["idle_since_ms"]))
+        lines.append(f"  idle       all its devices, for {idle}; spec.idle of the Queue says what comes of that")
+    return lines
 
 
 def _allocation_lines(gang: GangDoc) -> list[str]:

@@ -51,6 +51,7 @@ CAUSES: dict[Reason, tuple[str, int]] = {
     Reason.HUNG: ("hung", _OWN),
     Reason.OVERRUN: ("overrun", _OWN),
     Reason.SUSPENDED: ("suspended", _OWN),
+    Reason.IDLE: ("idle-stopped", _OWN),
 }
 """Why work is lost, and whom it is charged to. Who finishes or is deleted by its owner loses nothing."""
 

@@ -36,6 +36,7 @@ LOST: dict[str, tuple[str, str]] = {
     "Hung": ("hung", SELF),
     "DurationExceeded": ("overrun", SELF),
     "Suspended": ("suspended", SELF),
+    "IdleTooLong": ("idle-stopped", SELF),
 }
 """Token of a stop -> (cause, whose it is)."""
 

@@ -80,6 +80,12 @@ BUDGET_NOT_RENEWED = (
     "its next hour is not covered by what is left of the budget of queue {queue}, {budget} GPU-hours",
     "it starts again when the budget covers it; ask for a higher budget",
 )
+IDLE = (
+    "IdleTooLong",
+    Kind.ENDED,
+    "all its devices were idle for {idle}, and queue {queue} ends such jobs",
+    "submit it again when there is something to do; its owner may raise spec.idle.after of the Queue",
+)
 QUEUE_MISPLACED = (
     "QueueMisplaced",
     Kind.NOT_NOW,

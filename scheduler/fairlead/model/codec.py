@@ -57,7 +57,8 @@ _REFUSAL_FIELDS = {
 }
 _ENCODER = msgspec.json.Encoder(order="sorted")
 _LATER = (
-    b'"slowed_permille":0,', b'"meter":0,', b'"idle_milli":0,', b'"unplaced":[],', b'"costs":[],', b'"fixed":[],'
+    b'"slowed_permille":0,', b'"meter":0,', b'"idle_milli":0,', b'"unplaced":[],', b'"idle":null,',
+    b'"costs":[],', b'"fixed":[],'
 )  # fmt: skip
 """Fields with their defaults, as they are left out; quotes in a text are escaped, so it is never one of these."""
 

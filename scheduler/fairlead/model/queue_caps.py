@@ -112,6 +112,44 @@ def checked_budget(budget: Budget, *, field: str) -> Budget:
     return budget
 
 
+class OnIdle(StrEnum):
+    """What becomes of a job whose devices have all been idle for too long, beside that its owner is told."""
+
+    NOTIFY = "notify"
+    DEMOTE = "demote"
+    STOP = "checkpoint-and-stop"
+
+
+SHORTEST_IDLE_MS = 5 * 60_000
+LONGEST_IDLE_MS = 30 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleRule:
+    """How long all devices of a job may be idle, and what then. `service_classes` are whom it is for, () everybody."""
+
+    after_ms: int
+    then: OnIdle = OnIdle.NOTIFY
+    service_classes: tuple[ServiceClass, ...] = ()
+
+    def is_for(self, service_class: ServiceClass) -> bool:
+        """Whether jobs of this class go by it."""
+        return not self.service_classes or service_class in self.service_classes
+
+
+def checked_idle_rule(rule: IdleRule, *, field: str) -> IdleRule:
+    """Return the rule, if it makes sense.
+
+    Raises
+    ------
+    UnreadableInput
+        The time is too short to be told from a pause, or longer than anybody waits; the message names `field`.
+    """
+    if not SHORTEST_IDLE_MS <= rule.after_ms <= LONGEST_IDLE_MS:
+        raise UnreadableInput(f"{field}.after: must be 5m to 30d; remove {field.rpartition('.')[2]} for no rule")
+    return rule
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
     """In these windows nothing of these service classes starts that asks for `gpus_at_least` GPUs or more."""
@@ -131,6 +169,7 @@ class QueueCaps:
     `max_jobs` bounds gangs that hold devices, `max_pending` those in line, `max_pending_of` those of one service class.
     Who comes beyond the last two, or faster than `submit_rate`, meets `overflow`. Of `users` each has a cap of their
     own; a group of `groups` shares one. `budget` is about a period, `peaks` hold expensive classes back by the clock.
+    `idle` is about jobs that hold devices and do not use them; here the nearest queue that says something counts.
     """
 
     max_jobs: int | None = None
@@ -142,6 +181,7 @@ class QueueCaps:
     groups: tuple[NamedCap, ...] = ()
     budget: Budget | None = None
     peaks: tuple[Peak, ...] = ()
+    idle: IdleRule | None = None
 
     @property
     def bounds_running(self) -> bool:

@@ -325,6 +325,7 @@ class Reason(Enum):
     )
     MEMBER_FAILED = ("MemberFailed", Kind.ENDED, "member {member} failed: {detail}", "look at its logs")
     NODE_LOST = ("NodeLost", Kind.ENDED, "node {node} is lost", "the job restarts elsewhere")
+    IDLE = words.IDLE
     OVERRUN = ("DurationExceeded", Kind.ENDED, "it ran for its whole spec.duration", "raise spec.duration")
     DELETED = ("Deleted", Kind.ENDED, "the GangJob is being deleted", "none")
     FINISHED = ("Finished", Kind.ENDED, "its members have succeeded", "none")

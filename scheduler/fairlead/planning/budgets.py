@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from fairlead.model.effects import Effect, Phase, Retier, Stop
 from fairlead.model.events import QueueSpent
 from fairlead.model.gang import GangId, Tier
-from fairlead.model.queue_caps import Budget, OnExhausted
+from fairlead.model.queue_caps import Budget, OnExhausted, OnIdle
 from fairlead.model.reasons import RETRY, Reason, Refusal, refuse
 from fairlead.ordering.standing import Standing
+from fairlead.planning.idle import idle_by, idle_stops
 from fairlead.planning.over_limit import over_limit
 from fairlead.units import gpu_hours_text, gpus_of, utc_text
 from fairlead.world.snapshot import Running, World
@@ -161,9 +162,10 @@ def covered(world: World, chains: Mapping[str, tuple[str, ...]]) -> dict[str, in
 def stops_over(
     world: World, accounts: Iterable[Account], standing: Standing, spared: set[GangId], at_most: int
 ) -> list[Effect]:
-    """Return the stops of those that are over a limit, then of those that a budget does not cover, at most so many."""
+    """Return the stops of those over a limit, that a budget does not cover, and that are idle, at most so many."""
     stops = over_limit(world, standing, spared, at_most)
-    return stops + over_budget(world, accounts, standing, spared, at_most - len(stops))
+    stops += over_budget(world, accounts, standing, spared, at_most - len(stops))
+    return stops + idle_stops(world, standing, spared, at_most - len(stops))
 
 
 def over_budget(
@@ -193,16 +195,23 @@ def over_budget(
 def demotions(world: World, accounts: Iterable[Account], chains: Mapping[str, tuple[str, ...]]) -> list[Retier]:
     """Return who loses its right to what it holds because its hold is due and not renewed, and who has it back.
 
-    Only budgets that say demote are asked. A demoted attempt goes on without a hold, of tier opportunistic. It has its
-    right back as soon as all of them would cover an hour of it, in a new period for instance.
+    Only budgets that say demote are asked, and rules about idle jobs that do. A demoted attempt goes on without a hold,
+    of tier opportunistic. It has its right back as soon as it is not idle any more and all budgets would cover an hour
+    of it, in a new period for instance.
     """
     asking = {one.queue: one for one in accounts if one.budget.on_exhausted is OnExhausted.DEMOTE}
     found: dict[GangId, tuple[Running, Tier]] = {}
     for account in sorted(asking.values(), key=lambda one: -len(chains.get(one.queue, ()))):  # those below first
         for attempt in _uncovered(world, account, chains, (), frozenset(found)):
             found[attempt.gang] = attempt, Tier.OPPORTUNISTIC
+    idle = {attempt.gang: attempt for attempt, _ in idle_by(world, chains, OnIdle.DEMOTE)}
+    for gang, attempt in idle.items():
+        if attempt.tier is not Tier.OPPORTUNISTIC:
+            found[gang] = attempt, Tier.OPPORTUNISTIC
     more: dict[str, int] = {}
     for attempt in world.running.demoted:
+        if attempt.gang in idle:
+            continue
         above = [asking[name] for name in chains.get(attempt.queue, ()) if name in asking]
         needs = {one.queue: _an_hour(attempt, one, world.now_ms) for one in above}
         if all(one.leaves(needs[one.queue] + more.get(one.queue, 0), world.now_ms) for one in above):

@@ -29,6 +29,7 @@ from fairlead.planning.plan import Plan
 from fairlead.planning.verify_budgets import check_not_renewed, check_retier
 from fairlead.planning.verify_caps import check_caps
 from fairlead.planning.verify_growth import check_grow, check_turned_back
+from fairlead.planning.verify_idle import check_idle_stop
 from fairlead.planning.verify_notices import check_patience, check_withdrawn
 from fairlead.planning.verify_places import Places, check_member, check_wishes, takes
 from fairlead.planning.verify_pools import PoolTally, check_pools, check_return
@@ -217,6 +218,7 @@ def _check_stop(effect: Stop | Notice | Shrink, world: World, tally: _Tally) -> 
         if attempt.notice is not None:  # who may have its devices was settled when it was asked to save
             return
         yield from check_not_renewed(effect, attempt, world, tally.quotas.above)
+        yield from check_idle_stop(effect, attempt, world, tally.quotas.above)
         if effect.cause.reason is Reason.LENT_RETURNED:
             yield from check_return(effect, attempt, world, tally.pools)
         if effect.cause.reason is Reason.OVER_LIMIT and not effect.by:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from fairlead.model.effects import Notice, Phase, Retier, Stop
 from fairlead.model.gang import Gang, ServiceClass, Tier
 from fairlead.model.reasons import Reason
+from fairlead.planning.verify_idle import idles
 from fairlead.world.snapshot import Running, World
 
 AN_HOUR = 3_600_000
@@ -75,10 +76,14 @@ def check_retier(effect: Retier, attempt: Running | None, world: World, above: A
         yield f"{effect.gang}: of tier {effect.tier} without another one before"
         return
     spec = attempt.spec
-    if effect.tier is Tier.OPPORTUNISTIC and spec is not None and spec.service_class is not ServiceClass.OPPORTUNISTIC:
+    idle = idles(attempt, world, above, "demote")
+    spare = spec is None or spec.service_class is ServiceClass.OPPORTUNISTIC
+    if effect.tier is Tier.OPPORTUNISTIC and not spare and not idle:
         yield from _check_want(attempt, world, above, "demote", "demoted")
     if not attempt.demoted:
         return
+    if idle:
+        yield f"{effect.gang}: has its right back although it is idle"
     for name in _asking(attempt.queue, world, above, "demote"):
         most, spent = _most(name, world), world.spent.get(name)
         if most is not None and spent is not None:

@@ -11,7 +11,16 @@ from fairlead.model.effects import Notice, Phase, Stop, Withdraw
 from fairlead.model.reasons import Reason
 from fairlead.world.snapshot import Running, World
 
-YIELDING = frozenset({Reason.RECLAIMED, Reason.PREEMPTED, Reason.SUSPENDED, Reason.OVERRUN, Reason.LENT_RETURNED})
+YIELDING = frozenset(
+    {
+        Reason.RECLAIMED,
+        Reason.PREEMPTED,
+        Reason.SUSPENDED,
+        Reason.OVERRUN,
+        Reason.LENT_RETURNED,
+        Reason.IDLE,
+    }
+)
 """Why somebody is stopped whose state is still good."""
 
 

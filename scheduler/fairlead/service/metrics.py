@@ -145,6 +145,23 @@ class SavingGauges:
         self.false_claims.set(sum(view.false_claims for view in found))
 
 
+class IdleGauges:
+    """The series about jobs that hold devices and do not use them, in queues that have a rule about it."""
+
+    def __init__(self, r: CollectorRegistry) -> None:
+        """Create them in a registry."""
+        self.gangs = Gauge(
+            "fairlead_idle_gangs", "Running gangs, all of whose devices are idle for too long.", registry=r
+        )
+        self.gpus = Gauge("fairlead_idle_gpus", "GPUs that such gangs hold, in parts or whole.", registry=r)
+
+    def observe(self, views: Iterable[GangView]) -> None:
+        """Set them from all gangs."""
+        held = [view.placement.gpu_milli for view in views if view.idle_ms is not None and view.placement is not None]
+        self.gangs.set(len(held))
+        self.gpus.set(sum(held) / 1000)
+
+
 class LedgerSeries:
     """The series about the books."""
 
@@ -179,6 +196,7 @@ class Metrics:
         self.gpus = Gauge("fairlead_gpus", "GPUs of all pools: free, held, foreign, down.", ["state"], registry=r)
         self.room = RoomGauges(r)
         self.policy, self.promises, self.saving = PolicyGauges(r), PromiseGauges(r), SavingGauges(r)
+        self.idle = IdleGauges(r)
         self.ledger = LedgerSeries(r)
         self.place_seconds = Histogram(
             "fairlead_place_seconds",
@@ -226,6 +244,7 @@ class Metrics:
         reasons: Tally[str] = Tally()
         views = list(views)
         self.saving.observe(views)
+        self.idle.observe(views)
         for view in views:
             phases[view.phase.value] += 1
             if view.phase.value == "Pending" and view.refusal is not None:

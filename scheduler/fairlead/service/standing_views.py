@@ -66,6 +66,7 @@ def gang_view(
         failures=tuple(sorted(record.failures.items())) if record.failures else (),
         start=start,
         checkpoint=checkpoint_view(record, now_ms),
+        idle_ms=attempt.idle_ms if attempt and record.phase is Phase.RUNNING else None,
         promise=promise,
     )
 

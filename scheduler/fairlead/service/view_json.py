@@ -67,7 +67,7 @@ class AllocationDoc(TypedDict):
 
 
 class GangDoc(TypedDict):
-    """One gang. `reason` is the token, `message` the sentence with its mend.
+    """One gang. `reason` is the token, `message` the sentence with its mend. `idle_since_ms`: see `GangView.idle_ms`.
 
     `pace_bytes_per_s` and `span` are those of its allocation, null without one; lists have them too.
     """
@@ -96,6 +96,7 @@ class GangDoc(TypedDict):
     gpu_ms: int
     lost_gpu_ms: int
     checkpoint: SavingDoc | None
+    idle_since_ms: int | None
 
 
 class ResourceDoc(TypedDict):
@@ -239,6 +240,7 @@ def gang_doc(view: GangView, *, names: Mapping[str, str] | None = None, allocati
         gpu_ms=view.gpu_ms,
         lost_gpu_ms=view.lost_gpu_ms,
         checkpoint=saving_doc(view.checkpoint),
+        idle_since_ms=view.idle_ms,
     )
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.model.gang import ServiceClass
-from fairlead.model.queue_caps import Budget, NamedCap, Overflow, Peak, QueueCaps, SubmitRate, TenantKind
+from fairlead.model.queue_caps import (
+    Budget,
+    IdleRule,
+    NamedCap,
+    OnIdle,
+    Overflow,
+    Peak,
+    QueueCaps,
+    SubmitRate,
+    TenantKind,
+    checked_idle_rule,
+)
 from fairlead.simulation.fields import Fields
 from fairlead.simulation.pool_words import window_words
 
@@ -45,7 +56,26 @@ def queue_caps(item: Fields) -> QueueCaps:
         groups=_named(item, "groups"),
         budget=_budget(item),
         peaks=tuple(_peak(one) for one in item.items("peaks")),
+        idle=_idle(item),
     )
+
+
+def _idle(item: Fields) -> IdleRule | None:
+    if not item.has("idle"):
+        item.ignore("idle")
+        return None
+    inner = item.inner("idle")
+    names = inner.texts("serviceClasses") or ()
+    for name in names:
+        if name not in _CLASSES:
+            inner.fail("serviceClasses", f"{name!r} is not one of: {', '.join(_CLASSES)}")
+    rule = IdleRule(
+        after_ms=inner.duration_ms("after") or 0,
+        then=OnIdle(inner.choice("then", tuple(OnIdle), OnIdle.NOTIFY.value)),
+        service_classes=tuple(ServiceClass(name) for name in names),
+    )
+    inner.done()
+    return checked_idle_rule(rule, field=inner.path)
 
 
 def _budget(item: Fields) -> Budget | None:

@@ -63,7 +63,8 @@ class Attempts:
     noticed     those of them that were asked to save first and still run
     shrinking   live ones from which members are leaving, by uid
     short       running ones that may grow some day, by uid
-    demoted     those that a budget does not cover, by uid
+    demoted     those that a budget does not cover, or that are idle, by uid
+    idle        those that are idle for longer than their queue allows, by uid
     next_due_ms when time alone may end another one, None where it can't
     ripened_ms  the last moment at which one became an attempt that may be taken from; `next_ripe_ms` the next
     pods_placing members of attempts that are being written to the cluster
@@ -79,6 +80,7 @@ class Attempts:
     shrinking: tuple[Running, ...]
     short: tuple[Running, ...]
     demoted: tuple[Running, ...]
+    idle: tuple[Running, ...]
     next_due_ms: int | None
     ripened_ms: int
     next_ripe_ms: int | None
@@ -118,6 +120,7 @@ class AttemptIndex:
         self._shrinking: dict[GangId, Running] = {}
         self._short: dict[GangId, Running] = {}
         self._demoted: dict[GangId, Running] = {}
+        self._idle: dict[GangId, Running] = {}
         self._due_of: dict[GangId, int] = {}
         self._due: list[tuple[int, GangId]] = []
         self._ripe: list[tuple[int, GangId]] = []
@@ -158,6 +161,8 @@ class AttemptIndex:
             return
         if picture.demoted:
             self._demoted[picture.gang] = picture
+        if picture.idle_ms is not None:
+            self._idle[picture.gang] = picture
         if picture.leaving:
             self._shrinking[picture.gang] = picture
         if picture.grow_ms is not None:
@@ -186,6 +191,7 @@ class AttemptIndex:
         self._shrinking.pop(gang, None)
         self._short.pop(gang, None)
         self._demoted.pop(gang, None)
+        self._idle.pop(gang, None)
         if before.phase is Phase.PLACING:
             self._pods_placing -= len(before.placement.members)
         if before.ripe_ms:
@@ -212,6 +218,7 @@ class AttemptIndex:
             shrinking=tuple(self._shrinking[gang] for gang in sorted(self._shrinking)),
             short=tuple(self._short[gang] for gang in sorted(self._short)),
             demoted=tuple(self._demoted[gang] for gang in sorted(self._demoted)),
+            idle=tuple(self._idle[gang] for gang in sorted(self._idle)),
             next_due_ms=self._due[due][0] if due < len(self._due) else None,
             ripened_ms=self._ripe[ripe - 1][0] if ripe else 0,
             next_ripe_ms=self._ripe[ripe][0] if ripe < len(self._ripe) else None,
@@ -292,4 +299,5 @@ def _picture(record: GangRecord, rules: Rules, caps: Caps) -> Running:
         joining=tuple(sorted(attempt.joining.items())) if attempt.joining else (),
         stray=tuple(sorted(attempt.stray.items())) if attempt.stray else (),
         grow_ms=grows_from(record, attempt, rules),
+        idle_ms=attempt.idle_ms,
     )

@@ -58,6 +58,7 @@ class Attempt:
     What was done by `saved_ms` is in a committed checkpoint.
     `notice` says why it was asked to save; with `answered` it has. `stop` is why it is being stopped. `beat_ms` is when
     it last showed that it goes on. `from_room`: it took room that was made for it, which nobody else could have before.
+    All its devices are idle since `idle_ms`, longer than its queue allows.
     """
 
     number: int
@@ -87,6 +88,7 @@ class Attempt:
     resized_ms: int = 0
     setbacks: int = 0
     from_room: bool = False
+    idle_ms: int | None = None
 
     @property
     def present(self) -> int:
@@ -194,6 +196,11 @@ def recovered(fact: Recovered, deadline_ms: int) -> Attempt:
         saved_ms=fact.saved_ms,
         beat_ms=fact.at_ms,
     )
+
+
+def nameless(gang: GangId) -> GangRecord:
+    """Return the record of a gang of which only an attempt was found: its object is gone."""
+    return GangRecord(id=gang, namespace="", name=str(gang), queue="", gone=True)
 
 
 @dataclass(slots=True)

@@ -44,7 +44,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     stop. `beat_ms` is when it last showed that it goes on, `failures` what ended attempts before it, `measured` how
     long its saves and starts take. `joining` are (rank, since) of members that are on their way into it, `stray` (rank,
     why) of those among them that have failed. From `grow_ms` on it may grow; None where it never does.
-    `demoted` has lost its right to what it holds because a budget does not cover it; `spec` says so too.
+    `demoted` has lost its right to what it holds, because a budget does not cover it or because it is idle; `spec` says
+    so too. All its devices are idle since `idle_ms`, longer than its queue allows; None where they are not.
     """
 
     gang: GangId
@@ -80,6 +81,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     stray: tuple[tuple[int, str], ...] = ()
     grow_ms: int | None = None
     demoted: bool = False
+    idle_ms: int | None = None
 
     @property
     def at_work(self) -> frozenset[int]:

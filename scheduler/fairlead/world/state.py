@@ -19,8 +19,9 @@ from fairlead.model.rules import Rules
 from fairlead.model.switches import switched
 from fairlead.world.demand import Arrivals, instances_of, kinds_of
 from fairlead.world.durations import Durations
-from fairlead.world.gangs import Attempt, GangRecord, Hold, intended, recovered
+from fairlead.world.gangs import Attempt, GangRecord, Hold, intended, nameless, recovered
 from fairlead.world.holdings import Holdings
+from fairlead.world.idleness import Idleness
 from fairlead.world.lifecycle import HOLDING, Step
 from fairlead.world.lines import Line
 from fairlead.world.past_usage import PastUsage
@@ -58,7 +59,7 @@ class ClusterState:
         self.gangs: dict[GangId, GangRecord] = {}
         self.arrivals = Arrivals()
         self.promises, self.reservations, self.durations = PromiseBook(), ReservationBook(), Durations()
-        self.takings = Takings()
+        self.takings, self.idleness = Takings(), Idleness()
         self.past = PastUsage(self.tenants.half_life_of)
         self._holdings = Holdings(self._free_up, self.past)
         self.holds, self.holds_on = self._holdings.by_key, self._holdings.on_node
@@ -90,13 +91,16 @@ class ClusterState:
                 self.epoch += self.reservations.apply(fact)
             case DurationsLearned():
                 self.durations.learn(fact)
-            case ev.KeptFree() | ev.MoneyFact() | ev.DevicesCounted() | ev.EndedUnseen() | ev.Started() | ev.Decided():
+            case ev.DevicesCounted(name=name):
+                turned = self.idleness.hear(fact, self.holds_on.get(name, ()), self.gangs, self.tenants)
+                self.touched |= turned
+                self.changed |= turned
+            case ev.KeptFree() | ev.MoneyFact() | ev.EndedUnseen() | ev.Started() | ev.Decided():
                 pass
             case _:
                 record = self.gangs.get(fact.gang)
                 if record is None and isinstance(fact, ev.Recovered):
-                    record = GangRecord(id=fact.gang, namespace="", name=str(fact.gang), queue="", gone=True)
-                    self.gangs[fact.gang] = record
+                    record = self.gangs[fact.gang] = nameless(fact.gang)
                 if record is not None:
                     self._touch(record)
                     self._apply_life(record, fact)
@@ -122,7 +126,7 @@ class ClusterState:
                 if self.nodes.pop(name, None) is None:
                     return
                 self.lost.add(name)
-                for known in (self.used, self.foreign, self.unready):
+                for known in (self.used, self.foreign, self.unready, self.idleness.spans):
                     known.pop(name, None)
                 self._node_changed(name)
                 self._settle_on(name, fact.at_ms)
@@ -293,11 +297,9 @@ class ClusterState:
             return
         if record.current is not None:
             self._abandon(record.current, record, fact.at_ms)
-        record.current = found
-        record.attempts = fact.attempt
+        record.current, record.attempts = found, fact.attempt
         record.restarts = max(record.restarts, fact.restarts)
-        record.nomination = None
-        record.refusal = None
+        record.nomination = record.refusal = None
         record.step(Step.RECOVER)
         self._hold_all(record, record.current, fact.holding)
         if fact.bound:
@@ -309,9 +311,8 @@ class ClusterState:
         for rank in ranks:
             member = attempt.member(rank)
             hold = Hold(member.node, use_of(record.gang, member), record.queue, attempt.held_from(rank))
-            key = (record.id, attempt.number, rank)
             attempt.holding.add(rank)
-            self._holdings.add(key, hold, charged=charged)
+            self._holdings.add((record.id, attempt.number, rank), hold, charged=charged)
             self.dirty_nodes.add(member.node)
 
     # --- the end of attempts ----------------------------------------------------------------------------------------
@@ -339,8 +340,7 @@ class ClusterState:
         attempt.holding.discard(rank)
         attempt.released[rank] = at_ms
         attempt.leave(rank)
-        gpu_ms = gpu_milli * max(0, at_ms - attempt.held_from(rank)) // 1000
-        record.past_gpu_ms += gpu_ms
+        record.past_gpu_ms += gpu_milli * max(0, at_ms - attempt.held_from(rank)) // 1000
         if attempt.stop is not None and attempt.stop.cause.reason is not Reason.FINISHED:
             unsaved_ms = max(0, at_ms - max(attempt.held_from(rank), attempt.saved_ms or 0))
             record.lost_gpu_ms += gpu_milli * unsaved_ms // 1000

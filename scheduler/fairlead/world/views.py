@@ -52,7 +52,8 @@ UNKNOWN_START = StartRange(p50_ms=None, p90_ms=None, basis="unknown")
 class GangView(msgspec.Struct, frozen=True, kw_only=True):
     """One gang as its owner may see it. `position` counts from 1 inside its queue, None unless it waits.
 
-    `refusal` says why it waits, was refused or last ended; None while it runs. Times are UTC ms.
+    `refusal` says why it waits, was refused or last ended; None while it runs. Times are UTC ms. `idle_ms` is when
+    all its devices began to be idle, None where that is no longer ago than its queue allows, or it says nothing of it.
     """
 
     id: GangId
@@ -80,6 +81,7 @@ class GangView(msgspec.Struct, frozen=True, kw_only=True):
     lost_gpu_ms: int = 0
     failures: Failures = ()
     checkpoint: CheckpointView | None = None
+    idle_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
