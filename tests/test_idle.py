@@ -101,8 +101,20 @@ def test_a_rule_that_was_changed_since_counts_as_it_is_now() -> None:
     found = stage("idle=1h/checkpoint-and-stop")
     found.take(QueueSeen(queue=queue("team", "idle=61m/checkpoint-and-stop"), at_ms=found.now_ms))
     assert found.settle() == []
+    for words in ("idle=1h/checkpoint-and-stop/batch", "idle=1h", "", "idle=61m/checkpoint-and-stop"):
+        found.take(QueueSeen(queue=queue("team", words), at_ms=found.now_ms))
+        assert found.settle() == [], words
     found.now_ms += MINUTE
     assert [effect.gang for effect in found.settle()] == ["a"], "it was told to be idle, and nothing says otherwise"
+
+
+def test_who_was_idle_by_an_older_rule_is_not_by_a_longer_one() -> None:
+    found = stage("idle=1h")
+    assert found.attempt("a").idle_ms == found.now_ms - HOUR
+    for words, is_idle in (("idle=2h", False), ("idle=1h", True), ("", False)):
+        found.take(QueueSeen(queue=queue("team", words), at_ms=found.now_ms))
+        found.take(queue_words.counted(found.attempt("a").placement.members[0].node, f"{NOTHING}", found.now_ms))
+        assert (found.attempt("a").idle_ms is not None) is is_idle, words
 
 
 def test_counts_that_come_late_or_twice_change_nothing() -> None:
@@ -117,6 +129,13 @@ def test_counts_that_come_late_or_twice_change_nothing() -> None:
     )
     found.take(worked)
     assert found.attempt("a").idle_ms is None, "one that was late says that it worked a minute ago"
+    earlier = DevicesCounted(
+        name=home, from_ms=found.now_ms - 9 * MINUTE, busy=worked.busy, at_ms=found.now_ms - 8 * MINUTE
+    )
+    found.take(earlier)
+    found.now_ms += 59 * MINUTE
+    found.take(queue_words.counted(home, f"{NOTHING} over=59m", found.now_ms))
+    assert found.attempt("a").idle_ms == found.now_ms - HOUR, "and a later one that it did not work since"
 
 
 def test_what_was_counted_of_a_node_is_forgotten_with_it() -> None:

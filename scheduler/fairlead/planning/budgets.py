@@ -162,10 +162,13 @@ def covered(world: World, chains: Mapping[str, tuple[str, ...]]) -> dict[str, in
 def stops_over(
     world: World, accounts: Iterable[Account], standing: Standing, spared: set[GangId], at_most: int
 ) -> list[Effect]:
-    """Return the stops of those over a limit, that a budget does not cover, and that are idle, at most so many."""
-    stops = over_limit(world, standing, spared, at_most)
-    stops += over_budget(world, accounts, standing, spared, at_most - len(stops))
-    return stops + idle_stops(world, standing, spared, at_most - len(stops))
+    """Return the stops of those that a budget does not cover, that are idle, or are over a limit, at most so many.
+
+    Limits come last: who goes anyway makes room below them.
+    """
+    stops = over_budget(world, accounts, standing, spared, at_most)
+    stops += idle_stops(world, standing, spared, at_most - len(stops))
+    return stops + over_limit(world, standing, spared, at_most - len(stops))
 
 
 def over_budget(

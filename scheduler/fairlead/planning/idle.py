@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fairlead.model.effects import Effect, Phase, Stop
+from fairlead.model.effects import Effect, Stop
 from fairlead.model.gang import GangId
 from fairlead.model.queue_caps import IdleRule, OnIdle
 from fairlead.model.reasons import Reason, refuse
@@ -36,7 +36,7 @@ def idle_stops(world: World, standing: Standing, spared: set[GangId], at_most: i
     for attempt, rule in idle_by(world, standing.tree.chains, OnIdle.STOP):
         if len(stops) >= at_most:
             break
-        if attempt.gang in spared or attempt.phase is not Phase.RUNNING:
+        if attempt.gang in spared:
             continue
         spared.add(attempt.gang)
         standing.leave(attempt.queue, attempt.gpu_milli, attempt.also)

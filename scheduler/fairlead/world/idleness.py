@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fairlead.model.effects import Phase
 from fairlead.model.events import DevicesCounted
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
@@ -51,7 +50,7 @@ class Idleness:
             attempt = None if record is None else record.current
             if record is None or attempt is None or attempt.number != number:
                 continue
-            rule = self._rule(record, tenants.queues) if record.phase is Phase.RUNNING else None
+            rule = self._rule(record, tenants.queues)
             since_ms = None if rule is None else self._since(attempt, rule.after_ms, fact.name)
             if since_ms != attempt.idle_ms:
                 attempt.idle_ms = since_ms
