@@ -46,7 +46,9 @@ def of_model(found: Node, model: str, pool: str) -> Node:
     return dataclasses.replace(found, machine=dataclasses.replace(found.machine, gpus=gpus), pool=pool)
 
 
-def keep_books(where: Path | str, *books: PriceBook, pools: tuple[str, str] = ("main", "main"), more: Any = ()) -> str:
+def keep_books(
+    where: Path | str, *books: PriceBook, pools: tuple[str, str] = ("main", "main"), h100: str = H100
+) -> str:
     """Write ten hours: an A100 node and an H100 node of four, in pools; return the database's URL.
 
     Vision (job-g1) holds two A100s for four hours and speech (job-g2) an H100 for two and a third A100 for five.
@@ -56,13 +58,12 @@ def keep_books(where: Path | str, *books: PriceBook, pools: tuple[str, str] = ("
         *NAMED,
         *(PriceBookSeen(book=book, at_ms=T0) for book in books),
         NodeSeen(node=of_model(node(), A100_80, pools[0]), at_ms=T0),
-        NodeSeen(node=of_model(node("n2"), H100, pools[1]), at_ms=T0),
+        NodeSeen(node=of_model(node("n2"), h100, pools[1]), at_ms=T0),
         hold(T0, ("n1", (0, 1))),
         hold(T0, ("n2", (0,)), ("n1", (2,)), uid="g2"),
         release(T0 + 2 * HOUR, uid="g2"),
         release(T0 + 4 * HOUR),
         release(T0 + 5 * HOUR, 1, uid="g2"),
-        *more,
     ]
     kept = Bookkeeper(url)
     kept.record(facts, T0 + 9 * HOUR)

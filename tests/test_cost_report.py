@@ -17,6 +17,7 @@ from ledger_books import hold, release
 from ledger_facts import NAMED, node, placement
 from mig_grids import A100_80
 from postgres_server import PostgresServer
+from priced_books import priced_books
 from test_archives import three_months
 from typer.testing import CliRunner
 
@@ -31,14 +32,15 @@ from fairlead.model.calendars import Span
 from fairlead.model.events import Intended, MemberReleased, NodeSeen, PriceBookSeen
 from fairlead.model.gang import Tier
 from fairlead.model.rates import per_hour_text
-from fairlead.reports import archives, costs
+from fairlead.reports import archives, costs, device_models
 from fairlead.reports.booked import By
-from fairlead.reports.costs import DeviceTimes, costs_by
+from fairlead.reports.costs import DeviceTimes, ModelTime, costs_by
 from fairlead.reports.document import Document
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.simulation import gangjob_yaml
 from fairlead.store import devices, entries, snapshots
 from fairlead.store import engine as database
+from fairlead.store.devices import Place
 from fairlead.units import gpu_hours_text, money_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "money.md"
@@ -145,6 +147,38 @@ def test_a_model_that_nobody_held_is_borne_by_nobody(tmp_path: Path) -> None:
     assert nobody.rows == ()
     assert nobody.facts["unborne_nanos"] == nobody.facts["hardware_nanos"] == 4 * AN_HOUR + 8 * NANO
     assert nobody.facts["fixed_nanos orchestration"] == 10 * NANO
+
+
+def test_what_others_hold_is_borne_by_nobody(tmp_path: Path) -> None:
+    found = costs.costs(times(keep_books(tmp_path, book_of(FULL, RENTED), pools=("main", ""))), By.QUEUE)
+    assert (found.facts["unmanaged_gpu_ms"], found.facts["unmanaged_nanos"]) == (38 * HOUR, 76 * NANO)
+    vision, speech = rows(found).values()
+    assert vision["idle_nanos"] + speech["idle_nanos"] == 27 * AN_HOUR
+
+
+def test_fixed_costs_are_over_all_that_was_held_and_charges_of_the_same_currency(tmp_path: Path) -> None:
+    usd = book_of(name="usd", currency="USD", prices=PRICES)
+    vision, speech = rows(costs.costs(times(keep_books(tmp_path, book_of(FULL, fixed=FIXED), usd)), By.QUEUE)).values()
+    assert [speech["fixed_nanos"], vision["fixed_nanos"]] == largest_remainder(110 * NANO, [7, 8])
+    assert (speech["charged_nanos"], vision["charged_nanos"]) == (None, None)
+
+
+def test_jobs_of_a_queue_are_summed() -> None:
+    one, two = (("lab", "vision", "ns", name, name) for name in "ab")
+    time = ModelTime(model="m", parts=dict.fromkeys(Part, 0), held={one: 840, two: 1680})
+    found = DeviceTimes(
+        since_ms=0, until_ms=1, as_of_ms=1, currency="EUR", times=(time,), charged={one: 3, two: 4}, fixed={"x": 9}
+    )
+    (row,) = costs_by(found, By.QUEUE).rows.values()
+    assert (row.held, row.charged, row.fixed, row.total) == (2520, 7, 9, 9)
+    jobs = costs_by(found, By.JOB).rows
+    assert (jobs[one].charged, jobs[one].fixed, jobs[two].fixed) == (3, 3, 6)
+
+
+def test_a_device_that_was_swapped_before_is_of_one_model() -> None:
+    models, place = {("n", "d"): [(0, "A"), (50, "B"), (100, "C")]}, Place("p", "n", "d")
+    assert device_models._times(models, place, (50, 100)) == [(50, 100, "B")]
+    assert device_models._times(models, place, (-9, 60)) == [(-9, 50, "A"), (50, 60, "B")]
 
 
 def test_a_cost_that_changes_holds_from_then_on(tmp_path: Path) -> None:
@@ -271,7 +305,8 @@ def test_both_databases_give_the_same_bytes(postgres: PostgresServer, tmp_path: 
 
 
 def test_pools_of_one_model_are_answered_from_the_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "apart").mkdir()
+    for name in ("apart", "alone"):
+        (tmp_path / name).mkdir()
     mixed = keep_books(tmp_path, book_of(FULL, RENTED))
     apart = keep_books(tmp_path / "apart", book_of(FULL, RENTED), pools=("main", "side"))
     said = costs.costs(times(mixed), By.QUEUE)
@@ -279,6 +314,18 @@ def test_pools_of_one_model_are_answered_from_the_sums(tmp_path: Path, monkeypat
     assert costs.costs(times(apart), By.QUEUE).rows == said.rows
     with pytest.raises(TypeError):
         times(mixed)
+    monkeypatch.setattr(devices, "places", None)  # which are not asked for where there is only one model
+    alone = keep_books(tmp_path / "alone", book_of(FULL), h100=A100_80)
+    assert costs.costs(times(alone), By.QUEUE).facts["hardware_nanos"] == 80 * AN_HOUR
+
+
+def test_devices_that_nobody_saw_have_no_cost(tmp_path: Path) -> None:
+    engine = priced_books(tmp_path)
+    facts = dataclasses.replace(costs.known(engine), books=(book_of(FULL),))
+    found = costs.costs(costs.device_times(engine, facts, None, jobs=False), By.QUEUE)
+    assert (found.facts["without_costs"], found.facts["capacity_gpu_ms"]) == ("unknown", 10 * HOUR)
+    assert {row["total_nanos"] for row in rows(found).values()} == {None}
+    engine.dispose()
 
 
 def test_what_is_only_in_an_archive_cannot_be_costed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from postgres_server import PostgresServer
 
 from fairlead.errors import Unreachable
 from fairlead.ledger.meter import Meter
+from fairlead.ledger.snapshot import READABLE
 from fairlead.model.events import NodeSeen
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.store import engine as database
@@ -118,6 +119,14 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(url: str, applied: list[str
     assert len(applied) == records(url)
     assert books.trouble == ""
     books.close()
+
+
+def test_a_snapshot_of_a_form_that_only_lacks_fields_is_read(url: str, applied: list[str]) -> None:
+    kept(url)
+    spoil(url, form=READABLE[-1])
+    applied.clear()
+    begun(url).close()
+    assert len(applied) < records(url)
 
 
 def test_a_damaged_snapshot_leaves_the_one_before_it(url: str, applied: list[str]) -> None:

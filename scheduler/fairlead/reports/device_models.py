@@ -1,7 +1,7 @@
 """Device time by model of GPU. The books' sums know pools and no models, and mostly that is enough.
 
-Where all devices that a pool had in a time are of one model, the sums by hour and day answer. Of the other pools the
-entries are summed, model by model, cut where a device became another model.
+Where all devices ever were of one model, or all that a pool had in a time, the sums by hour and day answer. Of the
+other pools the entries are summed, model by model, cut where a device became another model.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def by_model(
     `lines` are all that was booked in the window, in any unit. Of pools with several models they are left out, and the
     entries' are yielded in their place, by job.
     """
-    there = devices.places(connection, window)
+    anywhere = {model for known in models.values() for _, model in known}
+    there = devices.places(connection, window) if len(anywhere) > 1 else []
+    otherwise = anywhere if len(anywhere) == 1 else {""}
     of_pool: dict[str, set[str]] = {}
     for place in there:
         of_pool.setdefault(place.pool, set()).update(model for *_, model in _times(models, place, window))
     for line in lines:
-        known = of_pool.get(line.pool, {""})
+        known = of_pool.get(line.pool, otherwise)
         if line.unit == TICKS and line.kind == EntryKind.SEGMENT and len(known) == 1:
             yield next(iter(known)), line
     mixed = {pool for pool, known in of_pool.items() if len(known) > 1}
