@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from costed_books import FULL, T0, book_of, keep_books
 from months import BEGIN as MONTHS_BEGIN
 from months import Months, ms
 from postgres_server import PostgresServer
@@ -22,9 +23,14 @@ from fairlead.ledger.entry import EntryKind
 from fairlead.reports import archives
 from fairlead.reports.booked import By, booked
 from fairlead.reports.charges import showback, sums_by
+from fairlead.reports.token_books import CHARGED, COST, Gang, TokenCosts, report
+from fairlead.reports.token_counts import TokenClass
+from fairlead.reports.tokens import Cell, Key, Terms
+from fairlead.store import engine as database
 from fairlead.store.engine import Engine
 from fairlead.units import gpu_hours_text, money_text, utc_text
 
+RENTED = {"model": "NVIDIA H100 80GB HBM3", "rental": {"perHour": "2"}}
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "money.md"
 SERVER = {"gang": "u-1", "namespace": "chat", "name": "answers", "attempt": 1, "rank": 0}
 OTHER = {"gang": "u-2", "namespace": ODD, "name": "größe", "attempt": 1, "rank": 0}
@@ -76,8 +82,8 @@ def told(tmp_path: Path, *lines: str, head: str = HEAD) -> Path:
 
 
 def ask(engine: Engine, counts: Path, *words: str, output: str = "json") -> str:
-    database = engine.url.render_as_string(hide_password=False)
-    done = CliRunner().invoke(app, [*words, "--counts", str(counts), "--database", database, "-o", output])
+    url = engine.url.render_as_string(hide_password=False)
+    done = CliRunner().invoke(app, [*words, "--counts", str(counts), "--database", url, "-o", output])
     if isinstance(done.exception, FairleadError):
         raise done.exception
     assert done.exit_code == 0, done.output
@@ -237,6 +243,7 @@ def test_busy_time_is_told_by_all_rows_of_a_gang_or_by_none(engine: Engine, tmp_
         (["--weight", "long=-1"], "--weight long: '-1' is no amount"),
         (["--weight", "long=0"], "--weight: long=0: must be more than 0"),
         (["--weight", "long=2", "--weight", "long=3"], "--weight: long is said twice"),
+        (["--basis", "list"], "--basis: 'list' is none of charged, cost"),
         (["--by", "node"], "--by: 'node' is none of"),
         (["--output", "yaml"], "--output: 'yaml' is none of"),
     ],
@@ -280,6 +287,63 @@ def test_the_same_bytes_whatever_the_order_and_the_form(engine: Engine, tmp_path
     assert {row["counts"] for row in read} == {"self-reported", "none"}
     assert [row["tokens"] for row in read if row["counts"] == "none"] == ["unmeasured"]
     assert "counts: self-reported" in one[2]
+
+
+@pytest.mark.parametrize("each", [(), ("--each", "hour")])
+def test_by_what_the_platform_paid(tmp_path: Path, each: tuple[str, ...]) -> None:
+    fixed = ({"name": "orchestration", "perMonth": "7440"},)
+    engine = database.connect(keep_books(tmp_path, book_of(FULL, RENTED, fixed=fixed)))
+    begin, *ends = (utc_text(T0 + hours * HOUR) for hours in (0, 1, 4))
+    lines = [f"g1,{begin},{ends[0]},prompt,no,short,3000000,2000000", f"g1,{begin},{ends[1]},completion,no,long,7,7"]
+    told_of_both = told(tmp_path, *lines, f"g2,{begin},{ends[0]},prompt,no,short,5,5")
+    found = rows(ask(engine, told_of_both, "tokens", "--basis", "cost", *each))
+    paid = rows(cost_report(engine, *each))
+    for gang in ("g1", "g2"):
+        of_gang, due = [row for row in found if row["gang"] == gang], sums(paid, gang)
+        assert sum(row["cost_nanos"] for row in of_gang) == due["variable_nanos"] + due["idle_nanos"]
+        assert sum(row["fixed_nanos"] for row in of_gang) == due["fixed_nanos"]
+        assert 0 <= due["held_gpu_ms"] - sum(row["held_gpu_ms"] for row in of_gang) < len(of_gang)  # each rounded down
+    if not each:
+        row = next(row for row in found if row["class"] == "prompt" and row["gang"] == "g1")
+        assert row["per_million_nanos"] == round((row["cost_nanos"] + row["fixed_nanos"]) / 3)
+        data = json.loads(ask(engine, told(tmp_path, lines[0]), "tokens", "--basis", "cost"))
+        assert (data["basis"], data["currency"]) == ("cost", "EUR")
+        assert data["others_cost_nanos"] == sums(paid, "g2")["total_nanos"]
+        assert {row["cost_nanos"] for row in rows(ask(engine, told_of_both, "tokens"))} == {None}
+
+
+def test_time_that_nobody_said_the_cost_of_has_none(tmp_path: Path) -> None:
+    engine = database.connect(keep_books(tmp_path, book_of(FULL)))  # what an H100 costs is said nowhere
+    begin, end = utc_text(T0), utc_text(T0 + HOUR)
+    counts = told(tmp_path, f"g1,{begin},{end},prompt,no,short,3,2", f"g2,{begin},{end},prompt,no,short,3,2")
+    found = rows(ask(engine, counts, "tokens", "--basis", "cost"))
+    assert {row["gang"]: row["cost_nanos"] is None for row in found} == {"g1": False, "g2": True}
+    assert {row["fixed_nanos"] for row in found} == {None}
+
+
+def test_a_queue_with_such_time_has_none_either() -> None:
+    of = TokenClass("prompt", "no", "short")
+    key = Key("lab", "vision", of, "any")
+    costed, not_costed = Cell(held=TICKS, money={"EUR": NANO}, within=5), Cell(held=TICKS, within=5)
+    jobs = {(key, Gang(uid, "ns", uid, 0, 1)): cell for uid, cell in (("g1", costed), ("g2", not_costed))}
+    for basis, nanos in ((COST, None), (CHARGED, NANO)):
+        found = TokenCosts(
+            since_ms=0, until_ms=1, as_of_ms=1, basis=basis, currency="EUR", jobs=jobs, others_held=0, others_nanos=0,
+            has_fixed=False, gangs=2, by_busy=0, terms=Terms(),
+        )  # fmt: skip
+        (row,) = report(found, By.QUEUE).to_data()["rows"]  # type: ignore[misc]
+        assert (row["cost_nanos"], row["per_million_nanos"]) == (nanos, nanos and nanos * 10**5)
+
+
+def cost_report(engine: Engine, *words: str) -> str:
+    done = CliRunner().invoke(app, ["costs", "--by", "job", "--database", str(engine.url), "-o", "json", *words])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def sums(found: list[dict[str, Any]], gang: str) -> dict[str, int]:
+    its = [row for row in found if row["gang"] == gang]
+    return {name: sum(row[name] or 0 for row in its) for name in its[0] if name.endswith(("_ms", "_nanos"))}
 
 
 @pytest.mark.postgres

@@ -17,7 +17,7 @@ from fairlead.errors import UnreadableInput
 from fairlead.ledger.entry import Entry, EntryKind
 from fairlead.ledger.periods import clipped
 from fairlead.reports.token_counts import Count, TokenClass
-from fairlead.reports.tokens import NO_COUNTS, WEIGHTS, Cell, Terms, divided
+from fairlead.reports.tokens import NO_COUNTS, WEIGHTS, Cell, Paid, Terms, divided
 from fairlead.timezones import window_of
 
 PROMPT, ANSWER = TokenClass("prompt", "no", "short"), TokenClass("completion", "no", "short")
@@ -241,3 +241,36 @@ def test_each_class_has_its_own_tokens_and_no_row_no_tokens(life: Any) -> None:
     for of in CLASSES:
         assert sum(c.within for k, c in found.items() if k.of == of) == sum(r.within for r in rows if r.of == of)
     assert all(not cell.within and not cell.beyond for key, cell in found.items() if key.of == NO_COUNTS)
+
+
+@given(lives(), st.one_of(st.none(), st.integers(0, 10**13)), st.integers(0, 10**13))
+def test_what_the_platform_paid_lies_over_the_held_time(life: Any, hardware: int | None, fixed: int) -> None:
+    entries, rows, cuts, terms = life
+    paid = {("lab", queue): Paid("EUR", hardware, fixed) for queue in ("vision", "speech")}
+    for window in pairwise(cuts):
+        charged, found = (divided(entries, rows, terms, window, money) for money in (None, paid))
+        assert found.keys() == charged.keys()
+        for queue in ("vision", "speech"):
+            its = [cell for key, cell in found.items() if key.queue == queue]
+            some = any(cell.held for cell in its)
+            assert sum(cell.fixed for cell in its) == (fixed if some else 0)
+            assert sum(cell.money.get("EUR", 0) for cell in its) == ((hardware or 0) if some else 0)
+            assert (hardware is not None) or not any(cell.money for cell in its)
+        for key, cell in found.items():
+            same = charged[key]
+            assert (cell.held, cell.used, cell.within) == (same.held, same.used, same.within)
+
+
+def test_paid_time_costs_the_same_whatever_was_charged() -> None:
+    rows = [count((0, 3), ANSWER, 30), count((3, 4), ANSWER, 10)]
+    paid = {("lab", "vision"): Paid("EUR", 8 * NANO, 2 * NANO)}
+    entries, window = [held((0, 1), 90), held((1, 4))], (T0, T0 + 4 * HOUR)
+    (cell,) = divided(entries, rows, PLAIN, window, paid).values()
+    assert (cell.money, cell.fixed, cell.within) == ({"EUR": 8 * NANO}, 2 * NANO, 40)
+    for part in divided(entries, rows[:1], PLAIN, window, paid).items():
+        assert part[1].money["EUR"] == {ANSWER: 6 * NANO, NO_COUNTS: 2 * NANO}[part[0].of]
+    gone = Entry(**{name: getattr(entries[1], name) for name in entries[1].__slots__} | {
+        "id": "gone", "kind": EntryKind.REVERSAL,
+        "postings": tuple(posting(p.account, -p.amount, p.unit) for p in entries[1].postings)})  # fmt: skip
+    (nothing,) = divided([entries[1], gone], [], PLAIN, window, paid).values()
+    assert (nothing.held, nothing.money, nothing.fixed) == (0, {}, 0)

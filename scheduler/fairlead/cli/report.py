@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,10 +23,6 @@ from fairlead.cli.report_answer import (
     show,
 )
 from fairlead.cli.usage_text import print_usage
-
-if TYPE_CHECKING:
-    from fairlead.model.calendars import Span
-    from fairlead.store.engine import Engine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -298,6 +294,7 @@ def tokens(
         str | None, typer.Option("--peak", help="Tell a time of the day apart, such as 08:00-20:00.")
     ] = None,
     weight: Annotated[list[str] | None, typer.Option("--weight", help="Such as completion=4; repeat it.")] = None,
+    basis: Annotated[str, typer.Option("--basis", help="charged, or cost: what the platform paid.")] = "charged",
     database: DatabaseOption = DEFAULT_URL,
     file: FileOption = None,
     by: ByOption = "job",
@@ -309,17 +306,12 @@ def tokens(
     output: OutputOption = "table",
 ) -> None:
     """Print what tokens cost, idle time included, by counts that whoever serves them told."""
-    from fairlead.cli.report_tokens import counts_of, terms_of
+    from fairlead.cli.report_tokens import looking
     from fairlead.reports import token_books as report
 
     asked = Asked(url_of(database, file), since, until, period, each, output, ctx.obj)
-    kept, rows = by_of(by), counts_of(counts)
-
-    def look(engine: Engine, span: Span | None) -> report.TokenCosts:
-        terms = terms_of(peak, weight or (), (ctx.obj or books_calendar(engine)).zone)
-        return report.from_database(engine, span, rows, str(counts), terms)
-
-    answer(asked, lambda found: report.report(found, kept, currency), look)
+    kept = by_of(by)
+    answer(asked, lambda found: report.report(found, kept), looking(counts, peak, weight or (), basis, currency, asked))
 
 
 @app.command()

@@ -14,14 +14,17 @@ from fairlead.model.calendars import Span
 from fairlead.model.gang import Tier
 from fairlead.reports.booked import Booked, By, columns_of, gpu_ms, window
 from fairlead.reports.charges import currency_in
+from fairlead.reports.costs import Known, RowCost, Who, costs_by, device_times
 from fairlead.reports.document import Document, Value
 from fairlead.reports.token_counts import Count, TokenClass
-from fairlead.reports.tokens import NO_COUNTS, Cell, Key, Terms, divided, reach
+from fairlead.reports.tokens import NO_COUNTS, Cell, Key, Paid, Terms, divided, reach
 from fairlead.store import engine as database
 from fairlead.store import entries, periods, rollups, usage
 from fairlead.units import fixed_text, utc_text
 
 SELF_REPORTED = "self-reported"
+CHARGED, COST = BASES = ("charged", "cost")
+"""What the money is: what held time cost by its prices, or what the platform itself paid for it."""
 _MILLION = 1_000_000
 _TIERS = tuple(tier.value for tier in Tier)
 
@@ -38,27 +41,40 @@ class Gang(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCosts:
-    """What was put to which tokens of which job in a window. `everybody` is what the books have of everybody in it.
+    """What was put to which tokens of which job in a window: by `basis` what was charged, or what the platform paid.
 
-    `by_busy` of the `gangs` told device time, the others tokens alone.
+    `others_held` are the ticks of gangs that no row names, `others_nanos` what those cost. `by_busy` of the `gangs`
+    told device time, the others tokens alone. `has_fixed`: there are costs that are paid whatever is held.
     """
 
     since_ms: int
     until_ms: int
     as_of_ms: int
+    basis: str
+    currency: str
     jobs: Mapping[tuple[Key, Gang], Cell]
-    everybody: Booked
+    others_held: int
+    others_nanos: int
+    has_fixed: bool
     gangs: int
     by_busy: int
     terms: Terms
 
 
 def from_database(
-    engine: database.Engine, span: Span | None, counts: Sequence[Count], file: str, terms: Terms
+    engine: database.Engine,
+    span: Span | None,
+    counts: Sequence[Count],
+    file: str,
+    terms: Terms,
+    *,
+    currency: str | None = None,
+    costs: Known | None = None,
 ) -> TokenCosts:
     """Look up what the gangs that rows name held in a span, None is ever, and divide it among their tokens.
 
-    Rows that lie outside of the span are passed over, but for which gangs they name.
+    Rows that lie outside of the span are passed over, but for which gangs they name. The money is what was charged, or
+    by `costs` what the platform paid.
 
     Raises
     ------
@@ -67,30 +83,73 @@ def from_database(
     UnreadableInput
         A row contradicts another one or the books; the text has `file` and line.
     """
+    times = None if costs is None else device_times(engine, costs, span, jobs=True, currency=currency)
+    rows_paid = None if times is None else costs_by(times, By.JOB).rows
     with database.reading(engine) as connection:
-        since_ms, until_ms, as_of_ms = window(connection, span)
+        at = window(connection, span if times is None else Span(times.since_ms, times.until_ms, ""))
         gone_ms = max((step.latest_ms for step in periods.dropped(connection)), default=0)
-        if since_ms < gone_ms:
+        if at[0] < gone_ms:
             raise UnreadableInput(f"--since: what jobs held before {utc_text(gone_ms)} is in archives; begin there")
-        everybody = Booked(
-            since_ms=since_ms, until_ms=until_ms, as_of_ms=as_of_ms,
-            lines=tuple(usage.lines(connection, since_ms, until_ms, jobs=False)),
-        )  # fmt: skip
+        everybody = _everybody(connection, at)
+        money = currency_in(everybody, currency) if times is None else times.currency
         try:
-            there = max(gone_ms, rollups.begin_ms(connection) or 0), as_of_ms
+            there = max(gone_ms, rollups.begin_ms(connection) or 0), at[2]
             rows = _rows_of(connection, counts, span, there)
-            found: dict[tuple[Key, Gang], Cell] = {}
-            for gang in sorted(rows):
-                from_ms, to_ms = reach(rows[gang], (since_ms, until_ms))
-                posted = (sealed.entry for sealed in entries.of_gang(connection, gang.uid, from_ms, to_ms))
-                for key, cell in divided(posted, rows[gang], terms, (since_ms, until_ms)).items():
-                    found[key, gang] = cell
+            jobs = _jobs(connection, rows, terms, at[:2], None if rows_paid is None else _paid(rows_paid, money))
         except UnreadableInput as problem:
             raise UnreadableInput(f"{file} {problem}") from None
+    held = sum(line.amount for _, line in everybody.of(Kind.HELD)) - sum(cell.held for cell in jobs.values())
+    if rows_paid is None:
+        others_nanos = _charged(everybody, money) - sum(cell.money.get(money, 0) for cell in jobs.values())
+    else:
+        others = [row for who, row in rows_paid.items() if who[-1] not in {gang.uid for gang in rows}]
+        others_nanos = sum(row.variable + row.idle + row.fixed for row in others)
     return TokenCosts(
-        since_ms=since_ms, until_ms=until_ms, as_of_ms=as_of_ms, jobs=found, everybody=everybody, gangs=len(rows),
-        by_busy=sum(any(row.busy_ms is not None for row in of) for of in rows.values()), terms=terms,
+        since_ms=at[0], until_ms=at[1], as_of_ms=at[2], basis=CHARGED if costs is None else COST, currency=money,
+        jobs=jobs, others_held=held, others_nanos=others_nanos, has_fixed=times is not None and bool(times.fixed),
+        gangs=len(rows), by_busy=sum(any(row.busy_ms is not None for row in of) for of in rows.values()), terms=terms,
     )  # fmt: skip
+
+
+def _everybody(connection: database.Connection, at: tuple[int, int, int]) -> Booked:
+    lines = tuple(usage.lines(connection, at[0], at[1], jobs=False))
+    return Booked(since_ms=at[0], until_ms=at[1], as_of_ms=at[2], lines=lines)
+
+
+def _charged(found: Booked, currency: str) -> int:
+    """Return what held time cost by its prices, whoever bears it."""
+    return sum(
+        line.amount
+        for account, line in found.of(Kind.SPEND)
+        if line.kind == EntryKind.SEGMENT and account.tier in _TIERS and currency_of(line.unit) == currency
+    )
+
+
+def _paid(rows: Mapping[Who, RowCost], currency: str) -> dict[str, dict[tuple[str, str], Paid]]:
+    """Return what the platform paid, by uid of a gang, then by tenant and queue."""
+    found: dict[str, dict[tuple[str, str], Paid]] = {}
+    for (tenant, queue, _, _, uid), row in rows.items():
+        hardware = None if row.uncosted else row.variable + row.idle
+        found.setdefault(uid, {})[tenant, queue] = Paid(currency, hardware, row.fixed)
+    return found
+
+
+def _jobs(
+    connection: database.Connection,
+    rows: Mapping[Gang, Sequence[Count]],
+    terms: Terms,
+    time: tuple[int, int],
+    paid: Mapping[str, Mapping[tuple[str, str], Paid]] | None,
+) -> dict[tuple[Key, Gang], Cell]:
+    """Divide what each gang held in a time, one after the other."""
+    found: dict[tuple[Key, Gang], Cell] = {}
+    for gang in sorted(rows):
+        from_ms, to_ms = reach(rows[gang], time)
+        posted = (sealed.entry for sealed in entries.of_gang(connection, gang.uid, from_ms, to_ms))
+        of_gang = None if paid is None else paid.get(gang.uid, {})
+        for key, cell in divided(posted, rows[gang], terms, time, of_gang).items():
+            found[key, gang] = cell
+    return found
 
 
 def _rows_of(
@@ -169,35 +228,42 @@ def _refused(row: Count, field: str, why: str) -> UnreadableInput:
     return UnreadableInput(f"line {row.line}: {field}: {why}")
 
 
-def report(found: TokenCosts, by: By, currency: str | None = None) -> Document:
+def report(found: TokenCosts, by: By) -> Document:
     """Return what the tokens of each job, queue or tenant cost, by class and by peak.
 
-    Held time that no row tells of has rows of its own, without tokens. What all others held is beside the rows.
+    Held time that no row tells of has rows of its own, without tokens. What all others held is beside the rows. What is
+    paid whatever is held stands apart, and is part of what a million costs.
     """
-    money = currency_in(found.everybody, currency)
     sums: dict[tuple[tuple[str, ...], TokenClass, str], Cell] = {}
+    uncosted: list[Cell] = []
     for (key, gang), cell in found.jobs.items():
         whose = (key.tenant, key.queue, gang.namespace, gang.name, gang.uid)[: len(columns_of(by))]
-        sums.setdefault((whose, key.of, key.when), Cell()).add(cell)
+        row = sums.setdefault((whose, key.of, key.when), Cell())
+        row.add(cell)
+        if found.basis == COST and cell.held and found.currency not in cell.money:
+            uncosted.append(row)
+    for row in uncosted:  # what the others cost is not what all their tokens cost
+        row.money.clear()
     rows = [
-        (*whose, *of, when, *_numbers(of, cell, money))
+        (*whose, *of, when, *_numbers(of, cell, found))
         for (whose, of, when), cell in sorted(sums.items(), key=lambda item: item[0])
-        if cell.held or cell.money.get(money)
+        if cell.held or cell.money.get(found.currency)
     ]
-    held, cost = _of_everybody(found.everybody, money)
     facts: dict[str, Value] = {
         "counts": SELF_REPORTED,
-        "currency": money or None,
+        "basis": found.basis,
+        "currency": found.currency or None,
         "peak": _peak_text(found.terms),
         "weights": " ".join(f"{word}={fixed_text(weight, 9)}" for word, weight in found.terms.weights.items()),
         "gangs": found.gangs,
         "gangs_by_busy_time": found.by_busy,
-        "others_held_gpu_ms": gpu_ms(held - sum(cell.held for cell in sums.values())),
-        "others_cost_nanos": cost - sum(cell.money.get(money, 0) for cell in sums.values()) if money else None,
+        "others_held_gpu_ms": gpu_ms(found.others_held),
+        "others_cost_nanos": found.others_nanos if found.currency else None,
     }
     columns = (
         *columns_of(by), "class", "cached", "context", "time", "counts", "tokens", "tokens_within_slo", "held_gpu_ms",
-        "unmeasured_gpu_ms", "used_permille", "cost_nanos", "per_million_nanos", "per_million_within_slo_nanos",
+        "unmeasured_gpu_ms", "used_permille", "cost_nanos", *(("fixed_nanos",) if found.basis == COST else ()),
+        "per_million_nanos", "per_million_within_slo_nanos",
     )  # fmt: skip
     return Document(
         report="tokens", since_ms=found.since_ms, until_ms=found.until_ms, as_of_ms=found.as_of_ms, columns=columns,
@@ -205,9 +271,11 @@ def report(found: TokenCosts, by: By, currency: str | None = None) -> Document:
     )  # fmt: skip
 
 
-def _numbers(of: TokenClass, cell: Cell, currency: str) -> tuple[Value, ...]:
+def _numbers(of: TokenClass, cell: Cell, found: TokenCosts) -> tuple[Value, ...]:
     told = of != NO_COUNTS
-    cost, tokens = cell.money.get(currency), cell.within + cell.beyond
+    cost, tokens = cell.money.get(found.currency), cell.within + cell.beyond
+    whole = None if cost is None else cost + cell.fixed
+    fixed = (cell.fixed if found.has_fixed else None,) if found.basis == COST else ()
     return (
         SELF_REPORTED if told else "none",
         tokens if told else None,
@@ -216,24 +284,15 @@ def _numbers(of: TokenClass, cell: Cell, currency: str) -> tuple[Value, ...]:
         gpu_ms(cell.held - cell.known),
         cell.used * 1_000 // cell.held if cell.known and cell.held else None,
         cost,
-        _per_million(cost, tokens),
-        _per_million(cost, cell.within),
+        *fixed,
+        _per_million(whole, tokens),
+        _per_million(whole, cell.within),
     )
 
 
 def _per_million(nanos: int | None, tokens: int) -> int | None:
     """Return what a million costs, rounded half up; None where there are no tokens, or no price."""
     return None if nanos is None or not tokens else (2 * nanos * _MILLION + tokens) // (2 * tokens)
-
-
-def _of_everybody(found: Booked, currency: str) -> tuple[int, int]:
-    """Return the ticks that were held, and what those cost, whoever bears it."""
-    held = sum(line.amount for _, line in found.of(Kind.HELD))
-    return held, sum(
-        line.amount
-        for account, line in found.of(Kind.SPEND)
-        if line.kind == EntryKind.SEGMENT and account.tier in _TIERS and currency_of(line.unit) == currency
-    )
 
 
 def _peak_text(terms: Terms) -> str:

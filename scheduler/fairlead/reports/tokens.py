@@ -59,22 +59,37 @@ class Terms:
 class Cell:
     """Held time: ticks held, of them used and of them known to be anything, and nano-units by currency.
 
-    `within` and `beyond` are tokens that were counted in it, within their SLO and not.
+    `fixed` are the nano-units that are paid whatever is held. `within` and `beyond` are tokens that were counted in it,
+    within their SLO and not.
     """
 
     held: int = 0
     used: int = 0
     known: int = 0
     money: dict[str, int] = field(default_factory=dict[str, int])
+    fixed: int = 0
     within: int = 0
     beyond: int = 0
 
     def add(self, more: Cell) -> None:
         """Add what another has."""
         self.held, self.used, self.known = self.held + more.held, self.used + more.used, self.known + more.known
-        self.within, self.beyond = self.within + more.within, self.beyond + more.beyond
+        self.within, self.beyond, self.fixed = (
+            self.within + more.within, self.beyond + more.beyond, self.fixed + more.fixed,
+        )  # fmt: skip
         for currency, nanos in more.money.items():
             self.money[currency] = self.money.get(currency, 0) + nanos
+
+
+class Paid(NamedTuple):
+    """What the time that a gang held for a queue in a window cost the platform, in nano-units of a currency.
+
+    `hardware` is None where nobody said what some of it costs.
+    """
+
+    currency: str
+    hardware: int | None
+    fixed: int
 
 
 class Key(NamedTuple):
@@ -92,11 +107,18 @@ def reach(rows: Iterable[Count], window: tuple[int, int]) -> tuple[int, int]:
     return min(begin for begin, _ in spans), max(end for _, end in spans)
 
 
-def divided(entries: Iterable[Entry], rows: Sequence[Count], terms: Terms, window: tuple[int, int]) -> dict[Key, Cell]:
+def divided(
+    entries: Iterable[Entry],
+    rows: Sequence[Count],
+    terms: Terms,
+    window: tuple[int, int],
+    paid: Mapping[tuple[str, str], Paid] | None = None,
+) -> dict[Key, Cell]:
     """Return what of a gang's held time in a window was put to which class, with the tokens of it.
 
     `rows` are the gang's, of one class no two of one time, and either all or none tell `busy_ms`; `entries` are the
-    gang's in their `reach`.
+    gang's in their `reach`. The money is what entries charge, unless `paid` says by tenant and queue what the platform
+    paid: that lies over the held time evenly.
 
     Raises
     ------
@@ -109,6 +131,8 @@ def divided(entries: Iterable[Entry], rows: Sequence[Count], terms: Terms, windo
     moments |= {*(row.from_ms for row in rows), *(row.to_ms for row in rows)}
     edges = sorted(moments)
     found = _cells(entries, edges)
+    if paid is not None:
+        _lay(found, edges, window, paid)
     told = _Told(found, edges, rows, terms)
     sums: dict[Key, Cell] = {}
     for at, stretch in groupby(sorted(found.items(), key=lambda item: item[0]), key=lambda item: item[0][0]):
@@ -167,6 +191,30 @@ def _book(cell: Cell, entry: Entry, parts: Sequence[int]) -> None:
             cell.money[currency] = cell.money.get(currency, 0) + amount
 
 
+def _lay(
+    found: Mapping[tuple[int, str, str], Cell],
+    edges: Sequence[int],
+    window: tuple[int, int],
+    paid: Mapping[tuple[str, str], Paid],
+) -> None:
+    """Put what was paid in place of what was charged, over what each queue held in the window; the parts sum to it."""
+    mine: dict[tuple[str, str], list[Cell]] = {}
+    for (at, *whose), cell in sorted(found.items(), key=lambda item: item[0]):
+        cell.money.clear()
+        if window[0] <= edges[at] < window[1]:
+            mine.setdefault((whose[0], whose[1]), []).append(cell)
+    for of, its in mine.items():
+        weights = [cell.held for cell in its]
+        if of not in paid or not any(weights):
+            continue
+        for cell, part in zip(its, largest_remainder(paid[of].fixed, weights), strict=True):
+            cell.fixed = part
+        hardware = paid[of].hardware
+        if hardware is not None:
+            for cell, part in zip(its, largest_remainder(hardware, weights), strict=True):
+                cell.money[paid[of].currency] = part
+
+
 class _Told:
     """The rows of one gang as a walk through its stretches meets them."""
 
@@ -203,11 +251,14 @@ class _Told:
         """Yield what each class gets of the next held time; the parts sum to it."""
         weights = self._weights(active, cell)
         named = [row.of for row in active] or [NO_COUNTS]
-        held, used, known = (largest_remainder(ticks, weights) for ticks in (cell.held, cell.used, cell.known))
+        held, used, known, fixed = (
+            largest_remainder(amount, weights) for amount in (cell.held, cell.used, cell.known, cell.fixed)
+        )
         money = {currency: largest_remainder(nanos, weights) for currency, nanos in cell.money.items()}
         first, self._passed = self._passed, self._passed + cell.held
         for at, of in enumerate(named):
-            part = Cell(held[at], used[at], known[at], {currency: nanos[at] for currency, nanos in money.items()})
+            of_money = {currency: nanos[at] for currency, nanos in money.items()}
+            part = Cell(held[at], used[at], known[at], of_money, fixed[at])
             if active:
                 part.within = self._dealt(active[at], first, active[at].within)
                 part.beyond = self._dealt(active[at], first, active[at].beyond)
