@@ -46,7 +46,7 @@ def told(seed: int) -> list[tuple[int, list[Any]]]:
         odd.insert(min(len(odd), at + rng.choice((1, 3, 40, len(odd)))), odd.pop(at))
     if rng.random() < 0.2:
         rng.shuffle(odd)
-    begun = Started(rules=Rules(), at_ms=T0, meter=1)
+    begun = Started(rules=Rules(), at_ms=T0, meter=2)
     batches: list[tuple[int, list[Any]]] = [
         (T0, [begun, *NAMED, *[NodeSeen(node=node(n), at_ms=T0) for n in ("n1", "n2")]])
     ]

@@ -169,7 +169,7 @@ def any_fact(draw: Any) -> Any:
         keeper, owner = draw(st.sampled_from(KEEPERS))
         return KeptFree(keeper=keeper, queue=owner, devices=devices, at_ms=at)
     if kind == 11:
-        return Started(rules=Rules(), at_ms=at)
+        return Started(rules=Rules(), at_ms=at, meter=draw(st.sampled_from((0, 1, 2))))
     if kind == 9:
         return TierChanged(gang=uid, attempt=attempt, tier=draw(st.sampled_from(list(Tier))), at_ms=at)
     return MemberReleased(
@@ -179,7 +179,7 @@ def any_fact(draw: Any) -> Any:
 
 REASONS = (
     refuse(Reason.PREEMPTED), refuse(Reason.NODE_LOST, node="n1"), refuse(Reason.MEMBER_FAILED, member="a", detail="x"),
-    refuse(Reason.FINISHED),
+    refuse(Reason.FINISHED), refuse(Reason.HOLE_ENDED), refuse(Reason.IDLE, queue="lab", idle="2h"),
 )  # fmt: skip
 
 

@@ -20,11 +20,13 @@ from fairlead.model.events import (
     NodeSeen,
     PlaceFailed,
     Recovered,
+    Started,
     StopIntended,
     StopRefused,
 )
 from fairlead.model.gang import Tier
 from fairlead.model.reasons import Reason, Refusal, refuse
+from fairlead.model.rules import Rules
 
 FLEET = (*NAMED, NodeSeen(node=node(), at_ms=0))
 HOUR = 3_600_000
@@ -71,6 +73,26 @@ def test_each_cause_has_its_account_and_whose_it_is(cause: Refusal, account: str
     books = Books().take(*FLEET, hold(0, ("n1", (0,))), stop(3_000, cause), release(4_000), Cut(at_ms=5_000))
     assert became(books) == {account: 4_000}
     assert said(books) == {(actor, cause.reason.token)}
+
+
+@pytest.mark.parametrize(
+    ("cause", "account", "actor"),
+    [
+        (refuse(Reason.BUDGET_NOT_RENEWED, queue="lab", budget="9"), "waste:budget:lab:vision", "vision"),
+        (refuse(Reason.HOLE_ENDED), "waste:hole-ended:lab:vision", "platform"),
+        (refuse(Reason.RESOLVED_DOUBLE), "waste:double-allocation:lab:vision", "platform"),
+    ],
+)
+def test_what_older_books_did_not_call_waste_is_none_in_them_and_is_since_an_engine_says_so(
+    cause: Refusal, account: str, actor: str
+) -> None:
+    facts = hold(0, ("n1", (0,))), stop(3_000, cause), release(4_000)
+    for meters, wasted in (((), {}), ((1,), {}), ((2,), {account: 4_000}), ((2, 1), {account: 4_000})):
+        books = Books().take(*FLEET, *(Started(rules=Rules(), at_ms=0, meter=meter) for meter in meters), *facts)
+        assert became(books.take(Cut(at_ms=5_000))) == wasted, meters
+    assert said(books) == {(actor, cause.reason.token)}
+    late = Books().take(*FLEET, *facts, Started(rules=Rules(), at_ms=0, meter=2), Cut(at_ms=5_000))
+    assert became(late) == {}, "what was told before stays as it was"
 
 
 @pytest.mark.parametrize("reason", [Reason.FINISHED, Reason.DELETED])

@@ -19,7 +19,7 @@ from fairlead.errors import UnreadableInput
 from fairlead.ledger import accounts
 from fairlead.ledger.chain import seal
 from fairlead.ledger.entry import Entry, EntryKind, Origin, Posting, State, make_entry
-from fairlead.ledger.pods import METER
+from fairlead.ledger.versions import METER
 from fairlead.model import codec
 from fairlead.model.calendars import Span
 from fairlead.model.codec import Cut

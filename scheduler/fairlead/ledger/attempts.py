@@ -68,13 +68,18 @@ class SavedAttempts:
 
     marks: list[tuple[GangId, int, list[Mark]]]
     books: list[SavedAttempt]
+    rules: int = 0
 
 
 class Attempts:
-    """Changed only by `Meter`. Methods return the nodes on which something changes, each with from when on."""
+    """Changed only by `Meter`. Methods return the nodes on which something changes, each with from when on.
+
+    `rules` is the newest that an engine said it goes by (`versions`), 0 before any.
+    """
 
     def __init__(self, queue_of: Callable[[str], str]) -> None:
         """Know no attempt; `queue_of` a gang is "" where nobody described it."""
+        self.rules = 0
         self._queue_of = queue_of
         self._marks: dict[tuple[GangId, int], list[Mark]] = {}
         self._books: dict[tuple[GangId, int], AttemptBook] = {}
@@ -96,11 +101,14 @@ class Attempts:
             for (gang, attempt), book in self._books.items()
         ]
         return SavedAttempts(
-            marks=[(gang, attempt, marks) for (gang, attempt), marks in self._marks.items() if marks], books=books
+            marks=[(gang, attempt, marks) for (gang, attempt), marks in self._marks.items() if marks],
+            books=books,
+            rules=self.rules,
         )
 
     def restore(self, saved: SavedAttempts) -> None:
         """Know what was saved; holds are added by who has them."""
+        self.rules = saved.rules
         self._marks = {(gang, attempt): marks for gang, attempt, marks in saved.marks}
         for one in saved.books:
             book = self.book(one.gang, one.attempt)
@@ -183,7 +191,8 @@ class Attempts:
             if standing is not None:
                 return []
             by = record.by if isinstance(record, StopIntended) else ""
-            waste = waste_of(record.cause.reason, self._queue_of(record.gang), self._queue_of(by) if by else None)
+            gaining = self._queue_of(by) if by else None
+            waste = waste_of(record.cause.reason, self._queue_of(record.gang), gaining, self.rules)
             if waste is None:
                 return []
             safe_ms = record.safe_ms if isinstance(record, StopIntended) else None

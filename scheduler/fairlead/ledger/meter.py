@@ -23,10 +23,10 @@ from fairlead.ledger.differences import corrections, pieces
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
 from fairlead.ledger.kept import Kept
 from fairlead.ledger.outcomes import WINDOW_MS
-from fairlead.ledger.pods import METER
 from fairlead.ledger.pricing import Pricing
 from fairlead.ledger.saved import SavedHold, SavedMeter, keep_nodes, restore_nodes
 from fairlead.ledger.timeline import DeviceBook, HoldKey, MemberHold, NodeTrack
+from fairlead.ledger.versions import PODS
 from fairlead.model.codec import Cut, Record
 from fairlead.model.events import (
     DevicesCounted,
@@ -224,7 +224,8 @@ class Meter:
     def _begin(self, record: Started, at_ms: int) -> list[tuple[str, int]]:
         """Let an engine begin: no rule keeps anything, and pods are booked from the first one on that says so."""
         touched: list[tuple[str, int]] = [(node, at_ms) for node in self._kept.begin(at_ms, self.sequence)]
-        if record.meter >= METER and (self._meter_ms is None or at_ms < self._meter_ms):
+        self._attempts.rules = max(self._attempts.rules, record.meter)
+        if record.meter >= PODS and (self._meter_ms is None or at_ms < self._meter_ms):
             self._meter_ms, touched = at_ms, [(node, at_ms) for node in sorted(self._nodes)]
         return [(node, at_ms) for node, at_ms in touched if node in self._nodes]
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from fairlead.ledger import accounts, tracks
 from fairlead.ledger.entry import State
+from fairlead.ledger.versions import ALL_STOPS
 from fairlead.model.events import DevicesCounted
 from fairlead.model.gang import Tier
 from fairlead.model.reasons import Reason
@@ -52,8 +53,12 @@ CAUSES: dict[Reason, tuple[str, int]] = {
     Reason.OVERRUN: ("overrun", _OWN),
     Reason.SUSPENDED: ("suspended", _OWN),
     Reason.IDLE: ("idle-stopped", _OWN),
+    Reason.BUDGET_NOT_RENEWED: ("budget", _OWN),
+    Reason.HOLE_ENDED: ("hole-ended", _PLATFORM),
+    Reason.RESOLVED_DOUBLE: ("double-allocation", _PLATFORM),
 }
 """Why work is lost, and whom it is charged to. Who finishes or is deleted by its owner loses nothing."""
+_BY_ALL_STOPS = frozenset({Reason.BUDGET_NOT_RENEWED, Reason.HOLE_ENDED, Reason.RESOLVED_DOUBLE})
 
 _ALWAYS = -(1 << 62)
 
@@ -67,9 +72,9 @@ class Waste:
     token: str
 
 
-def waste_of(reason: Reason, own: str, gaining: str | None) -> Waste | None:
-    """Return what a stop for a reason wastes; `gaining` is the queue of who gains by it, None where nobody does."""
-    if reason not in CAUSES:
+def waste_of(reason: Reason, own: str, gaining: str | None, rules: int) -> Waste | None:
+    """Return what a stop for a reason wastes by these rules; `gaining` is the queue of who gains, None for nobody."""
+    if reason not in CAUSES or (reason in _BY_ALL_STOPS and rules < ALL_STOPS):
         return None
     cause, whose = CAUSES[reason]
     actor = own if whose == _OWN else gaining if whose == _GAINED and gaining is not None else PLATFORM

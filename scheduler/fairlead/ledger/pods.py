@@ -10,10 +10,6 @@ from fairlead.ledger.accounts import CORES, MEMORY, NICS
 from fairlead.ledger.entry import Amounts
 from fairlead.model.hardware import Resources
 
-METER = 1
-"""`Started.meter` of engines whose books have pods, and by which a new cut of a GPU ends what was held of the old one.
-
-Journals of before made other entries, and still do."""
 MIB = 1 << 20
 
 

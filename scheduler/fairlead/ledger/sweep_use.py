@@ -37,8 +37,13 @@ LOST: dict[str, tuple[str, str]] = {
     "DurationExceeded": ("overrun", SELF),
     "Suspended": ("suspended", SELF),
     "IdleTooLong": ("idle-stopped", SELF),
+    "BudgetNotRenewed": ("budget", SELF),
+    "HoleEnded": ("hole-ended", NOBODY),
+    "DoubleAllocation": ("double-allocation", NOBODY),
 }
 """Token of a stop -> (cause, whose it is)."""
+SINCE = {"BudgetNotRenewed": 2, "HoleEnded": 2, "DoubleAllocation": 2}
+"""Those that count once an engine has said to go by rules of at least this number."""
 
 Tried = tuple[str, int]
 """(gang, attempt)."""
@@ -86,6 +91,7 @@ class Became:
         self._queue_of = queue_of
         self._tries: dict[Tried, _Try] = {}
         self._looks: dict[str, list[_Look]] = {}
+        self._rules = 0
 
     def read(self, record: Record, at: int, count: int, oldest: int | None) -> None:
         """Take the next record, at the moment at which it counts; nothing counts before `oldest`."""
@@ -114,6 +120,8 @@ class Became:
                 lost.append(_Lost(max(lost[-1].since, known), known))
         elif isinstance(record, ev.StopIntended | ev.PlaceFailed):
             self._stop(record, at, known)
+        elif isinstance(record, ev.Started):
+            self._rules = max(self._rules, record.meter)
 
     def _try(self, gang: str, attempt: int) -> _Try:
         return self._tries.setdefault((gang, attempt), _Try())
@@ -125,7 +133,7 @@ class Became:
     def _stop(self, record: ev.StopIntended | ev.PlaceFailed, at: int, known: int) -> None:
         lost = self._try(record.gang, record.attempt).lost
         token = record.cause.reason.token
-        if token not in LOST or (lost and lost[-1].cause):
+        if token not in LOST or SINCE.get(token, 0) > self._rules or (lost and lost[-1].cause):
             return
         cause, whose = LOST[token]
         by = record.by if isinstance(record, ev.StopIntended) else ""

@@ -13,7 +13,7 @@ from itertools import islice
 
 import msgspec
 
-from fairlead.ledger.pods import METER
+from fairlead.ledger.versions import METER
 from fairlead.model.effects import (
     DeclareLost,
     EndNomination,
