@@ -83,6 +83,7 @@ WRONG = [
     ({"power": {"perKwh": "1"}}, r"costs\[0\].power.watts: is required"),
     ({"power": {"watts": -1, "perKwh": "1"}}, r"costs\[0\].power.watts: must be 1 to"),
     ({"power": {"watts": 1, "perKwh": "1", "pue": "0.9"}}, r"costs\[0\].power.pue: '0.9' is not a PUE"),
+    ({"purchase": {**BOUGHT, "inService": "soon"}}, r"costs\[0\].purchase.inService: 'soon' is not a time"),
     ({"from": "today", "rental": {"perHour": "1"}}, r"costs\[0\].from: 'today' is not a time"),
     (
         {"from": "2026-02-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "rental": {"perHour": "1"}},
@@ -255,6 +256,27 @@ def test_a_list_says_what_holds_when_in_one_currency() -> None:
     hours = [costs.at(H100, day(f"2026-0{month}-01")) for month in (1, 2, 3)]
     assert [hour and hour[Part.RENTAL] // PRICE_SCALE for hour in hours] == [2, None, 3]
     assert costs.at(A100_80, begin) is None
+
+
+def test_what_was_bought_is_depreciated_once() -> None:
+    begin, end = day("2026-01-01"), day("2026-01-01") + 50 * 730 * 3_600_000
+    bought = {**BOUGHT, "inService": "2026-01-01T00:00:00Z"}
+    found = book_of({**FULL, "purchase": bought})
+    assert decode_book(thing(costs=[{**FULL, "purchase": bought}])) == found
+    costs = CostList([found], "EUR")
+    assert costs.edges(begin - 9, end + 9) == [begin - 9, begin, end, end + 9]
+    hours = [costs.at(A100_80, at) for at in (begin - 1, begin, end - 1, end)]
+    assert [hour and per_hour_text(hour[Part.DEPRECIATION]) for hour in hours] == ["0.00", "0.7875", "0.7875", "0.00"]
+    assert [hour and per_hour_text(hour[Part.SPARES]) for hour in hours] == ["0.105"] * 4
+    # A new price of power cuts nothing of its life.
+    march = "2026-03-01T00:00:00Z"
+    power = {"watts": 1000, "perKwh": "0.30"}
+    two = [{**FULL, "purchase": bought, "to": march}, {**FULL, "purchase": bought, "from": march, "power": power}]
+    costs = CostList([book_of(*two)], "EUR")
+    assert costs.edges(begin - 9, end + 9) == [begin - 9, begin, day("2026-03-01"), end, end + 9]
+    hours = [costs.at(A100_80, at) for at in (day("2026-03-01") - 1, day("2026-03-01"), end)]
+    assert [hour and per_hour_text(hour[Part.POWER]) for hour in hours] == ["0.20", "0.30", "0.30"]
+    assert [hour and hour[Part.DEPRECIATION] > 0 for hour in hours] == [True, True, False]
 
 
 def test_a_month_costs_the_same_however_long_it_is() -> None:

@@ -48,6 +48,7 @@ class PurchaseSpec(Record, frozen=True, kw_only=True):
     price: str = ""
     gpus: int = 1
     life_months: int = 0
+    in_service: str = ""
     residual: str = ""
     spares_percent: str = ""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from math import floor
 
-from fairlead.model.calendars import Calendar, Grain
+from fairlead.model.calendars import HOUR_MS, Calendar, Grain
 from fairlead.model.costs import MONTH_HOURS, WHOLE, FixedCost, HardwareCost, Outlay
 from fairlead.model.prices import PriceBook
 from fairlead.model.rates import PRICE_SCALE
@@ -33,7 +34,8 @@ class Part(StrEnum):
 def gpu_hour(cost: HardwareCost) -> dict[Part, int]:
     """Return what an hour of one GPU costs by part, in `PRICE_SCALE`.
 
-    The parts sum to the exact cost of the hour rounded down; each is its exact amount rounded down, or one more.
+    The parts sum to the exact cost of the hour rounded down; each is its exact amount rounded down, or one more. What
+    was bought is in the life over which it is depreciated.
     """
     exact = dict.fromkeys(Part, Fraction())
     if (bought := cost.purchase) is not None:
@@ -58,6 +60,23 @@ def _an_hour(outlay: Outlay | None) -> Fraction:
     return Fraction() if outlay is None else Fraction(outlay.amount, outlay.hours * outlay.gpus)
 
 
+def _by_life(cost: HardwareCost) -> Iterator[HardwareCost]:
+    """Cut a cost where what was bought comes into service and where its life ends; else it is worth what it was."""
+    bought = cost.purchase
+    if bought is None or bought.in_service_ms is None:
+        yield cost
+        return
+    keeps = replace(cost, purchase=replace(bought, residual=bought.price))
+    begin = bought.in_service_ms
+    end = begin + bought.life_months * MONTH_HOURS * HOUR_MS
+    for piece, since, until in ((keeps, None, begin), (cost, begin, end), (keeps, end, None)):
+        begins = [at for at in (cost.from_ms, since) if at is not None]
+        ends = [at for at in (cost.to_ms, until) if at is not None]
+        cut = replace(piece, from_ms=max(begins, default=None), to_ms=min(ends, default=None))
+        if not cut.is_backward:
+            yield cut
+
+
 class CostList:
     """All price books' costs in one currency, to be looked up. Where two contradict each other the first book holds."""
 
@@ -67,7 +86,7 @@ class CostList:
         self.fixed = tuple(fixed for book in ours for fixed in book.fixed)
         self._of: dict[str, list[tuple[HardwareCost, dict[Part, int]]]] = {}
         for cost in (cost for book in ours for cost in book.costs):
-            self._of.setdefault(cost.model, []).append((cost, gpu_hour(cost)))
+            self._of.setdefault(cost.model, []).extend((piece, gpu_hour(piece)) for piece in _by_life(cost))
 
     def edges(self, from_ms: int, to_ms: int) -> list[int]:
         """Return both ends of a time and, between them in order, the moments at which some cost begins or ends."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from fairlead.errors import UnreadableInput
 from fairlead.model.rates import Lasting, period_of, sum_of
+from fairlead.units import moment_ms
 
 MONTH_HOURS = 730
 """Hours of a month of hardware: a twelfth of 365 days, so that an hour costs the same in every month."""
@@ -22,8 +23,8 @@ _PUE = re.compile(r"([1-9])(?:\.([0-9]{1,6}))?")
 class Purchase:
     """GPUs that were bought together with what they stand in; `price` and `residual` in `PRICE_SCALE`.
 
-    The price less the residual is depreciated in equal parts over `life_months`. Spare parts cost `spares_millionths`
-    of the price a year.
+    The price less the residual is depreciated in equal parts over `life_months` from `in_service_ms` (UTC) on; where
+    that is None, for as long as the cost holds. Spare parts cost `spares_millionths` of the price a year.
     """
 
     price: int
@@ -31,6 +32,7 @@ class Purchase:
     gpus: int = 1
     residual: int = 0
     spares_millionths: int = 0
+    in_service_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,9 @@ class FixedCost(Lasting):
     per_month: int
 
 
-PURCHASE_WORDS: dict[str, type] = {"price": str, "gpus": int, "lifeMonths": int, "residual": str, "sparesPercent": str}
+PURCHASE_WORDS: dict[str, type] = {
+    "price": str, "gpus": int, "lifeMonths": int, "inService": str, "residual": str, "sparesPercent": str,
+}  # fmt: skip
 OUTLAY_WORDS: dict[str, type] = {"perMonth": str, "perHour": str, "gpus": int}
 POWER_WORDS: dict[str, type] = {"watts": int, "perKwh": str, "pue": str}
 COST_WORDS = {
@@ -149,7 +153,9 @@ def fixed_problems(fixed: FixedCost) -> Iterator[tuple[str, str]]:
 
 def _purchase(said: Mapping[str, Any], field: str) -> Purchase:
     spares = _millionths(_PERCENT, said.get("sparesPercent") or "0", f"{field}.sparesPercent", "a percentage", "'2.5'")
+    begins = said.get("inService")
     return Purchase(
+        in_service_ms=moment_ms(begins, field=f"{field}.inService") if begins else None,
         price=sum_of(_required(said, "price", field, "'280000'"), field=f"{field}.price"),
         life_months=_required(said, "lifeMonths", field, "60"),
         gpus=said.get("gpus", 1),
