@@ -287,6 +287,7 @@ def test_the_same_bytes_whatever_the_order_and_the_form(engine: Engine, tmp_path
     assert {row["counts"] for row in read} == {"self-reported", "none"}
     assert [row["tokens"] for row in read if row["counts"] == "none"] == ["unmeasured"]
     assert "counts: self-reported" in one[2]
+    assert "  self-reported     5000000            4200000  " in one[2]  # numbers end below each other
 
 
 @pytest.mark.parametrize("each", [(), ("--each", "hour")])

@@ -135,7 +135,7 @@ def show(found: Document, output: str) -> None:
     numbers = {
         title
         for title, column in zip(head, found.columns, strict=True)
-        if column.endswith(("_ms", "_us", "_nanos", "ille"))
+        if column.endswith(("_ms", "_us", "_nanos", "ille", "tokens", "_slo"))
     }
     render.table(head, rows, right=frozenset(numbers))
     typer.echo("")
