@@ -50,18 +50,18 @@ MODULES = (
     *sorted(f"ledger/{file.stem}" for file in (PACKAGE / "ledger").glob("[a-z]*.py")),
     *(f"model/{name}" for name in ("queue_caps", "queue_tree", "quota", "quota_exception")),
     *(f"ordering/{name}" for name in ("accounts", "dominant", "fair_share", "history", "queue_tree", "standing")),
-    *(f"planning/{name}" for name in ("budgets", "caps", "over_limit", "quota_places", "tiers")),
-    *(f"planning/{name}" for name in ("verify_budgets", "verify_caps", "verify_quotas")),
-    *(f"world/{name}" for name in ("charges", "in_force", "tenants")),
+    *(f"planning/{name}" for name in ("budgets", "caps", "idle", "over_limit", "quota_places", "tiers")),
+    *(f"planning/{name}" for name in ("verify_budgets", "verify_caps", "verify_idle", "verify_quotas")),
+    *(f"world/{name}" for name in ("charges", "idleness", "in_force", "tenants")),
 )
 """All of the ledger, and where quotas, shares, limits and budgets are worked out and checked."""
 TESTS = (
-    "accounts", "accounts_by_hand", "archives", "audit", "audit_money", "books_edges", "budget_bounds", "budgets",
-    "decode_queues", "dominant", "entitlements_by_hand", "fair_share", "holds", "ledger", "ledger_parts",
-    "meter_snapshot", "money_commands", "outcomes", "outcomes_edges", "over_limit", "periods", "pods_booked",
-    "policy_objects", "prices", "published", "queue_tree", "quota_readers", "quotas", "reports", "rollups", "scenarios",
-    "slurm_classic", "standing_order", "tamper", "tiers", "topology_penalty", "verify", "verify_quotas",
-    "worked_example",
+    "accounts", "accounts_by_hand", "anomaly_report", "archives", "audit", "audit_money", "books_edges",
+    "budget_bounds", "budgets", "cost_anomalies", "cost_report", "costs", "decode_queues", "dominant",
+    "entitlements_by_hand", "fair_share", "holds", "idle", "ledger", "ledger_parts", "meter_snapshot", "money_commands",
+    "outcomes", "outcomes_edges", "over_limit", "periods", "pods_booked", "policy_objects", "prices", "published",
+    "queue_tree", "quota_readers", "quotas", "reports", "rollups", "scenarios", "slurm_classic", "standing_order",
+    "tamper", "tiers", "topology_penalty", "verify", "verify_quotas", "worked_example",
 )  # fmt: skip
 """tests/test_<name>.py: those that ask these modules something, without the long walks through random worlds."""
 AT_LEAST = 85
