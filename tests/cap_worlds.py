@@ -10,7 +10,7 @@ from typing import Any
 import builders
 
 from fairlead.model.effects import Phase
-from fairlead.model.events import QueueSpent
+from fairlead.model.events import CostAlarmed, QueueSpent
 from fairlead.model.gang import Gang, Placement, Tier
 from fairlead.model.queue_caps import Budget, QueueCaps
 from fairlead.model.tenancy import Queue, ancestors
@@ -68,6 +68,7 @@ def world_of(
     told: Iterable[QueueSpent] = (),
     *,
     books_full: bool = False,
+    alarms: Iterable[CostAlarmed] = (),
 ) -> Any:
     """What plans and their checks read of a World, counted from the attempts one by one."""
     own = {name: QueueCaps(budget=said) if isinstance(said, Budget) else said for name, said in (caps or {}).items()}
@@ -87,6 +88,7 @@ def world_of(
     return SimpleNamespace(
         now_ms=NOW, queues=queues, running=attempts, force=force, queue_gpu_milli=milli,
         spent={one.queue: one for one in told}, books_full=books_full,
+        alarms={one.queue: one for one in alarms},
         jobs=JobsHeld(of_queue=jobs, of_user=had[0], of_group=had[1]),
     )  # fmt: skip
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fairlead.model.events import DevicesCounted, QueueSpent
+from fairlead.model.events import CostAlarmed, DevicesCounted, QueueSpent
 from fairlead.model.gang import ServiceClass
 from fairlead.model.hardware import NodeName
 from fairlead.model.queue_caps import (
+    Acknowledged,
     Budget,
     IdleRule,
     NamedCap,
+    OnCostAnomaly,
     OnExhausted,
     OnIdle,
     Overflow,
@@ -29,7 +31,8 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
     """jobs= (most that run), pending= (most that wait), pending-of=batch:2, rate=6/2 (a minute, at once), reject (and
     not defer), users=ann:2j,bob:8g,*:1j4g (jobs and GPUs), groups= likewise, budget= (GPU-hours), soft= (percent),
     said-only (it holds nothing back), exhausted= (what becomes of what runs),
-    peak=batch:8/09:00/17:00 (from 8 GPUs on; UTC), idle=2h/demote/interactive (after what time, what then, whom)."""
+    peak=batch:8/09:00/17:00 (from 8 GPUs on; UTC), idle=2h/demote/interactive (after what time, what then, whom),
+    costs=hold (where they alarm), well=2027-01-14 (who has looked at them has found nothing up to then)."""
     rate = [int(n) for n in named["rate"].split("/")] if "rate" in named else None
     of_class = (part.split(":") for part in named.get("pending-of", "").split(",") if part)
     return QueueCaps(
@@ -50,6 +53,8 @@ def caps(plain: list[str], named: dict[str, str]) -> QueueCaps:
         else None,
         peaks=(_peak(named["peak"]),) if "peak" in named else (),
         idle=_idle(named["idle"]) if "idle" in named else None,
+        on_cost_anomaly=OnCostAnomaly(named.get("costs", "notify")),
+        acknowledged=Acknowledged(through=named["well"], actor="ops", reason="a campaign") if "well" in named else None,
     )
 
 
@@ -64,6 +69,13 @@ def _peak(text: str) -> Peak:
     name, _, gpus = what.partition(":")
     window = window_of(None, begins, ends, "UTC", field="peak")
     return Peak(service_classes=(ServiceClass(name),), windows=(window,), gpus_at_least=int(gpus or 0))
+
+
+def cost_alarm(queue: str, text: str, now_ms: int) -> CostAlarmed:
+    """A day, and for= (what is held for it ends in so long)."""
+    day, *words = text.split()
+    named = dict(word.split("=") for word in words)
+    return CostAlarmed(queue=queue, day=day, what="spend", until_ms=now_ms + duration_ms(named["for"]), at_ms=now_ms)
 
 
 def spent(queue: str, text: str, now_ms: int) -> QueueSpent:

@@ -79,8 +79,11 @@ def test_an_alarm_is_a_metric_and_an_event_of_the_queue(days: Days, caplog: pyte
     seen = SimpleNamespace(metadata=SimpleNamespace(name="vision", uid="q-1"))
     watches: Any = SimpleNamespace(queues=SimpleNamespace(store=[seen]))
     none: Any = object()
+    facts: list[Any] = []
+    engine: Any = SimpleNamespace(state=SimpleNamespace(tenants=SimpleNamespace(alarms={})))
+    loop: Any = SimpleNamespace(put=lambda *more: facts.extend(more))
     tended = upkeep.Upkeep(
-        api, none, none, days.books, none, watches, {}, none,
+        api, engine, loop, days.books, none, watches, {}, none,
         now_ms=lambda: days.now, namespace="system", metrics=metrics, writes_per_s=10,
     )  # fmt: skip
 
@@ -93,6 +96,7 @@ def test_an_alarm_is_a_metric_and_an_event_of_the_queue(days: Days, caplog: pyte
     asyncio.run(tended._watch_costs())
     asyncio.run(tended._watch_costs())
     assert metrics.registry.get_sample_value(*SERIES) == 1
+    assert [(fact.queue, fact.day) for fact in facts] == [("vision", "2026-11-09")]
     (event,) = events()
     assert (event["metadata"]["namespace"], event["type"], event["reason"]) == ("default", "Warning", "CostAnomaly")
     assert event["regarding"] == {

@@ -6,14 +6,14 @@ Steps are facts or expectations:
     submit / change / suspend / resume / delete / refuse-spec     a GangJob
     node / gone / cordon / uncordon / lose / back / sick / well    a node
     foreign: n1 0 gpu-1-mig-…    used: n1 cpu=100 port=80                    what others take on a node
-    queue / queue-gone / pool                                      a queue, a pool
-    policy / policy-gone                                           a fairness policy
+    queue / queue-gone / pool / policy / policy-gone               a queue, a pool, a fairness policy
     reserve / reservation-gone: name nodes=n1 in=1h for=2h          nodes that are somebody's for a time
     bind / run / conflict / ends / fails / releases                what the cluster answers
     commits: a 2m      a claims a checkpoint that began 2m ago (-2m: will begin); answers: a   one that it was asked for
     beats: a           its heartbeat moves
     grow-fails: a 4 5          who was to join a does not, and these of them hold nothing
     counted: n1 0=0 1=0.8      how busy devices of n1 were (in the last minute; over=1h for longer)
+    cost-alarm: team 2027-01-14 for=16h                            what a queue cost that day is far from usual
     stop-refused: a            a disruption budget keeps it from being stopped or shrunk
     wait: 30s                                                      time passes
     then: [...]        exactly these effects follow (cycles run until nothing is left to decide)
@@ -349,6 +349,7 @@ DO = {
     ),
     "exception-gone": lambda stage, name, more: stage.take(ev.ExceptionGone(name=name, at_ms=stage.now_ms)),
     "counted": lambda stage, name, more: stage.take(queue_words.counted(name, more, stage.now_ms)),
+    "cost-alarm": lambda stage, name, more: stage.take(queue_words.cost_alarm(name, more, stage.now_ms)),
     "spent": lambda stage, name, more: stage.take(queue_words.spent(name, more, stage.now_ms)),
     "switch": lambda stage, name, more: stage.take(
         ev.SwitchesSet(switches=queue_words.switches(f"{name} {more}"), at_ms=stage.now_ms)

@@ -201,6 +201,14 @@ class BudgetSpec(Record, frozen=True, kw_only=True):
     on_exhausted: str = "finish"
 
 
+class AcknowledgedSpec(Record, frozen=True, kw_only=True):
+    """Who has looked at the costs of days up to one, and why they are well."""
+
+    through: str = ""
+    actor: str = ""
+    reason: str = ""
+
+
 class PeakSpec(Record, frozen=True, kw_only=True):
     """When which expensive jobs are not started."""
 
@@ -257,6 +265,8 @@ class QueueSpec(Record, frozen=True, kw_only=True):
     budget: BudgetSpec | None = None
     peaks: list[PeakSpec] = []
     idle: IdleSpec | None = None
+    on_cost_anomaly: str = "notify"
+    cost_anomaly_acknowledged: AcknowledgedSpec | None = None
     promise: PromiseSpec = PromiseSpec()
     preemption: TakingSpec = TakingSpec()
 

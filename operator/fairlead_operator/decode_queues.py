@@ -11,20 +11,23 @@ from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.errors import UnreadableInput
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import (
+    Acknowledged,
     Budget,
     IdleRule,
     NamedCap,
+    OnCostAnomaly,
     OnIdle,
     Overflow,
     Peak,
     QueueCaps,
     SubmitRate,
     TenantKind,
+    acknowledged,
     checked_idle_rule,
 )
 from fairlead.model.tenancy import TakingCaps
 from fairlead.units import duration_ms
-from fairlead_operator.custom_objects import BudgetSpec, IdleSpec, NamedCapSpec, PeakSpec, QueueSpec
+from fairlead_operator.custom_objects import AcknowledgedSpec, BudgetSpec, IdleSpec, NamedCapSpec, PeakSpec, QueueSpec
 from fairlead_operator.pool_objects import windows_of
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -76,7 +79,13 @@ def queue_caps(name: str, spec: QueueSpec) -> QueueCaps:
         budget=None if spec.budget is None else _budget(f"{at}.budget", spec.budget),
         peaks=tuple(_peak(f"{at}.peaks[{number}]", one) for number, one in enumerate(spec.peaks)),
         idle=None if spec.idle is None else _idle(f"{at}.idle", spec.idle),
+        on_cost_anomaly=_word(f"{at}.onCostAnomaly", spec.on_cost_anomaly, OnCostAnomaly),
+        acknowledged=_acknowledged(f"{at}.costAnomalyAcknowledged", spec.cost_anomaly_acknowledged),
     )
+
+
+def _acknowledged(at: str, spec: AcknowledgedSpec | None) -> Acknowledged | None:
+    return None if spec is None else acknowledged(spec.through, spec.actor, spec.reason, field=at)
 
 
 def _idle(at: str, spec: IdleSpec) -> IdleRule:

@@ -18,7 +18,7 @@ from fairlead.world.views import GangView, PoolView, QueueView
 from fairlead_operator.custom_objects import POOLS, QUEUE_VIEWS, QUEUES
 from fairlead_operator.kube_client import ApiError, KubeClient, NotLeader
 from fairlead_operator.objects import Resource
-from fairlead_operator.overviews import PoolTroubles, Standing, pool_status, queue_status, queue_view_status
+from fairlead_operator.overviews import PoolTroubles, Standing, cost_text, pool_status, queue_status, queue_view_status
 from fairlead_operator.pods import API_VERSION
 from fairlead_operator.status_writer import patch_status
 from fairlead_operator.statuses import MESSAGE_MAX, Condition, rfc3339
@@ -128,8 +128,10 @@ class OverviewWriter:
         for queue in overview.queues:
             for namespace in sorted(overview.namespaces.get(queue.name, ())):
                 status = queue_view_status(queue, by_place.get((queue.name, namespace), []))
-                if overview.alarms is not None:
-                    status["costAnomaly"] = overview.alarms.get(queue.name, "")[:MESSAGE_MAX] or None
+                alarm = None if overview.alarms is None else overview.alarms.get(queue.name, "")
+                said = cost_text(queue, alarm)
+                if said is not None:
+                    status["costAnomaly"] = said[:MESSAGE_MAX] or None
                 if usage is not None:
                     gpu_ms = max(0, usage.period.get(queue.name, 0))
                     status["usage"] = {"periodStart": rfc3339(usage.period_start_ms), "gpuMs": gpu_ms}

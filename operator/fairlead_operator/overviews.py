@@ -78,8 +78,10 @@ def queue_status(
     if view is not None:
         over = f"holds {view.used_gpus} GPUs; the limit is {view.limit_gpus}" if view.over_limit else ""
         facts["OverLimit"] = (view.over_limit, "AboveLimit" if view.over_limit else "WithinLimit", over)
-        if alarm is not None:
-            facts["CostAnomaly"] = (bool(alarm), "Alarm" if alarm else "AsUsual", alarm)
+        said = cost_text(view, alarm)
+        if said is not None:
+            held = "Held" if view.cost_hold else "Alarm"
+            facts["CostAnomaly"] = (bool(said), held if said else "AsUsual", said)
         status = {
             "guaranteed": view.guaranteed_gpus,
             "limit": view.limit_gpus,
@@ -94,6 +96,13 @@ def queue_status(
         if gpu_ms is not None:
             status["usageGpuMs"] = gpu_ms
     return _with_conditions(status, facts, standing, before, now_ms)
+
+
+def cost_text(view: QueueView, alarm: str | None) -> str | None:
+    """Return what is said of a queue's costs: what alarms and what is held for it; None where nobody has looked."""
+    if alarm is None and not view.cost_hold:
+        return None
+    return ". ".join(filter(None, (alarm, view.cost_hold)))
 
 
 def cost_event(one: Finding, uid: str, note: str) -> Told:

@@ -161,6 +161,7 @@ class Upkeep:
         if not await asyncio.to_thread(self._costs.look):
             return
         self._metrics.policy.observe_costs(self._costs.alarms)
+        self._loop.put(*self._costs.facts(self._engine.state.tenants.alarms, self._now_ms()))
         uids = {queue.metadata.name: queue.metadata.uid for queue in self._watches.queues.store}
         for one in self._costs.news():
             note = sentence(one)

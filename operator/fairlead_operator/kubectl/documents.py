@@ -110,7 +110,8 @@ def queue(item: Object) -> QueueDoc:
     quota: Object = next((entry for entry in spec.get("resources") or [] if entry.get("name") == "gpu"), {})
     conditions: list[Object] = status.get("conditions") or []
     over = any(c.get("type") == "OverLimit" and c.get("status") == "True" for c in conditions)
-    refused = [str(c.get("message")) for c in conditions if (c.get("type"), c.get("status")) == ("Accepted", "False")]
+    bad = (("Accepted", "False"), ("CostAnomaly", "True"))
+    said = [str(c.get("message")) for c in conditions if (c.get("type"), c.get("status")) in bad]
     return QueueDoc(
         name=str(item["metadata"]["name"]),
         parent=spec.get("parent"),
@@ -124,7 +125,7 @@ def queue(item: Object) -> QueueDoc:
         running=status.get("running"),
         over_limit=over,
         kind=spec.get("tenantKind"),
-        notes=[*refused, *(str(text) for text in status.get("exceptions") or [])],
+        notes=[*said, *(str(text) for text in status.get("exceptions") or [])],
         resources=_resources(status),
     )
 
@@ -170,7 +171,7 @@ def queue_view(item: Object) -> QueueDoc:
         running=None,
         over_limit=None,
         kind=None,
-        notes=[],
+        notes=[str(status["costAnomaly"])] if status.get("costAnomaly") else [],
         resources=_resources(status),
     )
 

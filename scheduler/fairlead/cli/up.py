@@ -34,6 +34,7 @@ def up(
     ] = None,
 ) -> None:
     """Serve a fleet in memory until it is interrupted."""
+    from fairlead.service.cost_watch import spending
     from fairlead.simulation.embedded import HOST, Embedded, listen
     from fairlead.simulation.fleet_books import open_books
 
@@ -45,7 +46,7 @@ def up(
             start_ms=opened.start_ms,
             speed=speed,
             nodes=nodes,
-            budgets=lambda queues, now_ms: [one.fact() for one in opened.books.budgets(queues, now_ms)],
+            spending=spending(opened.books),
         )
         shell.submit(text, "default")
         gpus = sum(len(node.machine.gpus) for node in shell.fleet.nodes.values())

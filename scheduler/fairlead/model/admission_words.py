@@ -67,6 +67,12 @@ BUDGET_HELD = (
     "{need} for its first hour",
     "wait until something ends, at the latest until {retry_at}, declare a shorter spec.duration, or ask for less",
 )
+COST_ANOMALY = (
+    "CostAnomaly",
+    Kind.NOT_NOW,
+    "queue {queue} starts nothing with GPUs, because what it cost on {day} is far from usual ({what})",
+    "it goes on at {retry_at}, or when an administrator sets spec.costAnomalyAcknowledged of the Queue through {day}",
+)
 BOOKS_FULL = (
     "BooksFull",
     Kind.NOT_NOW,

@@ -58,7 +58,7 @@ _REFUSAL_FIELDS = {
 _ENCODER = msgspec.json.Encoder(order="sorted")
 _LATER = (
     b'"slowed_permille":0,', b'"meter":0,', b'"idle_milli":0,', b'"unplaced":[],', b'"idle":null,',
-    b'"costs":[],', b'"fixed":[],'
+    b'"costs":[],', b'"fixed":[],', b'"on_cost_anomaly":"notify",', b'"acknowledged":null,',
 )  # fmt: skip
 """Fields with their defaults, as they are left out; quotes in a text are escaped, so it is never one of these."""
 
@@ -117,7 +117,7 @@ def subject(record: Record) -> str:
             | events.DevicesCounted()
         ):
             return record.name
-        case events.QueueSpent():
+        case events.QueueSpent() | events.CostAlarmed():
             return record.queue
         case events.PriceBookSeen():
             return record.book.name

@@ -32,6 +32,7 @@ from fairlead.model.takings import ShrinkIntended as ShrinkIntended
 from fairlead.model.takings import StopIntended as StopIntended
 from fairlead.model.takings import StopRefused as StopRefused
 from fairlead.model.tenancy_events import BooksFull as BooksFull
+from fairlead.model.tenancy_events import CostAlarmed as CostAlarmed
 from fairlead.model.tenancy_events import ExceptionGone as ExceptionGone
 from fairlead.model.tenancy_events import ExceptionSeen as ExceptionSeen
 from fairlead.model.tenancy_events import PolicyGone as PolicyGone
@@ -304,6 +305,7 @@ Event = (
     | ExceptionGone
     | SwitchesSet
     | QueueSpent
+    | CostAlarmed
     | BooksFull
     | PriceBookSeen
     | PriceBookGone

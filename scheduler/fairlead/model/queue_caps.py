@@ -6,6 +6,7 @@ All of it holds for the queue and everything below it. None, or an empty tuple, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 from enum import StrEnum
 
 from fairlead.errors import UnreadableInput
@@ -159,6 +160,42 @@ class Peak:
     gpus_at_least: int = 0
 
 
+class OnCostAnomaly(StrEnum):
+    """What becomes of a queue whose costs alarm: somebody hears of it, or nothing new starts either."""
+
+    NOTIFY = "notify"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """Somebody has looked at the costs of days up to `through`, such as ``2026-11-20``: they hold nothing back."""
+
+    through: str
+    actor: str
+    reason: str
+
+
+def acknowledged(through: str, actor: str, reason: str, *, field: str) -> Acknowledged:
+    """Return an acknowledgement, if it makes sense.
+
+    Raises
+    ------
+    UnreadableInput
+        It names no day, or not who and why; the message names `field`.
+    """
+    try:
+        is_day = date.fromisoformat(through).isoformat() == through
+    except ValueError:
+        is_day = False
+    if not is_day:
+        raise UnreadableInput(f"{field}.through: {through!r} is no day; write the last one that is well, as 2026-11-20")
+    for name, text in (("actor", actor), ("reason", reason)):
+        if not text.strip():
+            raise UnreadableInput(f"{field}.{name}: is empty; write a role or pseudonym as actor, and why as reason")
+    return Acknowledged(through=through, actor=actor, reason=reason)
+
+
 EVERYBODY = "*"
 
 
@@ -170,6 +207,7 @@ class QueueCaps:
     Who comes beyond the last two, or faster than `submit_rate`, meets `overflow`. Of `users` each has a cap of their
     own; a group of `groups` shares one. `budget` is about a period, `peaks` hold expensive classes back by the clock.
     `idle` is about jobs that hold devices and do not use them; here the nearest queue that says something counts.
+    `on_cost_anomaly` is about costs that alarm and that nobody has `acknowledged`.
     """
 
     max_jobs: int | None = None
@@ -182,11 +220,14 @@ class QueueCaps:
     budget: Budget | None = None
     peaks: tuple[Peak, ...] = ()
     idle: IdleRule | None = None
+    on_cost_anomaly: OnCostAnomaly = OnCostAnomaly.NOTIFY
+    acknowledged: Acknowledged | None = None
 
     @property
     def bounds_running(self) -> bool:
         """Whether anything here is about jobs that hold devices."""
-        return self.max_jobs is not None or self.budget is not None or bool(self.users or self.groups)
+        holds = self.on_cost_anomaly is OnCostAnomaly.HOLD
+        return self.max_jobs is not None or self.budget is not None or holds or bool(self.users or self.groups)
 
     def of_user(self, name: str) -> NamedCap | None:
         """Return the cap of a user: their own, else everybody's, None where there is none."""

@@ -178,6 +178,7 @@ class Reason(Enum):
     BUDGET_PACED = words.BUDGET_PACED
     BUDGET_HELD = words.BUDGET_HELD
     BUDGET_NOT_RENEWED = words.BUDGET_NOT_RENEWED
+    COST_ANOMALY = words.COST_ANOMALY
     BOOKS_FULL = words.BOOKS_FULL
     QUEUE_FULL = words.QUEUE_FULL
     SUBMIT_RATE = words.SUBMIT_RATE
@@ -239,12 +240,7 @@ class Reason(Enum):
         "the search for jobs that make room for it was cut off; there may be room that it did not find",
         "it goes on when something changes",
     )
-    BUDGET_REFUSES = (
-        "DisruptionBudget",
-        Kind.NOT_NOW,
-        "a disruption budget forbids to stop it: {detail}",
-        "none",
-    )
+    BUDGET_REFUSES = ("DisruptionBudget", Kind.NOT_NOW, "a disruption budget forbids to stop it: {detail}", "none")
     HELD_FOR_CLASS = (
         "HeldForClass",
         Kind.NOT_NOW,

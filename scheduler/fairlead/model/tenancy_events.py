@@ -74,6 +74,20 @@ class QueueSpent(TenancyFact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CostAlarmed(TenancyFact):
+    """What a queue cost on a day, such as ``2026-11-20``, is far from usual; `what` names the kinds of alarms.
+
+    Where the queue asks for it, nothing new starts in it until `until_ms`, or until somebody has acknowledged that day.
+    """
+
+    queue: str
+    day: str
+    what: str
+    until_ms: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BooksFull(TenancyFact):
     """What waits for the books' database is more, or waits longer, than their outbox is for; or is not any more.
 

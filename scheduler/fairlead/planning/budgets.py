@@ -86,7 +86,7 @@ def budget_refusal(account: Account, need_milli: int, need_ms: int, now_ms: int)
     left, held = most - used, account.held_milli
     if left <= 0:
         said = {"used": gpu_hours_text(used), "budget": gpu_hours_text(most), "queue": account.queue}
-        return refuse(Reason.BUDGET_EXHAUSTED, **said, **_retry(until_ms))
+        return refuse(Reason.BUDGET_EXHAUSTED, **said, **retry_at(until_ms))
     need = need_milli * min(need_ms, HOLD_MS, until_ms - now_ms)
     if held * (HOLD_MS + RENEW_MS) + need > 1000 * left and account.covered() + need > 1000 * left:
         return refuse(
@@ -95,7 +95,7 @@ def budget_refusal(account: Account, need_milli: int, need_ms: int, now_ms: int)
             left=gpu_hours_text(left),
             held=gpu_hours_text(account.covered() // 1000),
             need=gpu_hours_text(need // 1000),
-            **_retry(min(max(until_ms - 1000 * left // need_milli, now_ms + 1), until_ms)),
+            **retry_at(min(max(until_ms - 1000 * left // need_milli, now_ms + 1), until_ms)),
         )
     if used * 100 < budget.soft_percent * most or (held + need_milli) * (until_ms - now_ms) <= 1000 * left:
         return None
@@ -109,11 +109,12 @@ def budget_refusal(account: Account, need_milli: int, need_ms: int, now_ms: int)
         pays=gpus_of(1000 * left // (until_ms - now_ms)),
         held=gpus_of(held),
         need=gpus_of(need_milli),
-        **_retry(min(max(from_ms, now_ms + 1), until_ms)),
+        **retry_at(min(max(from_ms, now_ms + 1), until_ms)),
     )
 
 
-def _retry(at_ms: int) -> dict[str, str | int]:
+def retry_at(at_ms: int) -> dict[str, str | int]:
+    """Return the details that say from when on time alone may change a refusal."""
     return {RETRY: at_ms, "retry_at": utc_text(at_ms)}
 
 

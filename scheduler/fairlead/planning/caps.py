@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from fairlead.model.events import CostAlarmed
 from fairlead.model.gang import Gang
-from fairlead.model.queue_caps import NamedCap, OnExhausted
+from fairlead.model.queue_caps import NamedCap, OnCostAnomaly, OnExhausted
 from fairlead.model.reasons import Reason, Refusal, refuse
 from fairlead.model.tenancy import Queue
 from fairlead.planning import budgets
-from fairlead.planning.budgets import HOLD_MS, Account, budget_refusal
+from fairlead.planning.budgets import HOLD_MS, Account, budget_refusal, retry_at
 from fairlead.units import gpus_of
 from fairlead.world.job_counts import Had, Who
 from fairlead.world.snapshot import World
@@ -30,6 +31,14 @@ class _Counts:
     milli: dict[str, int] = field(default_factory=dict[str, int])
     users: dict[Who, Had] = field(default_factory=dict[Who, Had])
     groups: dict[Who, Had] = field(default_factory=dict[Who, Had])
+
+
+def cost_hold(world: World, queue: str) -> CostAlarmed | None:
+    """Return the alarm for which nothing with GPUs starts in a queue and below it now, None where it is free."""
+    caps, alarm = world.queues[queue].caps, world.alarms.get(queue)
+    if alarm is None or caps.on_cost_anomaly is not OnCostAnomaly.HOLD or world.now_ms >= alarm.until_ms:
+        return None
+    return alarm if caps.acknowledged is None or caps.acknowledged.through < alarm.day else None
 
 
 class Caps:
@@ -71,7 +80,7 @@ class Caps:
                 _add(self._counts.groups, (name, group), jobs, gpu_milli)
 
     def starts_nothing(self, queue: str) -> bool:
-        """Whether a queue, or one above it, is at its most of jobs, or has used up its budget or may well have.
+        """Whether a queue, or one above it, is at its most of jobs, held, or has used up its budget or may well have.
 
         Nobody gives anything up for it then.
         """
@@ -79,7 +88,7 @@ class Caps:
             return False
         for name in self._chains.get(queue, ()):
             one, account = self._queues[name], self._account(self._queues[name])
-            if self._at_max_jobs(one) or self._is_unknown(one):
+            if self._at_max_jobs(one) or self._is_unknown(one) or cost_hold(self._world, name) is not None:
                 return True
             if account is not None and account.is_exhausted(self._now_ms):
                 return True
@@ -96,6 +105,10 @@ class Caps:
                 return refuse(Reason.QUEUE_AT_MAX_JOBS, queue=name, used=self._counts.jobs.get(name, 0), limit=limit)
             if gpu_milli > 0 and self._is_unknown(queue):
                 return refuse(Reason.BOOKS_FULL, queue=name)
+            alarm = cost_hold(self._world, name) if gpu_milli > 0 else None
+            if alarm is not None:
+                said = {"queue": name, "day": alarm.day, "what": alarm.what}
+                return refuse(Reason.COST_ANOMALY, **said, **retry_at(alarm.until_ms))
             account = self._account(queue)
             refusal = None if account is None else budget_refusal(account, gpu_milli, _runs_ms(gang), self._now_ms)
             if refusal is not None:
@@ -110,7 +123,7 @@ class Caps:
         """Whether the budgets above a running gang, and the caps on its user and groups, let it have so much more."""
         room = self.room_milli(gang)
         above = [self._queues[name] for name in self._chains.get(gang.queue, ())] if self._on else []
-        if any(self._is_unknown(queue) for queue in above):
+        if any(self._is_unknown(queue) or cost_hold(self._world, queue.name) is not None for queue in above):
             return False
         accounts = [self._account(queue) for queue in above]
         paid = all(one is None or budget_refusal(one, gpu_milli, HOLD_MS, self._now_ms) is None for one in accounts)

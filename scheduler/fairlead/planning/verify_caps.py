@@ -39,7 +39,7 @@ def limit_of(name: str, resource: str, world: World, tally: CapTally) -> int | N
 
 
 def starting_nothing(world: World) -> frozenset[str]:
-    """Return queues in which nothing can start: they, or one above them, are at their most of jobs or out of budget."""
+    """Return queues in which nothing can start: held, at their most of jobs or out of budget, or below such a one."""
     if not world.force.capped:
         return frozenset()
     jobs: dict[str, int] = {}
@@ -56,7 +56,7 @@ def _is_full(name: str, jobs: int, milli: int, world: World) -> bool:
     caps, spent = world.queues[name].caps, world.spent.get(name)
     if caps.max_jobs is not None and jobs >= caps.max_jobs:
         return True
-    if _is_unknown(caps, world):
+    if _is_unknown(caps, world) or _is_held(name, world):
         return True
     if spent is None or world.now_ms >= spent.period_end_ms:
         return False
@@ -78,6 +78,8 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
                 yield f"{gang.full_name}: started in a peak period of queue {name}"
         if gpu_milli and _is_unknown(caps, world):
             yield f"{gang.full_name}: started although nobody knows what is left of the budget of queue {name}"
+        if gpu_milli and _is_held(name, world):
+            yield f"{gang.full_name}: started although the costs of queue {name} alarm"
         if gpu_milli and _is_used_up(caps, spent, world.now_ms):
             yield f"{gang.full_name}: started although the budget of queue {name} is used up"
 
@@ -85,6 +87,16 @@ def check_admission(gang: Gang, gpu_milli: int, world: World, above: Callable[[s
 def _is_unknown(caps: QueueCaps, world: World) -> bool:
     """Whether too much waits for the books to know what is left of a hard budget."""
     return world.books_full and caps.budget is not None and caps.budget.hard
+
+
+def _is_held(name: str, world: World) -> bool:
+    """Whether costs hold back what is new: told, asked for, not over, and nobody has looked at that day yet."""
+    caps = world.queues[name].caps
+    seen = "" if caps.acknowledged is None else caps.acknowledged.through
+    told = [
+        one for one in world.alarms.values() if one.queue == name and one.day > seen and one.until_ms > world.now_ms
+    ]
+    return bool(told) and caps.on_cost_anomaly == "hold"
 
 
 def _is_used_up(caps: QueueCaps, spent: QueueSpent | None, now_ms: int) -> bool:

@@ -27,6 +27,7 @@ CAUSES: dict[Reason, str] = {
     Reason.BUDGET_PACED: "budget",
     Reason.BUDGET_HELD: "budget",
     Reason.BOOKS_FULL: "budget",
+    Reason.COST_ANOMALY: "cost-alarm",
     Reason.HELD_FOR_CLASS: "pool",
     Reason.SPARE_KEPT: "pool",
     Reason.ABOVE_CEILING: "pool",

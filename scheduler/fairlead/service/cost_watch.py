@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from fairlead.errors import NotFound
 from fairlead.ledger.anomalies import Finding, Kind
 from fairlead.model.calendars import Grain, Span
+from fairlead.model.events import CostAlarmed, Event
+from fairlead.model.windows import DAY_MS
 from fairlead.reports import anomalies
 from fairlead.reports.statements import calendar_of
 from fairlead.service.bookkeeper import Bookkeeper
 from fairlead.store import periods
 from fairlead.store.engine import Connection
+from fairlead.world.snapshot import World
+
+
+def spending(books: Bookkeeper) -> Callable[[World], list[Event]]:
+    """Return what tells the scheduler, whenever it is called, how budgets stand and whose costs alarm."""
+    watch = CostWatch(books)
+
+    def tell(world: World) -> list[Event]:
+        standings = books.budgets(dict(world.queues), world.now_ms)
+        watch.look()
+        return [*(standing.fact() for standing in standings), *watch.facts(world.alarms, world.now_ms)]
+
+    return tell
 
 
 class CostWatch:
@@ -59,6 +74,24 @@ class CostWatch:
         fresh = [one for key, one in found.items() if key not in self._told]
         self._told = set(found)
         return fresh
+
+    def facts(self, known: Mapping[str, CostAlarmed], now_ms: int) -> list[CostAlarmed]:
+        """Return what the scheduler is to be told: the last day of each queue that alarms, if it is newer than known.
+
+        What is held for it ends a day after it, whenever it was told: so it does not matter who leads meanwhile.
+        """
+        last = {one.queue: one.day for one in self.alarms}  # which are in order of time
+        return [
+            CostAlarmed(
+                queue=queue,
+                day=day.name,
+                what=", ".join(sorted({one.kind.value for one in self.alarms if (one.queue, one.day) == (queue, day)})),
+                until_ms=day.to_ms + DAY_MS,
+                at_ms=now_ms,
+            )
+            for queue, day in sorted(last.items())
+            if now_ms < day.to_ms + DAY_MS and (queue not in known or known[queue].day < day.name)
+        ]
 
     def _read(self, connection: Connection) -> anomalies.Read | None:
         cut_ms = periods.last_cut_ms(connection)

@@ -12,9 +12,10 @@ from fairlead.model.tenancy import Queue, tenant_of
 from fairlead.ordering.backlog import positions
 from fairlead.ordering.queue_tree import QueueTree
 from fairlead.ordering.standing import Standing
-from fairlead.planning.caps import Caps
+from fairlead.planning.caps import Caps, cost_hold
 from fairlead.planning.quota_places import standing_of
 from fairlead.service.saving_views import checkpoint_view
+from fairlead.units import utc_text
 from fairlead.world.gangs import GangRecord
 from fairlead.world.snapshot import World
 from fairlead.world.state import ClusterState
@@ -109,11 +110,19 @@ def queue_views(state: ClusterState, world: World) -> Sequence[QueueView]:
             over_limit=_over(name, standing),
             kind=queue.kind.value if queue.kind is not None else "",
             problem=force.problems[name].text if name in force.problems else "",
+            cost_hold=_cost_hold(world, name),
             exceptions=tuple(one for one in force.exceptions if one.queue == name),
             resources=tuple(_resources(queue, world)),
         )
         for name, queue in sorted(world.queues.items())
     ]
+
+
+def _cost_hold(world: World, queue: str) -> str:
+    alarm = cost_hold(world, queue)
+    if alarm is None:
+        return ""
+    return f"starts nothing new until {utc_text(alarm.until_ms)}: what it cost on {alarm.day} alarms ({alarm.what})"
 
 
 def _resources(queue: Queue, world: World) -> Iterator[ResourceView]:

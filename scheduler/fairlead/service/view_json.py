@@ -296,7 +296,7 @@ def queue_doc(view: QueueView) -> QueueDoc:
         running=view.running_gangs,
         over_limit=view.over_limit,
         kind=view.kind or None,
-        notes=[*([view.problem] if view.problem else []), *(one.text for one in view.exceptions)],
+        notes=[*filter(None, (view.problem, view.cost_hold)), *(one.text for one in view.exceptions)],
         resources=[
             ResourceDoc(name=one.name, guaranteed=one.guaranteed, limit=one.limit, used=one.used, borrowed=one.borrowed)
             for one in view.resources

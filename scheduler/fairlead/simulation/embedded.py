@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -21,12 +21,11 @@ from fairlead.model.events import (
     NodeSeen,
     PoolSeen,
     PriceBookSeen,
-    QueueSpent,
 )
 from fairlead.model.gang import Gang, GangId
 from fairlead.model.prices import PriceBook, check_book
 from fairlead.model.rules import Rules
-from fairlead.model.tenancy import SHARING_MODES, Pool, Queue
+from fairlead.model.tenancy import SHARING_MODES, Pool
 from fairlead.service.engine import Cycle, Engine
 from fairlead.service.loop import Loop
 from fairlead.service.ports import Books
@@ -36,15 +35,16 @@ from fairlead.simulation.fleet import Fleet
 from fairlead.simulation.fleet_cluster import FleetCluster
 from fairlead.topology.fleets import FLEETS, build
 from fairlead.world.retell import facts_of
+from fairlead.world.snapshot import World
 from fairlead.world.views import GangView
 
 HOST = "127.0.0.1"
 POOL = Pool(name="fleet", node_selector=(("fairlead.dev/pool", "fleet"),), sharing=SHARING_MODES)
 
 
-Budgets = Callable[[Mapping[str, Queue], int], Sequence[QueueSpent]]
-"""(queues, now_ms) -> what the books say that queues have used of their budgets."""
-BUDGETS_S = 2.0
+Spending = Callable[[World], Sequence[Event]]
+"""What the books say that queues have used of their budgets, and whose costs alarm."""
+SPENDING_S = 2.0
 
 
 class Embedded:
@@ -58,7 +58,7 @@ class Embedded:
         start_ms: int,
         speed: int = 1,
         nodes: int | None = None,
-        budgets: Budgets | None = None,
+        spending: Spending | None = None,
     ) -> None:
         """Build the fleet at virtual time `start_ms`. Raises UnreadableInput for one that is unknown."""
         if fleet not in FLEETS:
@@ -66,7 +66,7 @@ class Embedded:
         self.engine = Engine(Rules())
         self.fleet = Fleet(build(fleet, nodes, pool=POOL.name), seed=start_ms)
         self.cluster = FleetCluster(self.fleet, start_ms=start_ms, speed=speed, on_views=self._on_views)
-        self.books, self._ask_budgets = books, budgets
+        self.books, self._spending = books, spending
         self.loop = Loop(self.engine, self.cluster, books, self.cluster.now_ms, on_cycle=self._on_cycle)
         self._gangs: dict[tuple[str, str], Gang] = {}
         self._priorities: dict[str, int] = {}
@@ -139,7 +139,7 @@ class Embedded:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then the fleet is gone, and the books are told so."""
         pump = asyncio.create_task(self.cluster.pump(self.loop.put, stop))
-        telling = asyncio.create_task(self._tell_budgets(stop))
+        telling = asyncio.create_task(self._tell_spending(stop))
         try:
             await self.loop.run(stop)
         finally:
@@ -147,16 +147,15 @@ class Embedded:
             await asyncio.gather(pump, telling)
             self.books.record(self._end(self.cluster.now_ms()), self.cluster.now_ms())
 
-    async def _tell_budgets(self, stop: asyncio.Event) -> None:
-        """Tell the scheduler now and then what the books say of budgets."""
-        while self._ask_budgets is not None and not stop.is_set():
+    async def _tell_spending(self, stop: asyncio.Event) -> None:
+        """Tell the scheduler now and then what the books say of budgets, and of costs that alarm."""
+        while self._spending is not None and not stop.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), BUDGETS_S)
-            now_ms = self.cluster.now_ms()
-            queues = dict(self.engine.world(now_ms).queues)
-            if not stop.is_set() and any(queue.caps.budget for queue in queues.values()):
+                await asyncio.wait_for(stop.wait(), SPENDING_S)
+            world = self.engine.world(self.cluster.now_ms())
+            if not stop.is_set() and world.force.capped:
                 with suppress(Unreachable):
-                    self.loop.put(*await asyncio.to_thread(self._ask_budgets, queues, now_ms))
+                    self.loop.put(*await asyncio.to_thread(self._spending, world))
 
     def _end(self, now_ms: int) -> list[Event]:
         """Facts that close what is open: a fleet in memory does not outlive its process."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from fairlead.budget_words import BudgetWords, budget_of
 from fairlead.model.gang import ServiceClass
 from fairlead.model.queue_caps import (
+    Acknowledged,
     Budget,
     IdleRule,
     NamedCap,
+    OnCostAnomaly,
     OnIdle,
     Overflow,
     Peak,
     QueueCaps,
     SubmitRate,
     TenantKind,
+    acknowledged,
     checked_idle_rule,
 )
 from fairlead.simulation.fields import Fields
@@ -57,7 +60,19 @@ def queue_caps(item: Fields) -> QueueCaps:
         budget=_budget(item),
         peaks=tuple(_peak(one) for one in item.items("peaks")),
         idle=_idle(item),
+        on_cost_anomaly=OnCostAnomaly(item.choice("onCostAnomaly", tuple(OnCostAnomaly), OnCostAnomaly.NOTIFY.value)),
+        acknowledged=_acknowledged(item),
     )
+
+
+def _acknowledged(item: Fields) -> Acknowledged | None:
+    if not item.has("costAnomalyAcknowledged"):
+        item.ignore("costAnomalyAcknowledged")
+        return None
+    inner = item.inner("costAnomalyAcknowledged")
+    through, actor, reason = (inner.text(name) for name in ("through", "actor", "reason"))
+    inner.done()
+    return acknowledged(through, actor, reason, field=inner.path)
 
 
 def _idle(item: Fields) -> IdleRule | None:

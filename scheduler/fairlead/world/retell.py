@@ -51,6 +51,8 @@ def _tenancy(state: ClusterState, at_ms: int) -> Iterator[ev.Event]:
         yield ev.BooksFull(is_full=True, at_ms=at_ms)
     for name in sorted(tenants.spent):
         yield tenants.spent[name]
+    for name in sorted(tenants.alarms):
+        yield tenants.alarms[name]
 
 
 def _gang(record: GangRecord, at_ms: int) -> Iterator[ev.Event]:

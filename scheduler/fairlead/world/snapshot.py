@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fairlead.model.events import QueueSpent
+from fairlead.model.events import CostAlarmed, QueueSpent
 from fairlead.model.fairness import FairnessPolicy
 from fairlead.model.gang import GangId
 from fairlead.model.hardware import NodeName
@@ -59,6 +59,7 @@ class World:
     mix         what was asked for lately, for the score of what placements leave behind
     force       what is in force of queues and exceptions now, and how long; `queues` are its queues
     spent       what queues have used of their budgets, as last told
+    alarms      queue -> its last day of which the costs alarm, as last told
     books_full  whether too much waits for the books' database: nobody knows what is used by now
     jobs        how many jobs queues, users and groups have running; empty where no queue caps that
     promises    what gangs that wait were promised, the earliest first
@@ -98,6 +99,7 @@ class World:
     jobs: JobsHeld
     takings: Taken
     spent: Mapping[str, QueueSpent] = field(default_factory=dict[str, QueueSpent])
+    alarms: Mapping[str, CostAlarmed] = field(default_factory=dict[str, CostAlarmed])
     books_full: bool = False
     promises: tuple[Promised, ...] = ()
     durations: Durations
@@ -203,6 +205,7 @@ class Photographer:
             force=force,
             jobs=self._jobs.picture() if force.capped else JobsHeld(),
             spent=state.tenants.spent,
+            alarms=state.tenants.alarms,
             books_full=state.tenants.books_full,
             promises=state.promises.picture(),
             turned_ms=self._calendar.turned_ms,

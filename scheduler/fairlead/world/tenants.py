@@ -31,6 +31,7 @@ class Tenants:
         self.switches = ALL_ON
         self.rates = Rates()
         self.spent: Mapping[str, ev.QueueSpent] = {}
+        self.alarms: Mapping[str, ev.CostAlarmed] = {}
         self.books_full = False
 
     def apply(self, fact: ev.TenancyFact) -> bool:
@@ -46,6 +47,7 @@ class Tenants:
             case ev.QueueGone(name=name):
                 gone = self.queues.pop(name, None)
                 changed = gone is not None
+                self.alarms = {queue: alarm for queue, alarm in self.alarms.items() if queue != name}
                 self._speak(_names(gone), ())
             case ev.PoolSeen(pool=pool):
                 changed = self.pools.get(pool.name) != pool
@@ -70,6 +72,10 @@ class Tenants:
                 known_spent = self.spent.get(queue_name)
                 self.spent = {**self.spent, queue_name: fact}
                 return known_spent is None or _gave_back(known_spent, fact)
+            case ev.CostAlarmed(queue=queue_name):
+                told = self.alarms.get(queue_name)
+                changed = told is None or told.day < fact.day
+                self.alarms = {**self.alarms, queue_name: fact} if changed else self.alarms
             case ev.BooksFull(is_full=is_full):
                 changed = self.books_full != is_full
                 self.books_full = is_full

@@ -103,8 +103,8 @@ class QueueView:
     """One queue in whole GPUs. `used` includes what is being placed or stopped; `borrowed` is above the guarantee.
 
     Guarantee and limit are those in force: with `exceptions` that act now. `kind` is what it stands for, `problem` what
-    is wrong with its place among the others, "" for nothing. `resources` are GPUs, and everything else that the queue
-    has a quota of.
+    is wrong with its place among the others, "" for nothing. `cost_hold` says until when nothing new starts because of
+    what it cost, "" where nothing is held. `resources` are GPUs, and everything else that the queue has a quota of.
     """
 
     name: str
@@ -123,6 +123,7 @@ class QueueView:
     kind: str = ""
     problem: str = ""
     exceptions: tuple[QuotaException, ...] = ()
+    cost_hold: str = ""
     resources: tuple[ResourceView, ...] = ()
 
 
