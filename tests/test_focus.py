@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from priced_books import BEGIN, ENTRIES, EUR, HOUR, NANO, ODD, TICKS, posting, priced_books, segment
+from priced_books import BEGIN, ENTRIES, EUR, HOUR, NANO, ODD, TICKS, VISION, posting, priced_books, segment
 from typer.testing import CliRunner
 
 from fairlead.cli.report import app
@@ -23,6 +23,8 @@ from fairlead.ledger.periods import PeriodState, Step
 from fairlead.model.calendars import Calendar
 from fairlead.reports import bills, charges, focus
 from fairlead.reports.booked import By, booked
+from fairlead.store import engine as database
+from fairlead.store import entries
 from fairlead.store.engine import Engine
 from fairlead.timezones import zone_of
 
@@ -114,6 +116,35 @@ def test_what_was_written_after_a_close_is_a_correction() -> None:
         "correction of 2026-09",
     )
     assert len(focus.rows(bill(up_to=closed.entries_to, invoice="2026-09"), sealed)) == 4
+
+
+def test_of_the_books_only_what_is_in_the_bill_is_read(tmp_path: Path) -> None:
+    """Hours from a month before its period to a month after; those of before count from the earlier close on."""
+    october = Calendar().named("2026-10")
+    hour = (october.from_ms - BEGIN) // HOUR
+    starts = [hour + at for at in (-900, -400, -1, 0, 1, 743, 744, 900)] * 2
+    given = [segment((at, at + 1), "held:lab:vision:in-quota", 8, **VISION) for at in starts]
+    given += [segment((hour - 2, hour + 1), "held:lab:vision:in-quota", 9, **VISION)]
+    given += [dataclasses.replace(ENTRIES[-1], from_ms=at, to_ms=at) for at in (october.from_ms, october.to_ms)]
+    given = [dataclasses.replace(one, id=f"e{at}") for at, one in enumerate(given)]
+    engine = priced_books(tmp_path, tuple(given))
+    everything = seal(Head(), given)[0]
+    for after, closed in ((None, ()), (9, ("2026-09",)), (3, ("2026-08", "2026-09"))):
+        spans = [Calendar().named(name) for name in closed]
+        earlier = tuple(
+            Step(
+                number=number, period=span.name, state=PeriodState.CLOSED, from_ms=span.from_ms, to_ms=span.to_ms,
+                zone="UTC", month_starts_on=1, at_ms=0, actor="ann", entries_to=after,
+            )
+            for number, span in enumerate(spans, 1)
+        )  # fmt: skip
+        for up_to in (7, len(given)):
+            of = bill(period=october, earlier=earlier, up_to=up_to)
+            with database.reading(engine) as connection:
+                found = list(entries.of_bill(connection, october, up_to, after))
+            assert focus.rows(of, found) == focus.rows(of, everything)
+            assert len(found) < up_to
+    engine.dispose()
 
 
 def test_what_is_kept_idle_is_an_unused_reservation() -> None:

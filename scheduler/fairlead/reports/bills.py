@@ -47,4 +47,5 @@ def focus_rows(
             up_to=at.entries_to if at else entries.head(connection).number,
             invoice=name if state_of(steps, name) in (PeriodState.CLOSED, PeriodState.ARCHIVED) else None,
         )
-        return focus.rows(bill, entries.read(connection, up_to=bill.up_to))
+        corrected_after = bill.earlier[-1].entries_to if bill.earlier else None
+        return focus.rows(bill, entries.of_bill(connection, span, bill.up_to, corrected_after))

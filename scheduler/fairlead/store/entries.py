@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from fairlead.ledger.chain import Head, Link, Sealed
 from fairlead.ledger.entry import HASHED, OUTCOMES, TIMELINE, Entry, EntryKind, Posting, said_bytes
 from fairlead.ledger.outcomes import ESTIMATED
+from fairlead.model.calendars import Span
 from fairlead.store import rows
 from fairlead.store.tables import entry, joined_sum, posting, wide_sum
 
@@ -71,6 +72,13 @@ def held_between(connection: sa.Connection, since_ms: int | None, until_ms: int 
     wanted += [] if since_ms is None else [entry.c.to_ms > since_ms]
     wanted += [] if until_ms is None else [entry.c.from_ms < until_ms]
     return _read(connection, wanted)
+
+
+def of_bill(connection: sa.Connection, span: Span, up_to: int, corrected_after: int | None) -> Iterator[Sealed]:
+    """Yield entries up to a number that touch a span, and all after another one: what corrects earlier time."""
+    told = sa.and_(entry.c.to_ms >= span.from_ms, entry.c.from_ms < span.to_ms)
+    corrects = [] if corrected_after is None else [entry.c.number > corrected_after]
+    return _read(connection, [entry.c.number <= up_to, sa.or_(told, *corrects)])
 
 
 def of_gang(connection: sa.Connection, gang: str, since_ms: int, until_ms: int) -> Iterator[Sealed]:
