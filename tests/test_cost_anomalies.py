@@ -13,7 +13,7 @@ from months import BERLIN
 
 from fairlead.ledger.anomalies import DAYS_LEAST, Kind
 from fairlead.ledger.cost_days import Cost, Part
-from fairlead.ledger.cost_drivers import Known, Per, divide
+from fairlead.ledger.cost_drivers import Driver, Known, Per, divide
 from fairlead.units import moment_ms
 
 WEEKS = [USUAL] * 14
@@ -263,6 +263,25 @@ def test_the_parts_sum_to_the_change_exactly(before: Cost, now: Cost, per: Per, 
     before.ticks[CELL] = now.ticks[CELL] = 7
     divided = divide(before, now, per, KNOWN, expected)
     assert sum(divided.parts.values()) == divided.change == now.spent - divided.expected
+
+
+LISTED = {("main", "in-quota"): (2, 3), ("main", "borrowed"): (1, 4), ("big", "in-quota"): (5, 5)}
+"""(pool, tier) -> EUR an hour before and from the last day on."""
+HOURS = st.dictionaries(st.sampled_from(sorted(LISTED)), st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1)
+
+
+@given(before=st.lists(HOURS, min_size=DAYS_LEAST, max_size=14), now=HOURS)
+def test_what_is_charged_as_listed_is_explained(before: Any, now: Any) -> None:
+    """Whatever is held where, at prices that change as they are listed: nothing but rounding is unexplained."""
+
+    def words(hours: dict[tuple[str, str], float], at: int) -> list[str]:
+        return [f"{count} {tier}/{pool} at {LISTED[pool, tier][at]}" for (pool, tier), count in hours.items()]
+
+    last = BEGIN + len(before) * DAY
+    prices = [*listed("inQuota=2 borrowed=1 | inQuota=3 borrowed=4", last), *listed("inQuota=5", model="H100")]
+    given = parts([*(words(day, 0) for day in before), words(now, 1)])
+    for one in judged(given, tariff(prices)):
+        assert one.divided is None or abs(one.divided.parts[Driver.UNEXPLAINED]) <= len(LISTED)
 
 
 @given(cost=COSTS, per=st.sampled_from([Per.HELD, Per.USED]))

@@ -104,3 +104,23 @@ def test_p7_facts_that_a_restarted_process_is_told_again_are_in_its_replay_too(t
     assert sum(isinstance(record, Again) for _, record in rows) == 5
     found = replay(rows, referenced(rows))
     assert (found.runs, found.decisions, found.differences) == (2, 3, ())
+
+
+def test_p7_what_is_held_for_its_costs_and_who_lifted_it_replays(tmp_path) -> None:
+    books = Bookkeeper(f"sqlite:///{tmp_path / 'books.sqlite'}")
+    books.open()
+    stage = stage_on(books, builders.T0)
+    held = ev.QueueSeen(queue=builders.queue("team", "costs=hold"), at_ms=builders.T0 + 1)
+    alarm = ev.CostAlarmed(
+        queue="team", day="2027-01-14", what="spend", until_ms=builders.T0 + 9_000, at_ms=builders.T0
+    )
+    decide_on(stage, books, held, alarm, ev.GangSeen(gang=builders.gang("a", "1x4"), at_ms=builders.T0 + 1))
+    assert stage.view("a").refusal.reason.token == "CostAnomaly"
+    seen = ev.QueueSeen(queue=builders.queue("team", "costs=hold well=2027-01-14"), at_ms=builders.T0 + 2)
+    decide_on(stage, books, seen)
+    assert stage.attempt("a").placement.members
+    books.close()
+    rows = rows_of(books.url)
+    assert replay(rows, referenced(rows)).differences == ()
+    without = [row for row in rows if row[1] != alarm]
+    assert replay(without, referenced(rows)).differing == 1
