@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import random
 
+import builders
 import pytest
 import queue_words
 from builders import Stage, node, queue
+from cap_worlds import NOW, above, running, world_of
 from prometheus_client import CollectorRegistry
 
 from fairlead.cli import render
@@ -18,6 +20,7 @@ from fairlead.model.gang import GangId, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
 from fairlead.model.rules import Rules
+from fairlead.planning import verify_idle
 from fairlead.planning.plan import Plan
 from fairlead.planning.verify import violations
 from fairlead.service.metrics import IdleGauges
@@ -72,6 +75,13 @@ NO_RULE = "stopped for being idle although no rule says so"
 )
 def test_nobody_is_stopped_for_being_idle_whom_no_rule_names(words: str, effect: Stop, said: str) -> None:
     assert objections(stage(words), effect) == said
+
+
+@pytest.mark.parametrize(("began_ms", "is_idle"), [(NOW - HOUR, True), (NOW - HOUR + 1, False), (None, False)])
+def test_nobody_is_idle_for_longer_than_all_of_it_runs(began_ms: int | None, is_idle: bool) -> None:
+    attempt = running(builders.gang("a", "1x4"), 4_000, all_running_ms=began_ms, idle_ms=NOW - HOUR)
+    world = world_of([attempt], {"team": queue_words.caps([], {"idle": "1h/demote"})})
+    assert verify_idle.idles(attempt, world, above, "demote") is is_idle
 
 
 @pytest.mark.parametrize(
