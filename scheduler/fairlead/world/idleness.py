@@ -80,6 +80,8 @@ class Idleness:
         from_ms, until_ms = attempt.all_running_ms, None
         members = [attempt.member(rank) for rank in attempt.holding]
         for member in sorted(members, key=lambda one: one.node != node):
+            if member.mig_start >= 0:  # a counter of the GPU, if there is one, says nothing of one instance
+                return None
             spans = self.spans.get(member.node, {})
             for device in member.devices:
                 begins_ms, counted_ms = spans.get(device, (0, 0))
