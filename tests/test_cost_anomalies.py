@@ -6,13 +6,31 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cost_words import BEGIN, CHAIN, DAY, HOUR, NANO, PRICES, USUAL, costs, judged, late, listed, parts, tariff, told
+from cost_words import (
+    BEGIN,
+    CHAIN,
+    DAY,
+    HOUR,
+    NANO,
+    PRICES,
+    TICKS,
+    USUAL,
+    costs,
+    judged,
+    late,
+    line,
+    lines,
+    listed,
+    parts,
+    tariff,
+    told,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from months import BERLIN
 
 from fairlead.ledger.anomalies import DAYS_LEAST, Kind
-from fairlead.ledger.cost_days import Cost, Part
+from fairlead.ledger.cost_days import Cost, Part, costs_of
 from fairlead.ledger.cost_drivers import Driver, Known, Per, divide
 from fairlead.units import moment_ms
 
@@ -66,6 +84,11 @@ def test_too_little_history_is_said() -> None:
     first = cut[0]
     cut[0] = Part(first.day, first.from_ms + HOUR, first.to_ms, first.lines)  # the books begin in the middle of a day
     assert told(cut) == {"too-little-history": {}}
+
+
+def test_the_dearest_and_the_cheapest_quarter_of_the_days_say_nothing_of_what_an_hour_costs() -> None:
+    before = [[f"10 in-quota at {at}"] for at in (4, 2, 1, 2, 2, 1, 2, 4)]
+    assert told(after("10 in-quota at 2.3", before=before)) == {"per-held-hour!": {"unexplained": 3}}
 
 
 def test_what_is_older_than_four_weeks_is_forgotten() -> None:
@@ -126,6 +149,13 @@ def test_what_was_free_or_had_no_price_and_has_one_now_is_a_price() -> None:
         assert found == {"per-held-hour": {"price": 10}}, begins
 
 
+def test_a_price_that_nobody_was_charged_drives_nothing() -> None:
+    before = ("10 in-quota at 2", "10 borrowed")
+    dearer = tariff(listed("inQuota=2 | inQuota=4 borrowed=1", BEGIN + 14 * DAY))
+    found = told(after("10 in-quota at 4", "10 borrowed", before=[before] * 14), dearer)
+    assert found == {"spend": {"price": 20}, "per-held-hour": {"price": 20}}
+
+
 @pytest.mark.parametrize(
     ("before", "day", "drivers"),
     [
@@ -157,6 +187,7 @@ def test_what_nothing_explains_alarms() -> None:
     """No book says 2.5: the queue was moved, or a pool has other devices than it had."""
     assert told(after("10 in-quota at 2.5")) == {"per-held-hour!": {"unexplained": 5}}
     assert told(after("10 in-quota at 2.2")) == {}
+    assert told(after("10 in-quota at 2.21")) == {"per-held-hour!": {"unexplained": 2.1}}
     assert told(after("0.5 in-quota at 2.5")) == {}  # half an hour says nothing
 
 
@@ -201,6 +232,16 @@ def test_a_price_that_came_late_is_of_the_days_it_is_of() -> None:
     assert told(by_time, tariff(booked, fact), days=5) == {}
 
 
+def test_a_late_price_is_of_one_queue_and_one_tier() -> None:
+    """Others held four times as much on the first day, and as much in another tier on the second."""
+    given = parts([("10 in-quota at 2",), ("10 in-quota at 2", "10 borrowed at 1")])
+    given[0] = replace(given[0], lines=[*given[0].lines, *lines(["40 in-quota at 2"], "speech")])
+    found = costs(given, tariff(PRICES, late(8 * NANO, BEGIN, BEGIN + 2 * DAY)))
+    spent = {queue: [day.cost.spent // NANO for day in days] for queue, days in found.days.items()}
+    assert spent == {"speech": [80, 0], "vision": [24, 34]}
+    assert [day.cost.nanos.get(("main", "borrowed"), 0) // NANO for day in found.days["vision"]] == [0, 10]
+
+
 def test_of_a_late_price_the_part_that_was_read_counts() -> None:
     fact = late(60 * NANO, BEGIN - DAY, BEGIN + 2 * DAY)
     found = costs(parts([USUAL] * 2), tariff(PRICES, fact))
@@ -229,6 +270,48 @@ def test_what_was_decided_by_hand_is_told_beside_and_judged_by_nobody() -> None:
     assert told(after(*USUAL, "900 by-hand")) == {}
     (found,) = judged(after("30 in-quota at 2", "-7 by-hand"))
     assert (found.by_hand, found.divided and found.divided.actual) == (-7 * NANO, 60 * NANO)
+
+
+def test_what_each_model_earned_is_what_was_charged_for_its_time() -> None:
+    given = parts([("10 in-quota at 2", "3 borrowed at 1", "5 in-quota/big at 5"), ("10 in-quota at 2", "9 by-hand")])
+    more = [*lines(["1 in-quota at 2"], "speech"), line("adjustment", "revenue:A100", -9 * NANO, "main", "money:EUR")]
+    given[1] = replace(given[1], lines=[*given[1].lines, *more])
+    assert costs(given).earned == {("main", "A100"): 45 * NANO, ("big", "H100"): 25 * NANO}
+    dollars = line("segment", "revenue:A100", -7 * NANO, "main", "money:USD")
+    paid = line("segment", "spend:lab:vision:in-quota", 7 * NANO, "main", "money:USD")
+    given[0] = replace(given[0], lines=[*given[0].lines, dollars, paid])
+    by_currency = {found.currency: found.earned for found in costs_of(given, tariff())}
+    assert by_currency["EUR"] == {("main", "A100"): 45 * NANO, ("big", "H100"): 25 * NANO}
+    assert by_currency["USD"] == {("main", "A100"): 7 * NANO}
+
+
+def test_only_what_is_kept_for_a_queue_by_its_reservation_is_paid_by_it() -> None:
+    kept = [
+        line("segment", "reserved-idle:main", TICKS, "main", actor=queue, reason=reason)
+        for queue, reason in (("vision", "gang/g1"), ("", "reservation/r1"), ("vision", "reservation/r2"))
+    ]
+    given = parts([USUAL])
+    given[0] = replace(given[0], lines=[*given[0].lines, *kept])
+    found = costs(given).days
+    assert set(found) == {"vision"}
+    assert found["vision"][0].cost.ticks == {CELL: 10 * TICKS, ("main", "reserved-idle"): TICKS}
+
+
+def test_a_queue_that_was_moved_pays_the_new_prices_from_that_moment_on() -> None:
+    moved = replace(tariff(), chains={"vision": [(BEGIN, ("vision", "lab")), (BEGIN + DAY, ("vision", "shop"))]})
+    found = [moved.chain("vision", at) for at in (BEGIN - 1, BEGIN, BEGIN + DAY - 1, BEGIN + DAY)]
+    assert [chain[-1] for chain in found] == ["lab", "lab", "lab", "shop"]
+    assert moved.chain("speech", BEGIN) == ("speech",)
+
+
+def test_every_step_is_rounded_down() -> None:
+    """A third of the time costs 33, a third of 100, and at twice the price 66, two thirds of it."""
+    before = Cost(ticks={CELL: 3}, nanos={CELL: 100}, listed={(*CELL, "A100", CHAIN): 3})
+    now = Cost(ticks={CELL: 1}, nanos={CELL: 67}, listed={(*CELL, "A100", CHAIN): 2})
+    divided = divide(before, now, Per.DAY, KNOWN, 100)
+    assert {driver.value: amount for driver, amount in divided.parts.items() if amount} == {
+        "volume": -67, "price": 33, "unexplained": 1
+    }  # fmt: skip
 
 
 def test_a_pool_of_two_models_changes_by_what_each_earned() -> None:

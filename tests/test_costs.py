@@ -272,11 +272,12 @@ def test_what_was_bought_is_depreciated_once() -> None:
     march = "2026-03-01T00:00:00Z"
     power = {"watts": 1000, "perKwh": "0.30"}
     two = [{**FULL, "purchase": bought, "to": march}, {**FULL, "purchase": bought, "from": march, "power": power}]
-    costs = CostList([book_of(*two)], "EUR")
-    assert costs.edges(begin - 9, end + 9) == [begin - 9, begin, day("2026-03-01"), end, end + 9]
-    hours = [costs.at(A100_80, at) for at in (day("2026-03-01") - 1, day("2026-03-01"), end)]
-    assert [hour and per_hour_text(hour[Part.POWER]) for hour in hours] == ["0.20", "0.30", "0.30"]
-    assert [hour and hour[Part.DEPRECIATION] > 0 for hour in hours] == [True, True, False]
+    for said in (two, two[::-1]):
+        costs = CostList([book_of(*said)], "EUR")
+        assert costs.edges(begin - 9, end + 9) == [begin - 9, begin, day("2026-03-01"), end, end + 9]
+        hours = [costs.at(A100_80, at) for at in (day("2026-03-01") - 1, day("2026-03-01"), end)]
+        assert [hour and per_hour_text(hour[Part.POWER]) for hour in hours] == ["0.20", "0.30", "0.30"]
+        assert [hour and hour[Part.DEPRECIATION] > 0 for hour in hours] == [True, True, False]
 
 
 def test_a_month_costs_the_same_however_long_it_is() -> None:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from fairlead.cli import render
 from fairlead.model.codec import decode, encode
 from fairlead.model.effects import Effect, Place, Retier, Stop
-from fairlead.model.events import DevicesCounted, NodeGone, QueueSeen
+from fairlead.model.events import DevicesCounted, NodeGone, NodeLost, QueueSeen
 from fairlead.model.gang import GangId, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
@@ -153,6 +153,21 @@ def test_what_was_counted_of_a_node_is_forgotten_with_it() -> None:
     assert set(found.state.idleness.spans) == {"n1", "n2"}
     found.take(NodeGone(name=NodeName("n1"), at_ms=found.now_ms))
     assert set(found.state.idleness.spans) == {"n2"}
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_what_holds_a_lost_node_and_runs_no_more_is_not_idle(is_deleted: bool) -> None:
+    """The hold stays until the node is back, of a gang that waits again or that nobody knows any more."""
+    found = stage("idle=1h")
+    home = found.attempt("a").placement.members[0].node
+    if is_deleted:
+        found.delete("a")
+    found.take(NodeLost(name=home, at_ms=found.now_ms))
+    found.settle()
+    assert ("a" in found.state.gangs) is not is_deleted
+    assert [key[0] for key in found.state.holds_on[home]] == ["a"]
+    found.take(queue_words.counted(home, NOTHING, found.now_ms))
+    assert found.engine.world(found.now_ms).running.idle == ()
 
 
 def test_people_are_told() -> None:

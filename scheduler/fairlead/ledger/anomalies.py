@@ -118,6 +118,6 @@ def _rise(usual: Cost, now: Cost, per: Per, known: Known) -> tuple[bool, Divided
 
 def _usual(days: Sequence[Day]) -> Cost:
     """Return the sum of the middle half of days by what an hour that was held cost: odd ones are at the ends."""
-    held = [day.cost for day in days if day.cost.held > 0]
+    held = [day.cost for day in days if day.cost.held]
     held.sort(key=lambda cost: Fraction(cost.spent, cost.held))
     return total(held[len(held) // 4 : len(held) - len(held) // 4])

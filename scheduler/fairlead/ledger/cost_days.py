@@ -271,7 +271,7 @@ def _earned(parts: Iterable[Part], unit: str) -> dict[tuple[str, str], int]:
             if line.unit == unit and line.kind == EntryKind.SEGMENT and line.account.startswith(f"{Kind.REVENUE}:"):
                 key = (line.pool, accounts.parse(line.account).sku)
                 found[key] = found.get(key, 0) - line.amount
-    return {key: nanos for key, nanos in found.items() if nanos > 0}
+    return found
 
 
 def _overlap(part: Part, fact: Adjusted) -> int:
