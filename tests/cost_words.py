@@ -100,9 +100,8 @@ def tariff(prices: Sequence[Price] = PRICES, *adjusted: Adjusted) -> Tariff:
 
 def late(nanos: int, from_ms: int, to_ms: int, **more: Any) -> Adjusted:
     """What a price that came late changes of the time between two moments."""
-    change = AdjustedLine(
-        tenant="lab", queue="vision", tier=PriceTier.IN_QUOTA, nanos=nanos, currency="EUR", **{"sku": "A100", **more}
-    )
+    said = {"sku": "A100", "currency": "EUR", **more}
+    change = AdjustedLine(tenant="lab", queue="vision", tier=PriceTier.IN_QUOTA, nanos=nanos, **said)
     return Adjusted(
         actor=LATE_PRICE, reason=LATE_PRICE, lines=(change,), from_ms=from_ms, to_ms=to_ms, at_ms=BEGIN + 90 * DAY
     )

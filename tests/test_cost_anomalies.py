@@ -84,6 +84,7 @@ def test_too_little_history_is_said() -> None:
     first = cut[0]
     cut[0] = Part(first.day, first.from_ms + HOUR, first.to_ms, first.lines)  # the books begin in the middle of a day
     assert told(cut) == {"too-little-history": {}}
+    assert told(parts([USUAL, ("10 in-quota",)])) == {}  # of what cost nothing there is nothing to say
 
 
 def test_the_dearest_and_the_cheapest_quarter_of_the_days_say_nothing_of_what_an_hour_costs() -> None:
@@ -114,6 +115,14 @@ def test_a_day_of_23_or_25_hours_is_compared_by_the_hour(begin: str, hours: int,
         (found,) = judged(given)
         assert found.divided is not None
         assert found.divided.expected == hours * 2 * NANO
+
+
+def test_what_is_expected_of_a_shorter_day_is_rounded_down() -> None:
+    days = [USUAL] * 14
+    given = parts([*days, ("30 in-quota at 2",)], calendar=BERLIN, begin=moment_ms("2026-03-14T23:00:00Z"))
+    (found,) = judged(given)
+    assert found.divided is not None
+    assert found.divided.expected == 20 * NANO * 23 // 24
 
 
 NOON = BEGIN + 14 * DAY + 12 * HOUR
@@ -240,6 +249,13 @@ def test_a_late_price_is_of_one_queue_and_one_tier() -> None:
     spent = {queue: [day.cost.spent // NANO for day in days] for queue, days in found.days.items()}
     assert spent == {"speech": [80, 0], "vision": [24, 34]}
     assert [day.cost.nanos.get(("main", "borrowed"), 0) // NANO for day in found.days["vision"]] == [0, 10]
+
+
+def test_a_late_price_is_of_its_currency() -> None:
+    dollars = late(8 * NANO, BEGIN, BEGIN + 2 * DAY, currency="USD")
+    found = costs_of(parts([USUAL] * 2), tariff(PRICES, dollars))
+    spent = {one.currency: [day.cost.spent // NANO for day in one.days["vision"]] for one in found}
+    assert spent == {"EUR": [20, 20], "USD": [4, 4]}
 
 
 def test_of_a_late_price_the_part_that_was_read_counts() -> None:

@@ -214,8 +214,10 @@ class _Fold:
         """
         read = [(max(part.from_ms, fact.from_ms), min(part.to_ms, fact.to_ms)) for part in self._parts]
         inside, length = sum(max(0, end - begin) for begin, end in read), fact.to_ms - fact.from_ms
+        if not inside:
+            return
         for line in fact.lines:
-            if line.currency != self._currency or not inside:
+            if line.currency != self._currency:
                 continue
             found = [
                 (part, cell, ticks * _overlap(part, fact) // (part.to_ms - part.from_ms))
