@@ -64,7 +64,7 @@ class SavedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedAttempts:
-    """All attempts as values. `marks` are those of (gang, attempt) that have any."""
+    """All attempts as values. `marks` are those of (gang, attempt) that have any, sorted by these."""
 
     marks: list[tuple[GangId, int, list[Mark]]]
     books: list[SavedAttempt]
@@ -101,7 +101,7 @@ class Attempts:
             for (gang, attempt), book in self._books.items()
         ]
         return SavedAttempts(
-            marks=[(gang, attempt, marks) for (gang, attempt), marks in self._marks.items() if marks],
+            marks=[(gang, attempt, marks) for (gang, attempt), marks in sorted(self._marks.items()) if marks],
             books=books,
             rules=self.rules,
         )
@@ -209,4 +209,11 @@ class Attempts:
         self._members[key].remove(hold)
         if not self._members[key]:
             del self._members[key]
-            self._books.pop(key, None)
+            if self._books.pop(key, None) is not None:
+                for attempt in (key[1] - 1, key[1]):
+                    self._unmark((key[0], attempt))
+
+    def _unmark(self, key: tuple[GangId, int]) -> None:
+        """Forget marks that are none, unless the book of this attempt or of the next one has the list."""
+        if key not in self._books and (key[0], key[1] + 1) not in self._books and not self._marks.get(key, True):
+            del self._marks[key]

@@ -18,9 +18,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fairlead.ledger import accounts, tracks
-from fairlead.ledger.attempts import Attempts, Who
+from fairlead.ledger.attempts import Attempts
 from fairlead.ledger.differences import corrections, pieces
+from fairlead.ledger.ends import Ends
 from fairlead.ledger.entry import Entry, EntryKind, Origin, State, make_entry
+from fairlead.ledger.gangs import Gangs
 from fairlead.ledger.kept import Kept
 from fairlead.ledger.outcomes import WINDOW_MS
 from fairlead.ledger.pricing import Pricing
@@ -54,7 +56,6 @@ from fairlead.model.events import (
     StopRefused,
     TierChanged,
 )
-from fairlead.model.gang import GangId
 from fairlead.model.hardware import Resources
 from fairlead.model.tenancy import Queue, tenant_of
 
@@ -97,10 +98,10 @@ class Meter:
         self._nodes: dict[str, NodeTrack] = {}
         self._kept = Kept()
         self._queues: dict[str, Queue] = {}
-        self._gangs: dict[str, Who] = {}
+        self._gangs = Gangs()
         self._holds: dict[HoldKey, MemberHold] = {}
-        self._ends: dict[HoldKey, tuple[int, int]] = {}
-        self._attempts = Attempts(self._queue_of)
+        self._ends = Ends()
+        self._attempts = Attempts(self._gangs.queue_of)
         self._meter_ms: int | None = None
 
     @classmethod
@@ -108,11 +109,13 @@ class Meter:
         """Return the meter that was saved; from here on it is what that one was."""
         meter = cls(cluster)
         meter.sequence, meter.newest_ms, meter.cut_ms = saved.sequence, saved.newest_ms, saved.cut_ms
-        meter._meter_ms, meter._queues, meter._gangs = saved.meter_ms, saved.queues, saved.gangs
-        meter.pricing, meter._ends = Pricing.restored(saved.pricing), dict(saved.ends)
+        meter._meter_ms, meter._queues = saved.meter_ms, saved.queues
+        meter._gangs.restore(saved.gangs)
+        meter.pricing = Pricing.restored(saved.pricing, meter._gangs.id_of)
         meter._kept.restore(saved.kept)
         meter._attempts.restore(saved.attempts)
         meter._nodes, meter._holds = restore_nodes(saved, meter._kept, meter._attempts)
+        meter._ends.restore(saved.ends, meter._holds.__contains__, meter._gangs.id_of)
         return meter
 
     def saved(self) -> SavedMeter:
@@ -121,7 +124,7 @@ class Meter:
         return SavedMeter(
             sequence=self.sequence, newest_ms=self.newest_ms, cut_ms=self.cut_ms, meter_ms=self._meter_ms,
             pricing=self.pricing.saved(), kept=self._kept.saved(), attempts=self._attempts.saved(),
-            queues=self._queues, gangs=self._gangs, ends=list(self._ends.items()), states=states, nodes=nodes,
+            queues=self._queues, gangs=self._gangs.saved(), ends=self._ends.saved(), states=states, nodes=nodes,
             holds=[SavedHold.of(hold) for hold in self._holds.values()],
         )  # fmt: skip
 
@@ -183,7 +186,8 @@ class Meter:
                 before = [hold for hold in track.holds if self._is_open(hold)]
                 track.add_gone(at_ms, self.sequence)
                 over = [hold for hold in before if not self._is_open(hold)]
-                self._ends |= {hold.key: (at_ms, at_ms - record.at_ms) for hold in over}
+                for hold in over:
+                    self._ends.tell(hold.key, (at_ms, at_ms - record.at_ms))
                 return [(name, at_ms)], [hold.key for hold in over]
             case NodeUsed(name=name):
                 self._track(name).add_used(at_ms, self.sequence, record.taken)
@@ -232,11 +236,8 @@ class Meter:
     def _name(self, record: Record) -> None:
         """Remember who gangs and queues are; these change no device's timeline."""
         match record:
-            case GangSeen(gang=gang):
-                requests = {role.name: role.pod.requests for role in gang.roles}
-                self._gangs[gang.id] = Who(gang.namespace, gang.name, gang.queue, requests)
-            case GangRefused() if record.gang not in self._gangs:
-                self._gangs[record.gang] = Who(record.namespace, record.name, record.queue)
+            case GangSeen() | GangRefused():
+                self._gangs.learn(record)
             case QueueSeen(queue=queue):
                 self._queues[queue.name] = queue
             case QueueGone(name=name):
@@ -255,7 +256,7 @@ class Meter:
         if isinstance(record, Recovered):
             begin = min(record.since_ms if floor is None else max(record.since_ms, floor), at_ms)
             holding = set(record.holding)
-        who = self._gangs.get(record.gang) or Who("", "", "")
+        who = self._gangs.who(record.gang)
         account = accounts.held(tenant_of(who.queue, self._queues), who.queue, record.tier)
         attempt, touched = self._attempts.of(record), self._attempts.begin(record, at_ms, self.sequence, floor)
         gone: list[HoldKey] = []
@@ -266,7 +267,7 @@ class Meter:
                 continue
             hold = self._holds.get(key)
             if hold is None:
-                end, estimated = self._ends.get(key, (None, 0))
+                end, estimated = self._ends.get(key) or (None, 0)
                 hold = MemberHold(
                     key=key,
                     node=member.node,
@@ -301,19 +302,16 @@ class Meter:
         ended, closed = self._end(gone, at_ms, max(0, at_ms - known_ms))
         return [*touched.items(), *ended], closed
 
-    def _queue_of(self, gang: str) -> str:
-        who = self._gangs.get(GangId(gang))
-        return "" if who is None else who.queue
-
     def _end(
         self, keys: Sequence[HoldKey], at_ms: int, estimated_ms: int
     ) -> tuple[list[tuple[str, int]], list[HoldKey]]:
         """End holds; the earliest end that was told counts. An end may be told before its beginning."""
         touched: dict[str, int] = {}
         for key in keys:
-            if key in self._ends and self._ends[key][0] <= at_ms:
+            known = self._ends.get(key)
+            if known is not None and known[0] <= at_ms:
                 continue
-            self._ends[key] = (at_ms, estimated_ms)
+            self._ends.tell(key, (at_ms, estimated_ms))
             hold = self._holds.get(key)
             if hold is not None:
                 hold.end_ms, hold.estimated_ms = at_ms, estimated_ms
@@ -368,10 +366,13 @@ class Meter:
         assert self.newest_ms is not None
         floor = self.newest_ms - LATE_MS
         self._kept.forget(floor)
-        for track in self._nodes.values():
-            for key, end_ms in track.forget(floor - WINDOW_MS):
-                self._attempts.drop(self._holds.pop(key))
-                self._ends[key] = min(self._ends.get(key, (end_ms, 0)), (end_ms, 0), key=lambda end: end[0])
+        over = dict(found for track in self._nodes.values() for found in track.forget(floor - WINDOW_MS))
+        for key, end_ms in over.items():
+            self._attempts.drop(self._holds.pop(key))
+            known = self._ends.get(key)
+            if known is None or end_ms < known[0]:
+                self._ends.tell(key, (end_ms, 0))
+        self._ends.pack(over, self._gangs.id_of)
         return entries
 
 

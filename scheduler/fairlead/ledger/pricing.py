@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fairlead.ledger import accounts
 from fairlead.ledger.accounts import Kind
 from fairlead.ledger.entry import FORTH, PODS, TIMELINE, Entry, EntryKind, Origin, Posting, State, entry_id
 from fairlead.ledger.outcomes import TOPOLOGY
+from fairlead.ledger.payers import Payer, Payers
 from fairlead.ledger.prices import PriceList, Rate, Terms
 from fairlead.ledger.saved import SavedLate, SavedPricing
 from fairlead.model.codec import Record
 from fairlead.model.events import GangSeen, GrowIntended, Intended, KeptFree, NodeSeen, QueueGone, QueueSeen, Recovered
+from fairlead.model.gang import GangId
 from fairlead.model.prices import Adjusted, AdjustedLine, PriceBook, PriceBookGone, PriceBookSeen, PriceTier
 from fairlead.model.tenancy import Queue, ancestors
 
@@ -80,8 +82,6 @@ HEARD = (
     Adjusted,
 )  # fmt: skip
 """The kinds of records that `Pricing.hear` learns from."""
-_Gang = tuple[str, dict[str, str]]
-"""Its queue, and role -> MIG profile."""
 _ELSE = {PriceTier.RESERVED: PriceTier.IN_QUOTA, PriceTier.OPPORTUNISTIC: PriceTier.BORROWED}
 """What a tier costs that has no price of its own: a reservation is quota, spare capacity is somebody else's."""
 
@@ -89,12 +89,6 @@ _ELSE = {PriceTier.RESERVED: PriceTier.IN_QUOTA, PriceTier.OPPORTUNISTIC: PriceT
 def tiers_for(tier: PriceTier) -> tuple[PriceTier, ...]:
     """Return the tiers by which what is held in one may be priced, the first that has a price."""
     return (tier, _ELSE[tier]) if tier in _ELSE else (tier,)
-
-
-@dataclass(slots=True)
-class _Hold:
-    chain: tuple[str, ...]
-    mig: dict[int, str] = field(default_factory=dict[int, str])
 
 
 class Pricing:
@@ -109,13 +103,12 @@ class Pricing:
         self._posted_to_ms: int | None = None
         self._models: dict[tuple[str, str], list[tuple[int, str]]] = {}
         self._queues: dict[str, Queue] = {}
-        self._gangs: dict[str, _Gang] = {}
-        self._holds: dict[tuple[str, int], _Hold] = {}
+        self._payers = Payers()
         self._kept: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @classmethod
-    def restored(cls, saved: SavedPricing) -> Pricing:
-        """Return the prices that were saved."""
+    def restored(cls, saved: SavedPricing, id_of: Callable[[GangId], GangId]) -> Pricing:
+        """Return the prices that were saved; `id_of` a gang is the one string to keep of it."""
         pricing = cls()
         pricing._books, pricing.list = saved.books, PriceList(saved.books.values())
         pricing.late = [
@@ -126,8 +119,8 @@ class Pricing:
             for late in saved.late
         ]  # fmt: skip
         pricing._entries, pricing._posted_to_ms = saved.entries, saved.posted_to_ms
-        pricing._models, pricing._queues, pricing._gangs = dict(saved.models), saved.queues, saved.gangs
-        pricing._holds = {key: _Hold(chain, mig) for key, chain, mig in saved.holds}
+        pricing._models, pricing._queues = dict(saved.models), saved.queues
+        pricing._payers.restore(saved.gangs, saved.holds, id_of)
         pricing._kept = dict(saved.kept)
         return pricing
 
@@ -140,10 +133,11 @@ class Pricing:
             )
             for one in self.late
         ]  # fmt: skip
+        gangs, holds = self._payers.saved()
         return SavedPricing(
             books=self._books, late=late, entries=self._entries, posted_to_ms=self._posted_to_ms,
-            models=list(self._models.items()), queues=self._queues, gangs=self._gangs,
-            holds=[(key, hold.chain, hold.mig) for key, hold in self._holds.items()], kept=list(self._kept.items()),
+            models=list(self._models.items()), queues=self._queues, gangs=gangs, holds=holds,
+            kept=list(self._kept.items()),
         )  # fmt: skip
 
     def hear(self, record: Record, fact: str, cluster: str) -> tuple[Entry, ...]:
@@ -159,10 +153,9 @@ class Pricing:
             case QueueGone(name=name):
                 self._queues.pop(name, None)
             case GangSeen(gang=gang):
-                profiles = {role.name: role.mig for role in gang.roles if role.mig}
-                self._gangs[gang.id] = (gang.queue, profiles)
+                self._payers.learn(gang)
             case Intended() | Recovered() | GrowIntended():
-                self._open(record)
+                self._payers.open(record, self._queues)
             case KeptFree() if record.queue and record.keeper.startswith(RESERVATION):
                 chain = ancestors(record.queue, self._queues) or (record.queue,)
                 self._kept.setdefault((record.keeper, record.queue), chain)
@@ -258,17 +251,6 @@ class Pricing:
             refers=late.fact,
         )
 
-    def _open(self, record: Intended | Recovered | GrowIntended) -> None:
-        """Fix what a hold is priced by, the first time that it is told of."""
-        queue, profiles = self._gangs.get(record.gang, ("", {}))
-        key = (record.gang, record.attempt)
-        hold = self._holds.get(key)
-        if hold is None:
-            hold = self._holds[key] = _Hold(ancestors(queue, self._queues) or (queue,))
-        for member in record.placement.members if profiles else ():
-            if member.role in profiles:
-                hold.mig.setdefault(member.rank, profiles[member.role])
-
     def _change(self, books: dict[str, PriceBook], fact: str, at_ms: int) -> None:
         before, after = self.list, PriceList(books.values())
         self._books, self.list = books, after
@@ -289,22 +271,22 @@ class Pricing:
         account, credit = accounts.parse(state.account), ""
         if account.kind is Kind.RESERVED_IDLE:
             chain = self._kept.get((state.reason, state.actor))
-            hold, tier = None if chain is None else _Hold(chain), PriceTier.RESERVED_IDLE
+            payer, tier = None if chain is None else Payer(chain), PriceTier.RESERVED_IDLE
             tenant, queue = ("", "") if chain is None else (chain[-1], chain[0])
         elif account.kind is Kind.HELD:
-            hold, tier = self._holds.get((state.gang, state.attempt)), PriceTier(account.tier)
+            payer, tier = self._payers.of(state.gang, state.attempt), PriceTier(account.tier)
             tenant, queue = account.tenant, account.queue
         elif account.kind is Kind.WASTE and account.cause == TOPOLOGY:
-            hold, tier = self._holds.get((state.gang, state.attempt)), PriceTier(state.reason.partition("/")[2])
+            payer, tier = self._payers.of(state.gang, state.attempt), PriceTier(state.reason.partition("/")[2])
             tenant, queue, credit = account.tenant, account.queue, TOPOLOGY
         else:
             return None
-        if hold is None:
+        if payer is None:
             return None
         terms = Terms(
             model=self.model_of(node, device, at_ms),
-            mig=hold.mig.get(state.rank, ""),
-            chain=hold.chain,
+            mig=payer.profile(state.rank),
+            chain=payer.chain,
             tiers=tiers_for(tier),
             ticks=state.ticks,
         )
