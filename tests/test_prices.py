@@ -228,6 +228,8 @@ def cost(books: PricedBooks, what: Any, a: int, b: int) -> Any:
     sign = 1
     if what[0].startswith("waste:topology:"):  # given back, as it was charged in the tier that it was held in
         sign, (_, _, tenant, queue), tier = -1, what[0].split(":"), what[9].split("/")[1]
+    elif kind == "reserved-idle" and what[9].startswith("reservation/"):  # whoever reserved it pays for it
+        tenant, queue, tier = what[8], what[8], kind
     elif kind != "held":
         return
     fall_back = {"reserved": "in-quota", "opportunistic": "borrowed"}
