@@ -50,6 +50,10 @@ class Overview:
     alarms: Mapping[str, str] | None = None
     policies: Sequence[tuple[Resource[Any], str, str, dict[str, Any]]] = ()
 
+    def alarm_of(self, queue: str) -> str | None:
+        """Return what of a queue's costs alarms, "" for nothing; None where nobody has looked yet."""
+        return None if self.alarms is None else self.alarms.get(queue, "")
+
 
 @dataclass(slots=True)
 class _Last:
@@ -107,7 +111,7 @@ class OverviewWriter:
             if kind == "Queue":
                 standing, before = overview.standings[kind, name], self._conditions.get((kind, name), {})
                 gpu_ms = None if used is None else max(0, used.get(name, 0))
-                alarm = None if overview.alarms is None else overview.alarms.get(name, "")
+                alarm = overview.alarm_of(name)
                 status, made = queue_status(views.get(name), standing, gpu_ms, before, self._now_ms(), alarm)
                 if await self._write_changed(QUEUES, name, "", status, uid=standing.uid):
                     self._conditions[kind, name] = made
@@ -128,8 +132,7 @@ class OverviewWriter:
         for queue in overview.queues:
             for namespace in sorted(overview.namespaces.get(queue.name, ())):
                 status = queue_view_status(queue, by_place.get((queue.name, namespace), []))
-                alarm = None if overview.alarms is None else overview.alarms.get(queue.name, "")
-                said = cost_text(queue, alarm)
+                said = cost_text(queue, overview.alarm_of(queue.name))
                 if said is not None:
                     status["costAnomaly"] = said[:MESSAGE_MAX] or None
                 if usage is not None:

@@ -179,6 +179,11 @@ def fixed_text(amount: int, places: int) -> str:
     return f"{'-' if amount < 0 else ''}{whole}.{shown}"
 
 
+def fixed_of(match: re.Match[str], places: int) -> int:
+    """Return, in 10^-places, a number that was matched as its whole part and, at most so long, its decimal places."""
+    return int(match[1] + (match[2] or "").ljust(places, "0"))
+
+
 def nanos_of(text: str, *, field: str) -> int:
     """Return an amount of money such as ``12.50`` in nano-units.
 
@@ -190,7 +195,7 @@ def nanos_of(text: str, *, field: str) -> int:
     match = _MONEY.fullmatch(text)
     if match is None:
         raise UnreadableInput(f"{field}: {text!r} is no amount; write for example 12.50, at most nine decimal places")
-    return int(match[1]) * NANO + int((match[2] or "").ljust(9, "0"))
+    return fixed_of(match, 9)
 
 
 def gpus_of(milli: int) -> int | str:

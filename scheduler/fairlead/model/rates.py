@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fairlead.errors import UnreadableInput
-from fairlead.units import fixed_text, moment_ms, utc_text
+from fairlead.units import fixed_of, fixed_text, moment_ms, utc_text
 
+_PLACES = 10
 PRICE_SCALE = 10_000_000_000
 """Prices are in ten-billionths of a currency's unit an hour: ten decimal places."""
 _PRICE = re.compile(r"([0-9]{1,7})(?:\.([0-9]{1,10}))?")
@@ -79,7 +80,7 @@ def per_hour_of(text: str, *, field: str) -> int:
     match = _PRICE.fullmatch(text)
     if match is None:
         raise UnreadableInput(f"{field}: {text!r} is no price; write at most ten decimal places, for example '2.50'")
-    return _scaled(match)
+    return fixed_of(match, _PLACES)
 
 
 def sum_of(text: str, *, field: str) -> int:
@@ -94,13 +95,9 @@ def sum_of(text: str, *, field: str) -> int:
     if match is None:
         mend = "write an amount below 900000000 with at most ten decimal places, for example '280000' or '1234.50'"
         raise UnreadableInput(f"{field}: {text!r} is no amount of money; {mend}")
-    return _scaled(match)
+    return fixed_of(match, _PLACES)
 
 
 def per_hour_text(amount: int) -> str:
     """Write a price, or another amount in `PRICE_SCALE`, exactly, two places at least."""
-    return fixed_text(amount, 10)
-
-
-def _scaled(match: re.Match[str]) -> int:
-    return int(match[1]) * PRICE_SCALE + int((match[2] or "").ljust(10, "0"))
+    return fixed_text(amount, _PLACES)

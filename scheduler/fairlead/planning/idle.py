@@ -10,7 +10,7 @@ from fairlead.model.queue_caps import IdleRule, OnIdle
 from fairlead.model.reasons import Reason, refuse
 from fairlead.ordering.standing import Standing
 from fairlead.units import duration_text
-from fairlead.world.idleness import nearest_rule
+from fairlead.world.idleness import rule_for
 from fairlead.world.snapshot import Running, World
 
 
@@ -20,10 +20,10 @@ def idle_by(world: World, chains: Mapping[str, tuple[str, ...]], then: OnIdle) -
     A rule may have become another one since its time was up, so it is asked again.
     """
     for attempt in sorted(world.running.idle, key=lambda one: (one.idle_ms, one.gang)):
-        rule = nearest_rule(chains.get(attempt.queue, ()), world.queues)
-        if rule is None or rule.then is not then or attempt.spec is None or attempt.idle_ms is None:
+        if attempt.spec is None or attempt.idle_ms is None:
             continue
-        if rule.is_for(attempt.spec.service_class) and world.now_ms - attempt.idle_ms >= rule.after_ms:
+        rule = rule_for(attempt.spec, chains.get(attempt.queue, ()), world.queues)
+        if rule is not None and rule.then is then and world.now_ms - attempt.idle_ms >= rule.after_ms:
             yield attempt, rule
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fairlead.errors import NotFound
 from fairlead.ledger.anomalies import DAYS, Finding, Kind, findings
 from fairlead.ledger.cost_days import Chain, Part, Tariff, costs_of
 from fairlead.ledger.cost_drivers import Driver
@@ -14,12 +13,13 @@ from fairlead.model.calendars import Calendar, Grain, Span
 from fairlead.model.events import QueueGone, QueueSeen
 from fairlead.model.prices import Adjusted
 from fairlead.model.tenancy import Queue, ancestors
+from fairlead.reports.booked import cut_to, summed
 from fairlead.reports.document import Document, Value
 from fairlead.reports.prices import books_in
 from fairlead.reports.statements import calendar_of
 from fairlead.store import engine as database
-from fairlead.store import journal, periods, rollups, usage
-from fairlead.units import money_text, utc_text
+from fairlead.store import journal, periods, usage
+from fairlead.units import money_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +59,9 @@ def look(engine: database.Engine, span: Span | None, calendar: Calendar | None =
 
 def read(connection: database.Connection, span: Span | None, calendar: Calendar) -> Read:
     """Read the days that touch a span, whole, and four weeks before them. Raises as `look` does."""
-    cut_ms, begin_ms = periods.last_cut_ms(connection), rollups.begin_ms(connection)
-    if cut_ms is None or begin_ms is None:
-        raise NotFound("the books have nothing booked yet")
-    begin_ms = max([begin_ms, *(step.latest_ms for step in periods.dropped(connection))])
-    since_ms = begin_ms if span is None else max(begin_ms, span.from_ms)
-    until_ms = cut_ms if span is None else min(cut_ms, span.to_ms)
-    if since_ms >= until_ms:
-        raise NotFound(f"the books have nothing of that time: they go from {utc_text(begin_ms)} to {utc_text(cut_ms)}")
+    begin_ms, cut_ms = summed(connection)
+    begin_ms = max(begin_ms, periods.dropped_until_ms(connection))
+    since_ms, until_ms = cut_to(span, begin_ms, cut_ms)
     first_ms = calendar.at(Grain.DAY, since_ms).from_ms
     since_ms, until_ms = max(begin_ms, first_ms), min(cut_ms, calendar.at(Grain.DAY, until_ms - 1).to_ms)
     read_ms = first_ms

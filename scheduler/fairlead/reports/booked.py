@@ -101,16 +101,38 @@ def window(connection: database.Connection, span: Span | None) -> tuple[int, int
     NotFound
         Nothing was booked in it.
     """
+    begin_ms, cut_ms = summed(connection)
+    begin_ms = min([begin_ms, *(step.from_ms for step in periods.dropped(connection))])
+    return (*cut_to(span, begin_ms, cut_ms), cut_ms)
+
+
+def summed(connection: database.Connection) -> tuple[int, int]:
+    """Return from when on there are sums of entries, and up to when everything is booked.
+
+    Raises
+    ------
+    NotFound
+        Nothing was booked yet.
+    """
     cut_ms, begin_ms = periods.last_cut_ms(connection), rollups.begin_ms(connection)
     if cut_ms is None or begin_ms is None:
         raise NotFound("the books have nothing booked yet")
-    gone = periods.dropped(connection)
-    begin_ms = min([begin_ms, *(step.from_ms for step in gone)])
+    return begin_ms, cut_ms
+
+
+def cut_to(span: Span | None, begin_ms: int, cut_ms: int) -> tuple[int, int]:
+    """Return both ends of a span, None is ever, cut to what the books have.
+
+    Raises
+    ------
+    NotFound
+        They have nothing of it.
+    """
     since_ms = begin_ms if span is None else max(begin_ms, span.from_ms)
     until_ms = cut_ms if span is None else min(cut_ms, span.to_ms)
     if since_ms >= until_ms:
         raise NotFound(f"the books have nothing of that time: they go from {utc_text(begin_ms)} to {utc_text(cut_ms)}")
-    return since_ms, until_ms, cut_ms
+    return since_ms, until_ms
 
 
 def span_of(since_ms: int | None, until_ms: int | None) -> Span | None:

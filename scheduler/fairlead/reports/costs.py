@@ -142,7 +142,7 @@ def device_times(
     charged: dict[Who, int] = {}
     with database.reading(engine) as connection:
         since_ms, until_ms, as_of_ms = window(connection, span)
-        latest_ms = max((step.latest_ms for step in periods.dropped(connection)), default=since_ms)
+        latest_ms = periods.dropped_until_ms(connection)
         if since_ms < latest_ms:
             raise UnreadableInput(
                 f"--since: entries before {utc_text(latest_ms)} are in archives, and what is kept of them does not say "

@@ -87,7 +87,7 @@ def from_database(
     rows_paid = None if times is None else costs_by(times, By.JOB).rows
     with database.reading(engine) as connection:
         at = window(connection, span if times is None else Span(times.since_ms, times.until_ms, ""))
-        gone_ms = max((step.latest_ms for step in periods.dropped(connection)), default=0)
+        gone_ms = periods.dropped_until_ms(connection)
         if at[0] < gone_ms:
             raise UnreadableInput(f"--since: what jobs held before {utc_text(gone_ms)} is in archives; begin there")
         everybody = _everybody(connection, at)

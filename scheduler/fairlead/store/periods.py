@@ -137,6 +137,11 @@ def dropped(connection: sa.Connection) -> list[Step]:
     return [step for step in steps(connection) if step.state is PeriodState.ARCHIVED and step.entries_to < first]
 
 
+def dropped_until_ms(connection: sa.Connection) -> int:
+    """Return up to when entries lie in archives alone, 0 where none do."""
+    return max((step.latest_ms for step in dropped(connection)), default=0)
+
+
 def carried_name(period: str) -> str:
     """Return under which name `statement` has what the entries of a period's archive sum to."""
     return f"{period} archived"

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fairlead.model.events import DevicesCounted
-from fairlead.model.gang import GangId
+from fairlead.model.gang import Gang, GangId
 from fairlead.model.hardware import NodeName
 from fairlead.model.queue_caps import IdleRule
 from fairlead.model.tenancy import Queue, ancestors
 from fairlead.world.gangs import Attempt, GangRecord, HoldKey
-from fairlead.world.tenants import Tenants
 
 IDLE_BELOW = 50
 """Thousandths of the time: a context that is only kept alive comes to less, a job that waits for its data to more."""
@@ -31,11 +30,13 @@ class Idleness:
     def __init__(self) -> None:
         """Nothing has been counted."""
         self.spans: dict[NodeName, dict[str, Span]] = {}
-        self._rules: dict[str, IdleRule | None] = {}
-        self._rules_of = -1
 
     def hear(
-        self, fact: DevicesCounted, holds: Iterable[HoldKey], gangs: Mapping[GangId, GangRecord], tenants: Tenants
+        self,
+        fact: DevicesCounted,
+        holds: Iterable[HoldKey],
+        gangs: Mapping[GangId, GangRecord],
+        queues: dict[str, Queue],
     ) -> dict[GangId, None]:
         """Take a node's count; return the gangs that are idle for too long by it, or no longer are.
 
@@ -43,14 +44,12 @@ class Idleness:
         """
         turned: dict[GangId, None] = {}
         self._count(fact)
-        if tenants.version != self._rules_of:
-            self._rules, self._rules_of = {}, tenants.version
         for gang, number in sorted({key[:2] for key in holds}):
             record = gangs.get(gang)
             attempt = None if record is None else record.current
             if record is None or attempt is None or attempt.number != number:
                 continue
-            rule = self._rule(record, tenants.queues)
+            rule = None if record.gang is None else rule_for(record.gang, ancestors(record.queue, queues), queues)
             since_ms = None if rule is None else self._since(attempt, rule.after_ms, fact.name)
             if since_ms != attempt.idle_ms:
                 attempt.idle_ms = since_ms
@@ -66,12 +65,6 @@ class Idleness:
             elif fact.from_ms > until_ms + GAP_MS:
                 from_ms = fact.from_ms
             known[device] = from_ms, max(until_ms, fact.at_ms)
-
-    def _rule(self, record: GangRecord, queues: dict[str, Queue]) -> IdleRule | None:
-        if record.queue not in self._rules:
-            self._rules[record.queue] = nearest_rule(ancestors(record.queue, queues), queues)
-        rule = self._rules[record.queue]
-        return rule if rule is not None and record.gang and rule.is_for(record.gang.service_class) else None
 
     def _since(self, attempt: Attempt, after_ms: int, node: NodeName) -> int | None:
         """Return since when all devices of an attempt are idle, None where that is not for so long; `node` first."""
@@ -92,7 +85,8 @@ class Idleness:
         return from_ms if until_ms is not None else None
 
 
-def nearest_rule(chain: Iterable[str], queues: Mapping[str, Queue]) -> IdleRule | None:
-    """Return the rule of the first queue of a chain that has one."""
+def rule_for(gang: Gang, chain: Iterable[str], queues: Mapping[str, Queue]) -> IdleRule | None:
+    """Return the rule that a gang goes by: of the first queue of its chain that has one, if that is for its class."""
     found = (queues[name].caps.idle for name in chain if name in queues)
-    return next((rule for rule in found if rule is not None), None)
+    rule = next((rule for rule in found if rule is not None), None)
+    return rule if rule is not None and rule.is_for(gang.service_class) else None

@@ -92,7 +92,7 @@ class ClusterState:
             case DurationsLearned():
                 self.durations.learn(fact)
             case ev.DevicesCounted(name=name):
-                turned = self.idleness.hear(fact, self.holds_on.get(name, ()), self.gangs, self.tenants)
+                turned = self.idleness.hear(fact, self.holds_on.get(name, ()), self.gangs, self.queues)
                 self.touched |= turned
                 self.changed |= turned
             case ev.KeptFree() | ev.MoneyFact() | ev.EndedUnseen() | ev.Started() | ev.Decided():
