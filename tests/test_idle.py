@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from fairlead.cli import render
 from fairlead.model.codec import decode, encode
 from fairlead.model.effects import Effect, Place, Retier, Stop
-from fairlead.model.events import DevicesCounted, NodeGone, NodeLost, QueueSeen
+from fairlead.model.events import DevicesCounted, NodeGone, NodeLost, QueueSeen, TierChanged
 from fairlead.model.gang import GangId, Tier
 from fairlead.model.hardware import NodeName
 from fairlead.model.reasons import Reason, refuse
@@ -105,6 +105,18 @@ def test_who_is_idle_has_its_right_back_when_it_works() -> None:
     assert objections(found, back) == ""
     found.settle()
     assert found.attempt("a").tier is Tier.BORROWED
+
+
+def test_who_is_demoted_for_being_idle_stays_so_by_a_rule_for_its_class() -> None:
+    """Once demoted it is spare work to everybody else; the rule asks what it was."""
+    found = stage("idle=1h/demote/training")
+    for _ in range(3):
+        found.now_ms += 1_000
+        found.settle()
+    changed = [fact.tier for fact in found.facts if isinstance(fact, TierChanged) and fact.gang == "a"]
+    assert changed == [Tier.OPPORTUNISTIC]
+    back = Retier(gang=GangId("a"), attempt=1, tier=Tier.BORROWED)
+    assert "a: has its right back although it is idle" in objections(found, back)
 
 
 def test_a_rule_that_was_changed_since_counts_as_it_is_now() -> None:

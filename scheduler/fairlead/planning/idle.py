@@ -22,7 +22,8 @@ def idle_by(world: World, chains: Mapping[str, tuple[str, ...]], then: OnIdle) -
     for attempt in sorted(world.running.idle, key=lambda one: (one.idle_ms, one.gang)):
         if attempt.spec is None or attempt.idle_ms is None:
             continue
-        rule = rule_for(attempt.spec, chains.get(attempt.queue, ()), world.queues)
+        own = None if attempt.demoted else attempt.spec.service_class  # spare work now, whatever it was
+        rule = rule_for(own, chains.get(attempt.queue, ()), world.queues)
         if rule is not None and rule.then is then and world.now_ms - attempt.idle_ms >= rule.after_ms:
             yield attempt, rule
 

@@ -20,7 +20,8 @@ def idles(attempt: Running, world: World, above: Above, policy: str) -> bool:
     said = [rule for rule in rules if rule is not None]
     if not said or said[0].then != policy or attempt.idle_ms is None or attempt.spec is None:
         return False
-    meant = not said[0].service_classes or attempt.spec.service_class in said[0].service_classes
+    # Who is demoted shows as spare work, and was of a class of the rule when it was found idle.
+    meant = attempt.demoted or not said[0].service_classes or attempt.spec.service_class in said[0].service_classes
     began_ms = attempt.all_running_ms
     at_work = began_ms is not None and began_ms <= attempt.idle_ms
     return meant and at_work and attempt.idle_ms + said[0].after_ms <= world.now_ms

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fairlead.model.events import DevicesCounted
-from fairlead.model.gang import Gang, GangId
+from fairlead.model.gang import GangId, ServiceClass
 from fairlead.model.hardware import NodeName
 from fairlead.model.queue_caps import IdleRule
 from fairlead.model.tenancy import Queue, ancestors
@@ -49,7 +49,8 @@ class Idleness:
             attempt = None if record is None else record.current
             if record is None or attempt is None or attempt.number != number:
                 continue
-            rule = None if record.gang is None else rule_for(record.gang, ancestors(record.queue, queues), queues)
+            chain = ancestors(record.queue, queues)
+            rule = None if record.gang is None else rule_for(record.gang.service_class, chain, queues)
             since_ms = None if rule is None else self._since(attempt, rule.after_ms, fact.name)
             if since_ms != attempt.idle_ms:
                 attempt.idle_ms = since_ms
@@ -85,8 +86,8 @@ class Idleness:
         return from_ms if until_ms is not None else None
 
 
-def rule_for(gang: Gang, chain: Iterable[str], queues: Mapping[str, Queue]) -> IdleRule | None:
-    """Return the rule that a gang goes by: of the first queue of its chain that has one, if that is for its class."""
+def rule_for(service_class: ServiceClass | None, chain: Iterable[str], queues: Mapping[str, Queue]) -> IdleRule | None:
+    """Return the rule of the first queue of a chain that has one, if it is for a class; None is any."""
     found = (queues[name].caps.idle for name in chain if name in queues)
     rule = next((rule for rule in found if rule is not None), None)
-    return rule if rule is not None and rule.is_for(gang.service_class) else None
+    return rule if rule is not None and (service_class is None or rule.is_for(service_class)) else None
